@@ -1,0 +1,46 @@
+# Everything happens in .venv, made once and again when pyproject.toml changes. pip's own settings are honoured.
+
+PYTHON ?= python3
+DEMO_OVERRIDES ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv and install everything into it
+
+demo: $(READY) ## the main job: sweep Part A on the embedded digits (DEMO_OVERRIDES="key=value ...")
+	$(BIN)/da6401 train --multirun sweep=part_a $(DEMO_OVERRIDES)
+
+test: $(READY) ## all tests (PYTEST_ARGS="-k name")
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(READY) ## format, lint, strict types, direction of the imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_arrow.py
+
+format: $(READY) ## format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove .venv and every cache; runs under outputs/ stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "da6401 needs Python 3.11 or newer; '$(PYTHON)' is missing or older. Use: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { \
+	  echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev,offline]'
+	@touch $@

@@ -1,0 +1,55 @@
+"""The failures that the program expects, each with the exit code it ends in.
+
+Three kinds: the user's (exit 2, one screen, no traceback), training's (exit 3) and a stop by a signal (130 or 143).
+A programmer's mistake is an ``assert`` or any other exception, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """What the user can mend: the message says what is wrong, where, and what to do."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """One or more problems of a configuration, told together."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        assert problems, "a ConfigError needs at least one problem"
+        self.problems = tuple(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{count} in the configuration:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+class DataError(UserError):
+    """A data set that cannot be read, fetched or trusted."""
+
+
+class ModelError(UserError):
+    """A network that cannot be built: shapes that do not fit, weights that are missing or do not match."""
+
+
+class RunError(UserError):
+    """A run folder that is missing, unfinished, unreadable or already taken."""
+
+
+class DivergedError(Exception):
+    """The loss is not finite; raised before the optimizer steps, so the last checkpoint is sound."""
+
+    exit_code = 3
+
+
+class InterruptedRun(BaseException):
+    """SIGINT or SIGTERM asked the run to stop; its last checkpoint is written.
+
+    A BaseException, like KeyboardInterrupt: a sweep that goes on after failed trials must not go on after this.
+    """
+
+    def __init__(self, signum: int) -> None:
+        self.exit_code = 128 + signum  # the shell's convention: 130 for SIGINT, 143 for SIGTERM
+        super().__init__(f"stopped by {signal.Signals(signum).name}")

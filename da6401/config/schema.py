@@ -1,0 +1,269 @@
+"""Every configuration key: its type, default, unit and range. The one home of defaults; YAML only names departures.
+
+Plain dataclasses: importing this module costs neither torch nor Hydra, so builders take these values and tests make
+them by hand. ``check.py`` turns a composed tree into them; ``docs/configuration.md`` is written from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "mish", "tanh"]
+Organisation = Literal["same", "double", "halve"]
+Pooling = Literal["max", "avg"]
+Backbone = Literal[
+    "googlenet",
+    "resnet18",
+    "resnet50",
+    "inception_v3",
+    "vgg16",
+    "mobilenet_v3_large",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+    "vit_b_16",
+    "efficientnet_lite0",
+]
+BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
+ValRole = Literal["auto", "validation", "test"]
+Resize = Literal["stretch", "crop"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key's value must satisfy, beyond its type."""
+
+    doc: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None  # like low, but the bound itself is out
+    below: float | None = None  # like high, but the bound itself is out
+    pattern: str = ""  # a regular expression that the whole text must match
+    shape: str = ""  # the pattern in words
+
+
+def key(default: Any, doc: str, **rule: Any) -> Any:
+    """A dataclass field whose metadata holds its Rule."""
+    return field(default=default, metadata={"rule": Rule(doc, **rule)})
+
+
+# ---- data -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsConfig:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8, embedded in the package."""
+
+    source: Literal["digits"] = key("digits", "where the images come from")
+    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
+    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig:
+    """Any tree of labelled images: root/{train,val|validation,test}/<class>/*."""
+
+    source: Literal["folder"] = key("folder", "where the images come from")
+    root: str = key(
+        "", "the folder that holds train/ and val/, validation/ or test/", pattern=".+", shape="the path of a folder"
+    )
+    image_size: int = key(128, "side of the square image that the model sees", unit="px", low=1, high=4096)
+    resize: Resize = key("stretch", "stretch keeps the whole picture, crop keeps its proportions (central square)")
+    val_fraction: float = key(
+        0.2, "share of train held out as validation, every class alike, where no split is given", above=0, below=1
+    )
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+    val_role: ValRole = key("auto", "what val/ is; auto: the test split where there is no test/, else validation")
+    on_bad: Literal["stop", "skip"] = key("stop", "unreadable files: stop with their list, or skip and record them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """Deterministic coloured shapes, for tests and benchmarks."""
+
+    source: Literal["synthetic"] = key("synthetic", "where the images come from")
+    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
+    classes: int = key(10, "number of classes", low=2, high=1000)
+    images_per_class: int = key(40, "training images of each class; test has a quarter of it", low=2, high=1_000_000)
+    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+
+
+DataConfig = DigitsConfig | FolderConfig | SyntheticConfig
+
+
+# ---- model ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnConfig:
+    """Part A: blocks of convolution, (batch norm,) activation and 2 x 2 pooling, a dense layer, one output a class."""
+
+    name: Literal["cnn"] = key("cnn", "the kind of network")
+    filters: int | list[int] = key(
+        32, "filters of the first block (organisation says how they go on), or a list, one a block", low=1, high=8192
+    )
+    blocks: int = key(5, "number of blocks; a list of filters sets it instead", low=1, high=12)
+    organisation: Organisation = key("double", "filters from block to block; a list of filters sets it instead")
+    kernel_size: int | list[int] = key(
+        3, "side of the convolution kernels, odd; or a list, one a block", unit="px", low=1, high=31
+    )
+    activation: Activation = key("relu", "nonlinearity of the blocks and the dense layer")
+    batch_norm: bool = key(True, "batch normalisation after each convolution")
+    pooling: Pooling = key("max", "2 x 2 pooling that ends each block")
+    residual: bool = key(False, "add a second convolution to each block and a shortcut around both")
+    global_pool: bool = key(
+        False, "average each feature map to one number before the dense layer, instead of flattening"
+    )
+    dense_width: int = key(128, "neurons of the dense layer; 0 leaves it out", low=0, high=65536)
+    block_dropout: float = key(0.0, "probability of dropping a feature map at the end of a block", low=0, below=1)
+    dropout: float = key(0.0, "probability of dropping a neuron before the output layer", low=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedConfig:
+    """Part B: a backbone as a list of stages, and a new head."""
+
+    name: Backbone = key("googlenet", "the backbone")
+    weights: str = key("imagenet", "imagenet, none (train from scratch), or the path of a state_dict file")
+    freeze_depth: int = key(
+        0, "freeze the first k stages: 0 trains all, the number of stages only the head", low=0, high=64
+    )
+    dropout: float = key(0.2, "probability of dropping a feature before the head's linear layer", low=0, below=1)
+    backbone_lr_factor: float = key(
+        0.1, "learning rate of the backbone's trained stages as a multiple of optimizer.lr", low=0, high=100
+    )
+
+
+ModelConfig = CnnConfig | PretrainedConfig
+
+
+# ---- augmentation, optimizer, schedule, trainer, tracking ---------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Random changes of the training images, drawn for each image anew; validation and test see none of them."""
+
+    flip: float = key(0.0, "probability of a horizontal flip", low=0, high=1)
+    crop_scale: float = key(
+        1.0, "least share of the area that a random resized crop keeps; 1 crops nothing", above=0, high=1
+    )
+    crop_ratio: float = key(1.0, "largest aspect ratio of that crop (and its inverse the smallest)", low=1, high=4)
+    rotate: float = key(0.0, "largest rotation to either side", unit="degrees", low=0, high=180)
+    brightness: float = key(0.0, "largest relative change of brightness", low=0, high=1)
+    contrast: float = key(0.0, "largest relative change of contrast", low=0, high=1)
+    saturation: float = key(0.0, "largest relative change of saturation", low=0, high=1)
+    erase: float = key(0.0, "probability of erasing a random rectangle (2 to 20% of the area)", low=0, high=1)
+    mixup: float = key(0.0, "alpha of mixup's Beta distribution; 0 is off", low=0, high=10)
+    cutmix: float = key(
+        0.0, "alpha of CutMix's Beta distribution; 0 is off; with mixup, a coin a batch chooses", low=0, high=10
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How the weights move."""
+
+    name: Literal["sgd", "adam", "adamw", "nadam", "rmsprop"] = key("adamw", "the optimizer")
+    lr: float = key(1e-3, "learning rate, the schedule's highest", unit="per step", above=0, high=100)
+    weight_decay: float = key(
+        0.0, "weight decay: decoupled for adamw, L2 for the others; biases and norms have none", low=0, high=10
+    )
+    momentum: float = key(0.9, "momentum of sgd (Nesterov) and rmsprop; beta 1 of the Adam family", low=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate goes over the run; drawn per step."""
+
+    name: Literal["constant", "step", "cosine", "onecycle"] = key("constant", "the shape")
+    warmup: float = key(
+        0.0, "share of the run in which the rate rises before the shape starts", unit="of all steps", low=0, below=1
+    )
+    final_factor: float = key(
+        0.0, "the last learning rate of cosine and onecycle as a share of the highest", low=0, high=1
+    )
+    step_epochs: int = key(10, "step: epochs between two drops", unit="epochs", low=1, high=10_000)
+    step_factor: float = key(0.1, "step: what a drop multiplies the rate by", above=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """The training loop."""
+
+    epochs: int = key(10, "passes over the training images", unit="epochs", low=1, high=100_000)
+    batch_size: int = key(
+        64, "images in a step; the last, smaller batch of an epoch is kept", unit="images", low=1, high=65536
+    )
+    threads: int = key(0, "CPU threads of torch; 0 takes all cores of this machine", low=0, high=1024)
+    precision: Precision = key("fp32", "autocast of the forward pass; fp16 needs CUDA (its gradients are scaled)")
+    channels_last: bool = key(True, "NHWC memory layout: faster convolutions on CPU and GPU")
+    compile: bool = key(False, "torch.compile the model: minutes of start-up, for long runs")
+    deterministic: bool = key(True, "only algorithms that give the same bits each time; on CUDA it costs speed")
+    label_smoothing: float = key(0.0, "share of the target spread over all classes", low=0, below=1)
+    clip_norm: float = key(0.0, "largest norm of the gradient; 0 is off", low=0, high=1e6)
+    class_weights: bool = key(False, "weigh each class by the inverse of its count in train")
+    ema_decay: float = key(
+        0.0, "decay of the weights' moving average, used for validation and kept; 0 is off", low=0, below=1
+    )
+    patience: int = key(
+        0,
+        "stop after so many epochs without a better validation accuracy; 0 is off",
+        unit="epochs",
+        low=0,
+        high=100_000,
+    )
+    progress: bool = key(True, "show a progress bar where the output is a terminal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where the numbers go besides the run folder."""
+
+    backend: Literal["local", "wandb"] = key("local", "local: the run folder alone; wandb: Weights & Biases as well")
+    project: str = key(
+        "da6401",
+        "W&B project",
+        pattern=r"[^/\\#?%:]{1,128}",
+        shape="a name of 1 to 128 characters without / \\ # ? % :",
+    )
+    entity: str = key("", "W&B user or team; empty takes the account's own")
+    mode: Literal["offline", "online"] = key("offline", "offline writes files for `wandb sync`; online needs a login")
+    timeout: float = key(
+        30.0,
+        "how long a hanging tracker may hold the run up, in all, before it is left out",
+        unit="s",
+        above=0,
+        high=3600,
+    )
+
+
+# ---- the whole ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    seed: int = key(0, "seed of initial weights, batch order, augmentation and dropout", low=0, high=2**32 - 1)
+    device: str = key(
+        "auto",
+        "auto takes CUDA where it is found",
+        pattern=r"auto|cpu|cuda(:\d+)?",
+        shape="auto, cpu, cuda or cuda:<number>",
+    )
+    study: str = key(
+        "default", "a sweep's name: its folder under outputs/sweeps", pattern=r"[A-Za-z0-9][\w.+-]{0,99}",
+        shape="letters, digits and _ . + -, at most 100, starting with a letter or digit",
+    )  # fmt: skip
+    model: ModelConfig = field(default_factory=CnnConfig)
+    data: DataConfig = field(default_factory=DigitsConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

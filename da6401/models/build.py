@@ -1,0 +1,49 @@
+"""From the model's configuration to the network, ready to train."""
+
+from __future__ import annotations
+
+from da6401.config.backbones import backbone_problems
+from da6401.config.cnn_shapes import filters_of, kernels_of, shape_problems
+from da6401.config.schema import CnnConfig, ModelConfig
+from da6401.errors import ModelError
+from da6401.models.cnn import Cnn
+from da6401.models.stages import StagedModel
+
+
+def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> StagedModel:
+    """The network for square images of this side in px, with its stages frozen as configured.
+
+    Initial weights come from torch's global generator: seed it before.
+
+    Raises:
+        ModelError: the shapes do not fit the image, or the weights cannot be had or do not match.
+    """
+    if isinstance(cfg, CnnConfig):
+        _refuse(shape_problems(cfg, image_size))
+        return Cnn(
+            image_size=(image_size, image_size),
+            num_classes=num_classes,
+            filters=filters_of(cfg),
+            kernels=kernels_of(cfg),
+            activation=cfg.activation,
+            batch_norm=cfg.batch_norm,
+            pooling=cfg.pooling,
+            residual=cfg.residual,
+            global_pool=cfg.global_pool,
+            dense_width=cfg.dense_width,
+            block_dropout=cfg.block_dropout,
+            dropout=cfg.dropout,
+        )
+    _refuse(backbone_problems(cfg, image_size))
+    from da6401.models.pretrained import build_backbone  # torchvision costs seconds, which Part A need not wait for
+
+    model = build_backbone(
+        name=cfg.name, source=cfg.weights, num_classes=num_classes, image_size=image_size, dropout=cfg.dropout
+    )
+    model.freeze(cfg.freeze_depth)
+    return model
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ModelError("the network cannot be built:\n" + "\n".join(f"  - {problem}" for problem in problems))

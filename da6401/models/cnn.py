@@ -1,0 +1,145 @@
+"""Part A: a CNN from scratch, block by block."""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from da6401.config.schema import Activation, Pooling
+from da6401.models.stages import StagedModel, output_layer
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "tanh": nn.Tanh,
+}
+POOLINGS: dict[Pooling, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+
+# About the mean and deviation of photographs in 0..1. Fixed rather than measured, so that the configuration alone
+# says what the network sees, and no data set's statistics have to be carried along.
+MEAN = (0.5, 0.5, 0.5)
+STD = (0.25, 0.25, 0.25)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, (batch norm,) activation, 2 x 2 pool, dropout of whole maps: (B, C, H, W) -> (B, F, H//2, W//2).
+
+    The residual variant has a second convolution, and a shortcut around both that joins before the last activation
+    (arXiv 1512.03385); it starts as the shortcut alone. Biases stay under batch norm too, as the assignment counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        filters: int,
+        kernel_size: int,
+        activation: Activation,
+        batch_norm: bool,
+        pooling: Pooling,
+        residual: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.conv = _conv(in_channels, filters, kernel_size, activation)
+        self.norm = nn.BatchNorm2d(filters) if batch_norm else nn.Identity()
+        self.activation = ACTIVATIONS[activation]()
+        self.residual = _Residual(in_channels, filters, kernel_size, activation, batch_norm) if residual else None
+        self.pool = POOLINGS[pooling](kernel_size=2)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y = self.activation(self.norm(self.conv(x_BCHW)))
+        if self.residual is not None:
+            y = self.residual(y, x_BCHW)
+        pooled: Tensor = self.dropout(self.pool(y))
+        return pooled
+
+
+class _Residual(nn.Module):
+    """The second convolution and the shortcut: (first convolution's output, block's input) -> their activated sum."""
+
+    def __init__(
+        self, in_channels: int, filters: int, kernel_size: int, activation: Activation, batch_norm: bool
+    ) -> None:
+        super().__init__()
+        self.conv = _conv(filters, filters, kernel_size, activation)
+        self.norm = nn.BatchNorm2d(filters) if batch_norm else nn.Identity()
+        self.shortcut = nn.Identity() if in_channels == filters else _conv(in_channels, filters, 1, activation)
+        self.activation = ACTIVATIONS[activation]()
+        # The branch adds nothing at first, so depth costs the start of training nothing (arXiv 1706.02677).
+        nn.init.zeros_(self.norm.weight if isinstance(self.norm, nn.BatchNorm2d) else self.conv.weight)
+
+    def forward(self, y_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        joined: Tensor = self.activation(self.norm(self.conv(y_BFHW)) + self.shortcut(x_BCHW))
+        return joined
+
+
+class Cnn(StagedModel):
+    """Stages block1..blockN; the head is flatten (or the mean of each map), a dense layer, and the output layer."""
+
+    def __init__(
+        self,
+        *,
+        image_size: tuple[int, int],
+        num_classes: int,
+        filters: Sequence[int],
+        kernels: Sequence[int],
+        activation: Activation,
+        batch_norm: bool,
+        pooling: Pooling,
+        residual: bool,
+        global_pool: bool,
+        dense_width: int,
+        block_dropout: float,
+        dropout: float,
+    ) -> None:
+        """image_size is (height, width) in px; dense_width=0 leaves the dense layer out. One kernel a block."""
+        blocks = {
+            f"block{number}": ConvBlock(
+                in_channels=in_channels,
+                filters=width,
+                kernel_size=kernel,
+                activation=activation,
+                batch_norm=batch_norm,
+                pooling=pooling,
+                residual=residual,
+                dropout=block_dropout,
+            )
+            for number, (in_channels, width, kernel) in enumerate(
+                zip([3, *filters[:-1]], filters, kernels, strict=True), start=1
+            )
+        }
+        height, width = (side >> len(filters) for side in image_size)
+        assert min(height, width) >= 1, "shape_problems() refuses images that the pools use up"
+        features = filters[-1] * (1 if global_pool else height * width)
+        layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1)] if global_pool else []
+        layers.append(nn.Flatten())
+        if dense_width:
+            dense = nn.Linear(features, dense_width)
+            _initialise(dense, activation)
+            layers += [dense, ACTIVATIONS[activation]()]
+        layers += [nn.Dropout(dropout), output_layer(dense_width or features, num_classes)]
+        super().__init__(stages=blocks, head=nn.Sequential(*layers), mean=MEAN, std=STD)
+
+
+def _conv(in_channels: int, filters: int, kernel_size: int, activation: Activation) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, filters, kernel_size, padding=kernel_size // 2)
+    _initialise(conv, activation)
+    return conv
+
+
+def _initialise(layer: nn.Conv2d | nn.Linear, activation: Activation) -> None:
+    """He's initialisation (arXiv 1502.01852); elu, gelu, silu and mish are near enough to relu for its gain."""
+    gain: Literal["relu", "leaky_relu", "tanh"] = activation if activation in ("leaky_relu", "tanh") else "relu"
+    nn.init.kaiming_normal_(layer.weight, a=0.01, nonlinearity=gain)  # 0.01: nn.LeakyReLU's slope
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)

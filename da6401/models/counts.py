@@ -1,0 +1,197 @@
+"""Parameters and multiply-accumulates (MACs), layer by layer and in closed form.
+
+A MAC is one multiplication and its addition; the additions of biases, batch norm, activations and pools count
+nothing, as in the assignment's closed form.
+"""
+
+# C channels, H height, W width, T tokens, E width of a token
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
+    (nn.Conv2d, "conv"),
+    (nn.Linear, "linear"),
+    (nn.BatchNorm2d, "batch norm"),
+    (nn.LayerNorm, "layer norm"),
+    (nn.MultiheadAttention, "attention"),
+)
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One layer for one image."""
+
+    name: str  # its path in the model
+    kind: str  # conv, linear, batch norm, layer norm, attention, or other: parameters outside all of these
+    output_shape: tuple[int, ...]  # without the batch; of a layer that runs twice, the last
+    parameters: int
+    macs: int
+    trainable: bool
+    stage: str  # the stage's name, "head", or "" for a network without stages
+
+
+def count_layers(model: nn.Module, image_size: int | tuple[int, int]) -> list[LayerCount]:
+    """Every layer that has parameters, in the order in which the model lists them, for one RGB image.
+
+    The shapes come from one forward pass on the meta device, which computes nothing: any size costs milliseconds,
+    and neither the model nor the random state is touched. Attention is counted from its shapes, for its
+    projections never run as layers: 4 T E^2 for the projections of queries, keys, values and output, and 2 T^2 E
+    for the scores (QK^T) and the weighted sum of the values.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    layers = _layers(model)
+    macs = dict.fromkeys(layers, 0)
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(layers, ())
+
+    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+            result = output if isinstance(output, Tensor) else output[0]
+            macs[name] += _macs(layer, result)
+            shapes[name] = tuple(result.shape[1:])
+
+        return layer.register_forward_hook(record)
+
+    hooks = [watch(name, layer) for name, layer in layers.items()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        on_meta = {name: tensor.detach().to("meta") for name, tensor in _tensors(model).items()}
+        with torch.no_grad():
+            functional_call(model, on_meta, (torch.empty(1, 3, height, width, device="meta"),))
+    finally:
+        for module, training in modes:
+            module.training = training
+        for hook in hooks:
+            hook.remove()
+    return [
+        LayerCount(
+            name=name,
+            kind=_kind(layer),
+            output_shape=shapes[name],
+            parameters=sum(parameter.numel() for parameter in _own_parameters(layer)),
+            macs=macs[name],
+            trainable=any(parameter.requires_grad for parameter in _own_parameters(layer)),
+            stage=_stage(name),
+        )
+        for name, layer in layers.items()
+    ]
+
+
+def closed_form(
+    *,
+    height: int,
+    width: int,
+    filters: Sequence[int],
+    kernels: Sequence[int],
+    batch_norm: bool,
+    dense_width: int,
+    num_classes: int,
+) -> tuple[int, int]:
+    """Parameters and MACs of the plain CNN by the assignment's formula, summed block by block: no network is built.
+
+    The formula for one m and k, H and W multiples of 32, is the special case; here pools round down, so any size
+    that fits will do. dense_width=0 leaves the dense layer out.
+    """
+    parameters = macs = 0
+    channels = 3
+    for count, kernel in zip(filters, kernels, strict=True):
+        weights = channels * kernel * kernel * count
+        parameters += weights + count + (2 * count if batch_norm else 0)
+        macs += height * width * weights
+        channels, height, width = count, height // 2, width // 2
+    features = channels * height * width
+    for neurons in [dense_width, num_classes] if dense_width else [num_classes]:
+        parameters += neurons * (features + 1)
+        macs += neurons * features
+        features = neurons
+    return parameters, macs
+
+
+def describe(counts: Sequence[LayerCount]) -> str:
+    """The table printed before training: each layer, the totals, and each stage's share of the MACs."""
+    rows = [("layer", "kind", "output", "parameters", "MACs", "")]
+    for layer in counts:
+        shape = " x ".join(map(str, layer.output_shape))
+        state = "" if layer.trainable else "frozen"
+        name = layer.name.removeprefix("stages.")
+        rows.append((name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}", state))
+    parameters = sum(layer.parameters for layer in counts)
+    trained = sum(layer.parameters for layer in counts if layer.trainable)
+    macs = sum(layer.macs for layer in counts)
+    lines = [*_aligned(rows, "lllrrl"), ""]
+    lines.append(f"parameters {parameters:,}, trained {trained:,}; {macs:,} multiply-accumulates an image")
+    stages = [("stage", "parameters", "share of MACs", "up to here")]
+    reached = 0
+    for stage in dict.fromkeys(layer.stage for layer in counts):
+        inside = [layer for layer in counts if layer.stage == stage]
+        own = sum(layer.macs for layer in inside)
+        reached += own
+        total = sum(layer.parameters for layer in inside)
+        stages.append((stage, f"{total:,}", f"{own / max(macs, 1):.4f}", f"{reached / max(macs, 1):.4f}"))
+    return "\n".join([*lines, *_aligned(stages, "lrrr")])
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules with parameters of their own, by name; an attention module stands for the projections inside it."""
+    layers: dict[str, nn.Module] = {}
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if name.startswith(inside) if inside else False:
+            continue
+        if _own_parameters(module):
+            layers[name] = module
+        if isinstance(module, nn.MultiheadAttention):
+            inside = (*inside, f"{name}.")
+    return layers
+
+
+def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
+    return list(layer.parameters(recurse=isinstance(layer, nn.MultiheadAttention)))
+
+
+def _kind(layer: nn.Module) -> str:
+    return next((kind for known, kind in _KINDS if isinstance(layer, known)), "other")
+
+
+def _macs(layer: nn.Module, output: Tensor) -> int:
+    outputs = math.prod(output.shape[1:])
+    if isinstance(layer, nn.Conv2d):
+        return outputs * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    if isinstance(layer, nn.Linear):
+        return outputs * layer.in_features
+    if isinstance(layer, nn.MultiheadAttention):
+        tokens, width = output.shape[1:]
+        return 4 * tokens * width**2 + 2 * tokens**2 * width
+    return 0
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _stage(name: str) -> str:
+    parts = name.split(".")
+    if parts[0] == "stages" and len(parts) > 1:
+        return parts[1]
+    return "head" if parts[0] == "head" else ""
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
+    """Rows as text columns two spaces apart; sides has l or r for each column."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(sides))]
+    return [
+        "  ".join(
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(row, widths, sides, strict=True)
+        ).rstrip()
+        for row in rows
+    ]

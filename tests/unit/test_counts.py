@@ -1,0 +1,166 @@
+"""Parameters and multiply-accumulates: the assignment's numbers, hooks, and torch's own counter agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from da6401.config.cnn_shapes import filters_of, kernels_of
+from da6401.config.schema import Backbone, CnnConfig, Organisation, PretrainedConfig
+from da6401.models.build import build_model
+from da6401.models.cnn import Cnn
+from da6401.models.counts import closed_form, count_layers, describe
+
+
+@pytest.mark.parametrize(
+    ("organisation", "base", "dense", "parameters", "mega_macs"),
+    [
+        ("same", 32, 128, 240_010, 197.1),
+        ("same", 64, 256, 955_146, 701.7),
+        ("double", 32, 256, 7_993_930, 974.6),
+        ("halve", 512, 256, 1_985_770, 16_477.8),
+    ],
+)
+def test_the_assignments_numbers(
+    organisation: Organisation, base: int, dense: int, parameters: int, mega_macs: float
+) -> None:
+    cfg = CnnConfig(filters=base, organisation=organisation, dense_width=dense, batch_norm=False)
+    formula = closed_form(
+        height=224,
+        width=224,
+        filters=filters_of(cfg),
+        kernels=kernels_of(cfg),
+        batch_norm=False,
+        dense_width=dense,
+        num_classes=10,
+    )
+    assert formula[0] == parameters
+    assert formula[1] / 1e6 == pytest.approx(mega_macs, abs=0.05)
+    with torch.device("meta"):
+        model = build_model(cfg, num_classes=10, image_size=224)
+    counts = count_layers(model, 224)
+    assert (sum(c.parameters for c in counts), sum(c.macs for c in counts)) == formula
+
+
+def test_the_formula_as_the_assignment_writes_it() -> None:
+    m, k, n, height, width = 48, 5, 100, 96, 160
+    cells = (height // 32) * (width // 32)
+    parameters = m * k**2 * (3 + 4 * m) + 5 * m + n * (cells * m + 1) + 10 * (n + 1) + 10 * m
+    macs = height * width * m * k**2 * (3 + 85 / 256 * m) + cells * m * n + 10 * n
+    assert closed_form(
+        height=height, width=width, filters=[m] * 5, kernels=[k] * 5, batch_norm=True, dense_width=n, num_classes=10
+    ) == (parameters, macs)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    blocks=st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 3, 5])), min_size=1, max_size=4),
+    height=st.integers(16, 45),
+    width=st.integers(16, 45),
+    batch_norm=st.booleans(),
+    dense_width=st.integers(0, 9),
+    num_classes=st.integers(2, 12),
+)
+def test_the_closed_form_equals_the_hooks_at_any_size(
+    blocks: list[tuple[int, int]], height: int, width: int, batch_norm: bool, dense_width: int, num_classes: int
+) -> None:
+    filters, kernels = [count for count, _ in blocks], [kernel for _, kernel in blocks]
+    model = Cnn(
+        image_size=(height, width),
+        num_classes=num_classes,
+        filters=filters,
+        kernels=kernels,
+        activation="relu",
+        batch_norm=batch_norm,
+        pooling="max",
+        residual=False,
+        global_pool=False,
+        dense_width=dense_width,
+        block_dropout=0.0,
+        dropout=0.0,
+    )
+    counts = count_layers(model, (height, width))
+    assert (sum(c.parameters for c in counts), sum(c.macs for c in counts)) == closed_form(
+        height=height,
+        width=width,
+        filters=filters,
+        kernels=kernels,
+        batch_norm=batch_norm,
+        dense_width=dense_width,
+        num_classes=num_classes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [("mobilenet_v3_large", 65), ("vit_b_16", 48), ("convnext_tiny", 70), ("efficientnet_lite0", 97)],
+)
+def test_torchs_own_counter_agrees(name: Backbone, image_size: int) -> None:
+    with torch.device("meta"):
+        model = build_model(PretrainedConfig(name=name, weights="none"), num_classes=7, image_size=image_size)
+    counts = count_layers(model, image_size)
+    # Two operations a MAC. In training mode, for the fused attention of eval is one that the counter does not know.
+    with FlopCounterMode(display=False) as counter:
+        model.train()(torch.rand(1, 3, image_size, image_size, device="meta"))
+    assert 2 * sum(c.macs for c in counts) == counter.get_total_flops()
+    assert sum(c.parameters for c in counts) == sum(p.numel() for p in model.parameters())
+
+
+def test_googlenet_costs_what_the_assignment_says_and_so_do_its_cuts() -> None:
+    with torch.device("meta"):
+        model = build_model(PretrainedConfig(name="googlenet", weights="none"), num_classes=10, image_size=224)
+    counts = count_layers(model, 224)
+    total = sum(c.macs for c in counts)
+    assert total / 1e9 == pytest.approx(1.497, abs=0.001)
+    for cut, share in {"conv3": 0.319, "3b": 0.578, "4c": 0.744, "4e": 0.924, "5b": 0.9999}.items():
+        through = model.stage_names[: model.stage_names.index(cut) + 1]
+        assert sum(c.macs for c in counts if c.stage in through) / total == pytest.approx(share, abs=0.0006)
+
+
+def test_googlenets_cuts_have_the_shapes_that_the_assignment_lists() -> None:
+    with torch.device("meta"):
+        model = build_model(PretrainedConfig(name="googlenet", weights="none"), num_classes=10, image_size=224).eval()
+    x = torch.empty(1, 3, 224, 224, device="meta")
+    cuts = {"conv3": (192, 28, 28), "3b": (480, 14, 14), "4c": (512, 14, 14), "4e": (832, 7, 7), "5b": (1024,)}
+    for cut, shape in cuts.items():
+        assert tuple(model.run_stages(x, 0, model.stage_names.index(cut) + 1).shape[1:]) == shape
+
+
+def test_counting_leaves_the_model_and_the_random_state_alone() -> None:
+    torch.manual_seed(0)
+    model = build_model(CnnConfig(filters=4, blocks=2, dropout=0.5, block_dropout=0.5), num_classes=3, image_size=8)
+    model.freeze(1)
+    model.train()
+    modes = [module.training for module in model.modules()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+    count_layers(model, 8)
+    assert modes == [module.training for module in model.modules()]
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_table_tells_layers_totals_and_shares() -> None:
+    cfg = CnnConfig(filters=[4, 8], dense_width=6)
+    model = build_model(replace(cfg, residual=True), num_classes=3, image_size=12)
+    model.freeze(1)
+    counts = count_layers(model, 12)
+    assert [c.stage for c in counts if c.kind == "conv"] == ["block1"] * 3 + ["block2"] * 3
+    assert {c.stage for c in counts if c.kind == "linear"} == {"head"}
+    shortcut = next(c for c in counts if c.name == "stages.block1.residual.shortcut")
+    assert (shortcut.parameters, shortcut.macs) == (3 * 4 + 4, 3 * 4 * 12 * 12)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(c.parameters for c in counts if c.trainable) == trained
+    text = describe(counts)
+    rows = text.splitlines()
+    assert sum(row.endswith("frozen") for row in rows) == sum(c.stage == "block1" for c in counts) > 0
+    assert f"parameters {sum(p.numel() for p in model.parameters()):,}, trained {trained:,}" in text
+    assert "4 x 12 x 12" in next(row for row in rows if row.startswith("block1.conv "))
+    assert rows[-1].split()[0] == "head"
+    assert rows[-1].split()[-1] == "1.0000"

@@ -1,0 +1,132 @@
+"""The form that every network has: stages, head, freezing."""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from da6401.errors import ModelError
+from da6401.models.stages import StagedModel, output_layer
+
+
+def small(*, mean: float = 0.5) -> StagedModel:
+    """Three stages with batch norm and dropout, and a linear head."""
+    torch.manual_seed(0)
+    stages = {
+        f"s{number}": nn.Sequential(
+            nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(0.5)
+        )
+        for number, channels in enumerate([3, 4, 4])
+    }
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), output_layer(4, 5))
+    return StagedModel(stages=stages, head=head, mean=[mean] * 3, std=[0.25] * 3)
+
+
+def images(seed: int = 1) -> Tensor:
+    return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def train_steps(model: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int = 3) -> None:
+    model.train()
+    for seed in range(steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(nn.functional.cross_entropy(model(images(seed)), torch.tensor([0, 1, 2, 3])))
+        optimizer.step()
+
+
+def test_forward_is_normalise_then_stages_then_head() -> None:
+    model = small().eval()
+    x = images()
+    by_hand = (x - 0.5) / 0.25
+    for position in range(3):
+        by_hand = model.run_stages(by_hand, position, position + 1)
+    assert torch.equal(model(x), model.head(by_hand))
+    assert torch.equal(model(x), model.head(model.run_stages(model.run_stages(model.normalise(x), 0, 2), 2, 3)))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda parameters: torch.optim.SGD(parameters, lr=0.5, momentum=0.9, weight_decay=0.5),
+        lambda parameters: torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.5),
+    ],
+)
+def test_frozen_stages_stay_bit_identical(
+    depth: int, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+) -> None:
+    model = small()
+    optimizer = make(list(model.parameters()))  # all of them: freezing must not rest on the optimizer's list
+    train_steps(model, optimizer)
+    model.freeze(depth)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer.step()  # gradients and momentum from before the freeze must not move anything either
+    train_steps(model, optimizer)
+    after = model.state_dict()
+    for position, name in enumerate(model.stage_names):
+        unchanged = [torch.equal(before[key], after[key]) for key in before if key.startswith(f"stages.{name}.")]
+        assert all(unchanged) if position < depth else not any(unchanged)
+    assert not torch.equal(before["head.2.weight"], after["head.2.weight"])
+
+
+def test_train_leaves_frozen_stages_in_eval() -> None:
+    model = small()
+    model.freeze(2)
+    for mode in (True, False, True):
+        assert model.train(mode) is model
+        assert [stage.training for stage in model.stages.values()] == [False, False, mode]
+        assert model.head.training is mode
+    assert not any(module.training for module in model.stages["s0"].modules())
+
+
+def test_freeze_takes_effect_at_once_and_can_be_taken_back() -> None:
+    model = small().train()
+    model.freeze(3)
+    assert not any(stage.training for stage in model.stages.values())
+    assert not any(parameter.requires_grad for parameter in model.stages.parameters())
+    model.freeze(1)
+    assert [stage.training for stage in model.stages.values()] == [False, True, True]
+    assert all(parameter.requires_grad for parameter in model.stages["s1"].parameters())
+
+
+def test_no_graph_is_kept_for_frozen_stages() -> None:
+    model = small().train()
+    model.freeze(2)
+    x = model.normalise(images())
+    assert not model.run_stages(x, 0, 2).requires_grad
+    assert model.run_stages(x, 0, 3).requires_grad
+    assert model.run_stages(model.run_stages(x, 0, 2), 2, 3).requires_grad
+
+
+@pytest.mark.parametrize("depth", [-1, 4])
+def test_a_depth_out_of_range_is_refused_with_the_stages_names(depth: int) -> None:
+    with pytest.raises(ModelError, match=r"s0, s1, s2; use 0\.\.3"):
+        small().freeze(depth)
+
+
+def test_parameter_groups_hold_each_trained_parameter_once() -> None:
+    model = small()
+    model.freeze(2)
+    groups = model.parameter_groups()
+    assert {name.split(".")[1] for name in groups.backbone} == {"s2"}
+    assert set(groups.head) == {"head.2.weight", "head.2.bias"}
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert sorted(trained) == sorted(id(p) for group in groups for p in group.values())
+    model.freeze(3)
+    assert model.parameter_groups().backbone == {}
+
+
+def test_a_checkpoint_carries_its_normalisation() -> None:
+    trained, fresh = small(mean=0.3).eval(), small(mean=0.5).eval()
+    fresh.load_state_dict(trained.state_dict())
+    assert torch.equal(fresh(images()), trained(images()))
+
+
+def test_bytes_are_not_taken_for_floats() -> None:
+    with pytest.raises(AssertionError, match=r"floats in 0\.\.1"):
+        small()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

@@ -1,0 +1,123 @@
+"""A tree's report as text: tables on a terminal, the same in plain columns through a pipe."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from da6401.data.check import TreeReport
+from da6401.data.tree import find_layout, shown
+from da6401.errors import DataError
+
+LONGEST_LIST = 200  # groups of duplicates; bad files and leaks are all named
+
+
+def print_check(report: TreeReport, console: Console) -> None:
+    """What ``da6401 data check`` says: everything wrong, file by file, the counts, and a verdict."""
+    _line(console, f"Data set: {report.root}")
+    print_counts(report, console)
+    _section(console, "Problems of the tree", list(report.problems))
+    _section(console, "Unusable files", [f"{file.name}: {file.reason}" for file in report.bad])
+    _section(console, "Leakage: the same image in two splits", [" = ".join(group) for group in report.leaks])
+    _section(console, "Warning: the same image under two classes", [" = ".join(group) for group in report.conflicts])
+    doubled = [" = ".join(group) for group in report.duplicates]
+    if len(doubled) > LONGEST_LIST:
+        doubled = [*doubled[:LONGEST_LIST], f"... and {len(doubled) - LONGEST_LIST} groups more"]
+    _section(console, "Warning: duplicates within a split", doubled)
+    _section(console, "Ignored, outside class folders", list(report.loose))
+
+    imbalance = _imbalance(report)
+    if imbalance:
+        _line(console, imbalance)
+    found = [
+        _counted(len(report.problems), "problem of the tree", "problems of the tree"),
+        _counted(len(report.bad), "unusable file", "unusable files"),
+        _counted(len(report.leaks), "image in two splits", "images in two splits"),
+        _counted(len(report.conflicts), "image under two classes", "images under two classes"),
+        _counted(len(report.duplicates), "group of duplicates", "groups of duplicates"),
+    ]
+    verdict = "clean" if report.clean else "NOT CLEAN"
+    _line(console, f"{verdict}: {len(report.files):,} readable images; {', '.join(found)}")
+    if report.bad:
+        _line(console, "Mend or delete the unusable files, or train without them: data.on_bad=skip")
+
+
+def print_info(report: TreeReport, console: Console) -> None:
+    """What ``da6401 data info`` says: counts, modes, sizes, and which folder serves as which split."""
+    _line(console, f"Data set: {report.root}")
+    print_counts(report, console)
+    if report.files:
+        pictures = [file.picture for file in report.files]
+        _line(console, f"Formats: {_tally(Counter(picture.format for picture in pictures))}")
+        _line(console, f"Modes:   {_tally(Counter(picture.mode for picture in pictures))}")
+        _line(console, f"Width:   {_range([picture.width for picture in pictures])}")
+        _line(console, f"Height:  {_range([picture.height for picture in pictures])}")
+        _line(console, f"Bytes:   {sum(file.size_bytes for file in report.files):,}")
+    imbalance = _imbalance(report)
+    if imbalance:
+        _line(console, imbalance)
+    for problem in report.problems:
+        _line(console, f"Problem: {problem}")
+    if report.bad:
+        _line(console, f"Unusable files: {len(report.bad)}; `da6401 data check` names them")
+    try:
+        layout = find_layout(str(report.root), "auto")
+    except DataError:
+        return  # among the problems
+    held_out = "a part of train/ (data.val_fraction)"
+    _line(console, "What da6401 uses, with data.val_role=auto:")
+    _line(console, "  train:      train/" + ("" if layout.validation else ", less what validation holds out"))
+    _line(console, f"  validation: {layout.validation + '/' if layout.validation else held_out}")
+    _line(console, f"  test:       {layout.test + '/' if layout.test else 'none'}")
+
+
+def print_counts(report: TreeReport, console: Console) -> None:
+    """Readable images of each class in each split."""
+    counts = {split: report.counts(split) for split in report.splits}
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, show_footer=True)
+    table.add_column("class", footer="all", overflow="fold")
+    for split in report.splits:
+        table.add_column(split, footer=f"{counts[split].total():,}", justify="right", no_wrap=True)
+    for name in report.class_names:
+        table.add_row(escape(shown(name)), *(f"{counts[split][name]:,}" for split in report.splits))
+    console.print(table)
+
+
+def _section(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        _line(console, f"{title} ({len(lines)}):")
+        for line in lines:
+            _line(console, f"  {line}")
+
+
+def _line(console: Console, text: str) -> None:
+    """One line as it is: no markup, no colours, no wrapping, nothing that could move the cursor."""
+    console.print(shown(text), markup=False, highlight=False, soft_wrap=True, emoji=False)
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def _tally(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+
+
+def _range(values: Sequence[int]) -> str:
+    return f"{min(values)} to {max(values)} px, median {statistics.median(values):g}"
+
+
+def _imbalance(report: TreeReport) -> str:
+    counts = [count for count in report.counts("train").values() if count]
+    if not counts or max(counts) < 1.5 * min(counts):
+        return ""
+    return (
+        f"Unbalanced: the largest class of train has {max(counts) / min(counts):.1f} times the images of the smallest "
+        "(trainer.class_weights=true weighs them)"
+    )

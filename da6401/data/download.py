@@ -1,0 +1,216 @@
+"""One large file over HTTP, resumable: what has arrived is kept in NAME.part, what it is part of in NAME.part.json."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from da6401.errors import DataError
+
+BLOCK = 2**20
+TIMEOUT_S = 60.0  # without a byte
+ATTEMPTS = 4  # in a row without one new byte
+ROOM_AFTER = 1.1  # of the archive's size: what it unpacks to (JPEGs hardly shrink in a zip)
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """What the server says of the whole file."""
+
+    validator: str  # a strong ETag or a date, for If-Range; "" where it gives none, and then nothing resumes
+    total: int | None  # bytes
+    md5: str  # base64 as in x-goog-hash; "" where it gives none
+
+
+class _DroppedError(Exception):
+    """The connection ended before the file did."""
+
+
+BROKEN = (_DroppedError, urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+
+
+def download(url: str, target: Path, *, expected_bytes: int | None, pause_s: float) -> None:
+    """Fetches ``url`` to ``target``, going on where an earlier call stopped if the file is still the same.
+
+    A dropped connection is taken up again after ``pause_s`` (doubled each time), given up after 4 in a row without
+    a new byte. The length is checked, against ``expected_bytes`` too, and the MD5 where the server sends
+    ``x-goog-hash``; only a file that passes gets the name ``target``.
+
+    Raises:
+        DataError: no connection, a refusal, too little room on the disk, or a file that fails its checks.
+    """
+    part = target.with_name(target.name + ".part")
+    failures, farthest = 0, _size(part)
+    while True:
+        try:
+            remote = _transfer(url, part, expected_bytes)
+            break
+        except BROKEN as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 429):
+                raise DataError(
+                    f"{url}: the server answers {error.code} {error.reason}. {_by_hand(url, target)}"
+                ) from error
+            failures = 1 if _size(part) > farthest else failures + 1
+            farthest = max(farthest, _size(part))
+            if failures == ATTEMPTS:
+                reason = getattr(error, "reason", None) or error
+                kept = f"{_size(part):,} bytes are kept in {part}: the same command goes on from there. "
+                raise DataError(
+                    f"{url} cannot be fetched: {reason}. {kept if _size(part) else ''}{_by_hand(url, target)}"
+                ) from error
+            time.sleep(pause_s * 2 ** (failures - 1))
+        except OSError as error:
+            raise DataError(f"{part} cannot be written: {error.strerror or error}.") from error
+
+    problem = _mismatch(part, remote, expected_bytes)
+    if problem:
+        _discard(part)
+        raise DataError(f"{url}: {problem}. The download is deleted: try again. {_by_hand(url, target)}")
+    os.replace(part, target)
+    _side(part).unlink(missing_ok=True)
+
+
+def _transfer(url: str, part: Path, expected_bytes: int | None) -> _Remote:
+    """One connection: from the bytes at hand to the file's end."""
+    known, start = _known(part, url), 0
+    headers = {}
+    if known is not None:
+        start = _size(part)
+        if start == known.total:
+            return known
+        headers = {"Range": f"bytes={start}-", "If-Range": known.validator}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        _discard(part)  # more bytes than the file has: it was another file
+        raise _DroppedError("the server has no such range; starting again") from error
+    with response:
+        remote, offset = _described(response), 0
+        if response.status == 206:
+            remote, offset = _continued(response, known, start, part), start
+        if offset == 0 and expected_bytes is not None and remote.total not in (None, expected_bytes):
+            raise DataError(f"{url} has {remote.total:,} bytes, not the {expected_bytes:,} of the known archive.")
+        _need_room(part.parent, remote.total, offset)
+        _remember(part, url, remote)
+        with _progress() as progress, part.open("ab" if offset else "wb") as file:
+            task = progress.add_task(part.stem, total=remote.total, completed=offset)
+            while block := response.read(BLOCK):
+                file.write(block)
+                progress.advance(task, len(block))
+            file.flush()
+            os.fsync(file.fileno())
+    if remote.total is not None and _size(part) < remote.total:
+        raise _DroppedError(f"the connection ended at byte {_size(part):,} of {remote.total:,}")
+    return remote
+
+
+def _described(response: http.client.HTTPResponse) -> _Remote:
+    """The file that an answer with all of it describes."""
+    length = response.headers.get("Content-Length")
+    md5 = re.search(r"md5=([A-Za-z0-9+/=]+)", ",".join(response.headers.get_all("x-goog-hash", [])))
+    return _Remote(_validator(response), int(length) if length else None, md5[1] if md5 else "")
+
+
+def _continued(response: http.client.HTTPResponse, known: _Remote | None, start: int, part: Path) -> _Remote:
+    """The known file, if an answer with the rest of it is really of that file and begins where it should."""
+    stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    validator = _validator(response)
+    if (
+        known is None
+        or stated is None
+        or (int(stated[1]), int(stated[2])) != (start, known.total)
+        or (validator and validator != known.validator)
+    ):
+        _discard(part)
+        raise _DroppedError("what the server sends is not the rest of the same file; starting again")
+    return known
+
+
+def _validator(response: http.client.HTTPResponse) -> str:
+    etag = response.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _mismatch(part: Path, remote: _Remote, expected_bytes: int | None) -> str:
+    size = _size(part)
+    for wanted in (remote.total, expected_bytes):
+        if wanted is not None and size != wanted:
+            return f"{size:,} bytes arrived, {wanted:,} were due"
+    if remote.md5:
+        with part.open("rb") as file:
+            found = base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
+        if found != remote.md5:
+            return "what arrived does not have the server's MD5"
+    return ""
+
+
+def _side(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _known(part: Path, url: str) -> _Remote | None:
+    """What the bytes at hand are part of; None where there are none, or where that cannot be told."""
+    try:
+        noted = json.loads(_side(part).read_text())
+        remote = _Remote(str(noted["validator"]), noted["total"], str(noted["md5"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return remote if noted["url"] == url and remote.validator and _size(part) else None
+
+
+def _remember(part: Path, url: str, remote: _Remote) -> None:
+    noted = {"url": url, "validator": remote.validator, "total": remote.total, "md5": remote.md5}
+    _side(part).write_text(json.dumps(noted))
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _side(part).unlink(missing_ok=True)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _need_room(folder: Path, total: int | None, offset: int) -> None:
+    if total is None:
+        return
+    needed, free = total - offset + int(ROOM_AFTER * total), shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{folder.absolute()} has {free / 1e9:.1f} GB free; the archive and its images need {needed / 1e9:.1f} GB "
+            "more: make room, or choose another folder with --to."
+        )
+
+
+def _by_hand(url: str, target: Path) -> str:
+    return f"By hand: download {url} with any tool, put it at {target.absolute()}, and give the same command again."
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,191 @@
+"""A folder tree as tensors: which files are which split, decoding, bad files, and what the user is told of it."""
+
+# N images, S side in px
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from da6401.config.schema import FolderConfig
+from da6401.data.decode import decode_entries
+from da6401.data.sets import ImageSet, TrainingData, empty_images, fingerprint
+from da6401.data.split import stratified_split
+from da6401.data.tree import (
+    LISTED,
+    BadFile,
+    Entry,
+    Layout,
+    Split,
+    bad_file_list,
+    class_problems,
+    find_layout,
+    list_split,
+    shown,
+)
+from da6401.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingTree:
+    """The files that a training may read, found by name; the test split's are not looked for."""
+
+    layout: Layout
+    train: Split
+    validation: Split | None
+
+    def signature(self) -> str:
+        """Changes when a file is added, removed, or given another size or modification time."""
+        total = hashlib.sha256()
+        for split in (self.train, self.validation):
+            for entry in split.entries if split else ():
+                status = entry.path.stat()
+                total.update(f"{entry.name!r} {status.st_size} {status.st_mtime_ns}\n".encode())
+            total.update(repr((split.class_names, split.bad, split.loose) if split else None).encode())
+        return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One decoded split: the images that are good, and the files that are not."""
+
+    images: ImageSet
+    digests: tuple[str, ...]
+    bad: tuple[BadFile, ...]
+
+
+def list_training(cfg: FolderConfig) -> TrainingTree:
+    """The training part of the tree.
+
+    Raises:
+        DataError: no such tree, a contradictory one, or one whose validation has other classes than train.
+    """
+    layout = find_layout(cfg.root, cfg.val_role)
+    train = list_split(layout.root, "train")
+    validation = None if layout.validation is None else list_split(layout.root, layout.validation)
+    problems = [] if validation is None else class_problems(train.class_names, validation, owner="train/")
+    if problems:
+        raise DataError("\n".join(f"{layout.root}: {problem}" for problem in problems))
+    return TrainingTree(layout, train, validation)
+
+
+def load_training(cfg: FolderConfig, tree: TrainingTree) -> TrainingData:
+    """Decodes the tree's train and validation; see sources.load_training_data."""
+    entries, listed_bad = tree.train.entries, list(tree.train.bad)
+    if tree.validation is None:
+        kept, held_out = stratified_split([entry.class_name for entry in entries], cfg.val_fraction, cfg.split_seed)
+        parts = [entries[i] for i in kept], [entries[i] for i in held_out]
+        origin = (
+            f"There is no validation split: {cfg.val_fraction:g} of train/ is held out, every class alike "
+            f"(data.val_fraction, data.split_seed={cfg.split_seed})."
+        )
+    else:
+        parts = list(entries), list(tree.validation.entries)
+        listed_bad += tree.validation.bad
+        origin = f"{tree.validation.folder}/ is the validation split."
+
+    class_names = tree.train.class_names
+    train = _decode(cfg, class_names, parts[0], "reading train")
+    validation = _decode(cfg, class_names, parts[1], "reading validation")
+    bad = sorted((*listed_bad, *train.bad, *validation.bad), key=lambda file: file.name)
+    _judge(cfg, tree.layout, bad)
+    _refuse_empty(class_names, train.images, tree.layout)
+    if not validation.images.names:
+        raise DataError(f"{tree.layout.root}: no readable image is left for validation.")
+
+    return TrainingData(
+        class_names=class_names,
+        train=train.images,
+        validation=validation.images,
+        fingerprint=fingerprint(
+            class_names,
+            {
+                "train": zip(train.images.names, train.digests, strict=True),
+                "validation": zip(validation.images.names, validation.digests, strict=True),
+            },
+        ),
+        notes=(
+            *tree.layout.notes,
+            origin,
+            f"{len(class_names)} classes, {len(train.images.names)} train and "
+            f"{len(validation.images.names)} validation images.",
+            *_remarks(tree, class_names, train, validation),
+        ),
+        skipped=tuple(bad),
+    )
+
+
+def load_test(cfg: FolderConfig, class_names: Sequence[str]) -> ImageSet:
+    """The test split; see sources.load_test_data."""
+    layout = find_layout(cfg.root, cfg.val_role)
+    if layout.test is None:
+        raise DataError(
+            f"{layout.root} has no test split: add test/<class>/<image>"
+            + (f", or set data.val_role=test if {layout.validation}/ is meant." if layout.validation else ".")
+        )
+    split = list_split(layout.root, layout.test)
+    problems = class_problems(class_names, split, owner="the model")
+    if problems:
+        raise DataError("\n".join(f"{layout.root}: {problem}" for problem in problems))
+    part = _decode(cfg, class_names, split.entries, f"reading {layout.test}")
+    bad = sorted((*split.bad, *part.bad), key=lambda file: file.name)
+    _judge(cfg, layout, bad)
+    if bad:
+        log.warning("%d files of the test split were skipped (data.on_bad=skip):\n%s", len(bad), bad_file_list(bad))
+    if not part.images.names:
+        raise DataError(f"{layout.root}: no readable image in {layout.test}/.")
+    return part.images
+
+
+def _decode(cfg: FolderConfig, class_names: Sequence[str], entries: Sequence[Entry], label: str) -> _Part:
+    images_NCHW = empty_images(len(entries), cfg.image_size)
+    decoded = decode_entries(entries, images_NCHW.numpy(), resize=cfg.resize, label=label)
+    if decoded.bad:
+        images_NCHW = images_NCHW[torch.tensor(decoded.good, dtype=torch.int64)]
+    number = {name: label for label, name in enumerate(class_names)}
+    labels_N = torch.tensor([number[entries[row].class_name] for row in decoded.good], dtype=torch.int64)
+    names = tuple(entries[row].name for row in decoded.good)
+    return _Part(ImageSet(images_NCHW, labels_N, names), decoded.digests, decoded.bad)
+
+
+def _judge(cfg: FolderConfig, layout: Layout, bad: Sequence[BadFile]) -> None:
+    if bad and cfg.on_bad == "stop":
+        raise DataError(
+            f"{len(bad)} unusable file{'s' if len(bad) > 1 else ''} in {layout.root}:\n{bad_file_list(bad)}\n"
+            f"`da6401 data check {cfg.root}` lists all of them. Mend or delete them, "
+            "or leave them out with data.on_bad=skip."
+        )
+
+
+def _refuse_empty(class_names: Sequence[str], train: ImageSet, layout: Layout) -> None:
+    counts = Counter(train.labels_N.tolist())
+    empty = [name for label, name in enumerate(class_names) if not counts[label]]
+    if empty:
+        named = ", ".join(shown(name) for name in empty[:LISTED])
+        raise DataError(f"{layout.root}: no readable training image in class {named}: add some, or remove the folder.")
+
+
+def _remarks(tree: TrainingTree, class_names: Sequence[str], train: _Part, validation: _Part) -> list[str]:
+    remarks = []
+    seen = set(train.digests)
+    shared = sum(digest in seen for digest in validation.digests)
+    if shared:
+        remarks.append(
+            f"{shared} validation image{'s are' if shared > 1 else ' is'} also in train, byte for byte: "
+            "validation accuracy flatters (`da6401 data check` names them)."
+        )
+    present = set(validation.images.labels_N.tolist())
+    absent = [shown(name) for label, name in enumerate(class_names) if label not in present]
+    if absent:
+        remarks.append(f"Validation has no image of {', '.join(absent[:LISTED])}.")
+    loose = [*tree.train.loose, *(tree.validation.loose if tree.validation else ())]
+    if loose:
+        remarks.append(f"Files outside class folders are ignored: {', '.join(map(shown, loose[:LISTED]))}.")
+    return remarks

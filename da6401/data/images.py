@@ -1,0 +1,191 @@
+"""One image file, read right: whatever its mode, depth, transparency or orientation, out comes 8-bit RGB."""
+
+# S side of the square result in px; W, H size of the file's picture in px
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from da6401.config.schema import Resize
+from da6401.errors import DataError
+
+Image.init()
+# A closed list: some of Pillow's other readers start external programs (EPS runs Ghostscript) or guess from little.
+WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = tuple(name for name in WANTED if name in Image.OPEN)
+MAX_FILE_BYTES = 512 * 2**20  # of one file; a photograph has some 10 MiB, a mislaid archive gigabytes
+SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow reads a 16-bit PGM as "I", scaled to 0..65535
+ORIENTATION = 0x0112  # EXIF tag; 1 and whatever is unknown mean upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImageError(DataError):
+    """A file that is no readable image; ``reason`` says why, without the file's name."""
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        self.reason = reason
+        super().__init__(reason if path is None else f"{path}: {reason}")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a file holds, as its header says: format and mode as Pillow names them, the size in px before rotation."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArray[np.uint8]:
+    """The picture of a file (its path or its content) as uint8 RGB of shape (3, S, S), S = ``size``.
+
+    Turned upright by its EXIF orientation; transparency lies on white; 16-bit grey keeps its range (divided by 257).
+    ``stretch`` maps the whole picture onto the square, ``crop`` the largest central square. Downscaling is
+    antialiased; a JPEG is decoded at 1/2, 1/4 or 1/8 where that still leaves twice the wanted size. Of an animation
+    the first frame counts. Colour profiles (ICC) are not applied.
+
+    Raises:
+        BadImageError: missing, empty, truncated or damaged; no image; more pixels than Pillow's safety limit.
+    """
+    path = source if isinstance(source, Path) else None
+    try:
+        content = read_file(source) if isinstance(source, Path) else source
+        with _opened(io.BytesIO(content)) as image:
+            drafted = image.draft(None, (2 * size, 2 * size))  # before loading; other formats than JPEG ignore it
+            image.load()
+            # Where the whole picture lies: a drafted one may end in part of a pixel. A TIFF turns itself in loading.
+            area = (0.0, 0.0, *image.size) if drafted is None else drafted[1]
+            turn = TURNS.get(_orientation(image))
+            flat = _to_rgb(image)
+        box = area if resize == "stretch" else _central_square(area[2], area[3])
+        square = flat.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+        if turn is not None:  # both boxes lie about the centre: turning the small square last is the same, and cheaper
+            square = square.transpose(turn)
+    except BadImageError as problem:
+        raise BadImageError(problem.reason, path) from None
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged content
+        raise BadImageError(_plain(error), path) from error
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def inspect_image(file: IO[bytes], *, decode: bool) -> Picture:
+    """What an open file holds; with ``decode`` every pixel is decoded at full size, so that damage shows.
+
+    Raises:
+        BadImageError: as read_image.
+    """
+    try:
+        with _opened(file) as image:
+            picture = Picture(image.format or "", image.mode, *image.size)
+            if decode:
+                image.load()
+                _to_rgb(image)
+            return picture
+    except BadImageError:
+        raise
+    except Exception as error:
+        raise BadImageError(_plain(error)) from error
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file of at most 512 MiB.
+
+    Raises:
+        BadImageError: it cannot be read, or is larger.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BadImageError(f"larger than {MAX_FILE_BYTES // 2**20} MiB", path)
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImageError(f"cannot be read: {error.strerror or error}", path) from error
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silences Pillow's warnings (bad EXIF, large pictures: the latter is an error here anyway) for a block.
+
+    Around the pool, not in its threads: the filters of ``warnings`` belong to the process.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    head = file.read(12)
+    if not head:
+        raise BadImageError("empty file")
+    file.seek(0)
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        if head[4:] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1"):
+            raise BadImageError("an HEIC photograph, which is not read: convert it to JPEG") from None
+        raise BadImageError(f"not an image (read are {', '.join(FORMATS)}), or its header is damaged") from None
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise BadImageError(_too_large(f"{image.width} x {image.height} px"))
+    return image
+
+
+def _too_large(pixels: str) -> str:
+    return f"{pixels}: more pixels than the safety limit of {Image.MAX_IMAGE_PIXELS:,} (a decompression bomb?)"
+
+
+def _plain(error: Exception) -> str:
+    """The reason in plain words."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return _too_large("too large")
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return f"truncated: the file ends too early ({text})"
+    return f"damaged: {text}"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in SIXTEEN_BIT_MODES:
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadImageError("32-bit pixels beyond 0..65535, whose range is not known: convert it to 8 or 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadImageError("floating-point pixels, whose range is not known: convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _central_square(width: float, height: float) -> tuple[float, float, float, float]:
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side

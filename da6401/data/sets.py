@@ -1,0 +1,61 @@
+"""What loading gives: images and labels as tensors, and the fingerprint that says which data it was."""
+
+# N images, S side in px
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from da6401.data.tree import BadFile
+from da6401.errors import DataError
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and their classes. The runs of a process share them, so nobody may write into them."""
+
+    images_NCHW: torch.Tensor  # uint8, (N, 3, S, S), RGB, contiguous
+    labels_N: torch.Tensor  # int64, (N,), index into class_names
+    names: tuple[str, ...]  # "train/cat/1.jpg", or "digits/0012"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training may see, and how it came about."""
+
+    class_names: tuple[str, ...]
+    train: ImageSet
+    validation: ImageSet
+    fingerprint: str  # sha256 over classes, names and contents of both parts; not over root's place or image_size
+    notes: tuple[str, ...]  # sentences for the user
+    skipped: tuple[BadFile, ...]  # data.on_bad=skip: what was left out
+
+
+def empty_images(count: int, size: int) -> torch.Tensor:
+    """A uint8 tensor (N, 3, S, S) to be filled.
+
+    Raises:
+        DataError: it is larger than this machine's memory.
+    """
+    needed, memory = count * 3 * size * size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise DataError(
+            f"{count:,} images of {size} px take {needed / 2**30:.1f} GiB, and this machine has {memory / 2**30:.1f}: "
+            "lower data.image_size."
+        )
+    return torch.empty((count, 3, size, size), dtype=torch.uint8)
+
+
+def fingerprint(class_names: Sequence[str], parts: Mapping[str, Iterable[tuple[str, str]]]) -> str:
+    """sha256, in hex, over the classes and each part's (name, digest of the content) pairs, in order."""
+    total = hashlib.sha256()
+    for part, files in (("classes", ((name, "") for name in class_names)), *parts.items()):
+        total.update(f"\0\0{part}".encode())
+        for name, digest in files:
+            total.update(b"\0" + name.encode("utf-8", "surrogateescape") + b"\0" + digest.encode())
+    return total.hexdigest()

@@ -1,0 +1,90 @@
+"""Deterministic coloured shapes on a noisy ground, for tests and benchmarks: a small network learns them in minutes.
+
+The class decides the hue and the shape; position, size, ground and noise are each image's own.
+"""
+
+# C classes, B images in a chunk, N images, S side in px
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import numpy.typing as npt
+
+VERSION = 1  # part of the data's fingerprint: raise it when the pictures change
+SHAPES = ("disc", "square", "diamond", "ring", "cross")
+GOLDEN = 0.6180339887498949  # steps of it round the colour wheel keep any number of hues apart
+CHUNK_PIXELS = 2**20  # of one chunk: keeps the intermediate float arrays at some tens of MiB
+
+Floats = npt.NDArray[np.float32]
+
+
+def class_names(classes: int) -> tuple[str, ...]:
+    """Names that sort as they count: "0000-disc", "0001-square", ..."""
+    return tuple(f"{label:04d}-{SHAPES[label % len(SHAPES)]}" for label in range(classes))
+
+
+def render(
+    labels: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], *, stream: int, out: npt.NDArray[np.uint8]
+) -> None:
+    """Draws image ``indices[i]`` of class ``labels[i]`` into ``out[i]``; out is (N, 3, S, S).
+
+    An image depends on (stream, class, index, S) alone, never on how many others there are; ``stream`` keeps
+    train and test apart.
+    """
+    size = out.shape[-1]
+    step = max(1, CHUNK_PIXELS // (size * size))
+    for start in range(0, len(labels), step):
+        chunk = slice(start, start + step)
+        out[chunk] = _chunk(labels[chunk], indices[chunk], stream, size)
+
+
+def _chunk(
+    labels_B: npt.NDArray[np.int64], indices_B: npt.NDArray[np.int64], stream: int, size: int
+) -> npt.NDArray[np.uint8]:
+    generators = [
+        np.random.default_rng((stream, int(label), int(index)))
+        for label, index in zip(labels_B, indices_B, strict=True)
+    ]
+    draws = np.stack([generator.random(8, dtype=np.float32) for generator in generators])
+    noise = np.stack([generator.random((3, size, size), dtype=np.float32) for generator in generators])
+
+    centre_y, centre_x = 0.35 + 0.3 * draws[:, 0], 0.35 + 0.3 * draws[:, 1]
+    radius = 0.18 + 0.14 * draws[:, 2]
+    ground = 0.1 + 0.5 * draws[:, 3:6]
+    hues = (labels_B * GOLDEN + 0.04 * (draws[:, 6] - 0.5)) % 1.0
+    values = 0.75 + 0.25 * draws[:, 7]
+    colour = np.array(
+        [colorsys.hsv_to_rgb(float(hue), 0.9, float(value)) for hue, value in zip(hues, values, strict=True)],
+        dtype=np.float32,
+    )
+
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+    y = np.abs(axis[None, :, None] - centre_y[:, None, None])
+    x = np.abs(axis[None, None, :] - centre_x[:, None, None])
+    inside = np.zeros((len(labels_B), 1, size, size), dtype=bool)
+    for number, shape in enumerate(SHAPES):
+        of_shape = labels_B % len(SHAPES) == number
+        inside[of_shape, 0] = _inside(shape, y[of_shape], x[of_shape], radius[of_shape, None, None])
+    picture = np.where(inside, colour[:, :, None, None], ground[:, :, None, None]) + 0.2 * (noise - 0.5)
+    pixels: npt.NDArray[np.uint8] = (255 * picture.clip(0, 1) + 0.5).astype(np.uint8)
+    return pixels
+
+
+def _inside(shape: str, y: Floats, x: Floats, radius: Floats) -> npt.NDArray[np.bool_]:
+    """Which pixels a shape covers; y and x are distances from its centre along the axes."""
+    result: npt.NDArray[np.bool_]
+    if shape == "disc":
+        result = y**2 + x**2 < radius**2
+    elif shape == "square":
+        result = np.maximum(y, x) < 0.85 * radius
+    elif shape == "diamond":
+        result = y + x < 1.2 * radius
+    elif shape == "ring":
+        distance = y**2 + x**2
+        result = (distance < (1.1 * radius) ** 2) & (distance > (0.6 * radius) ** 2)
+    else:
+        assert shape == "cross", shape
+        result = (np.minimum(y, x) < 0.35 * radius) & (np.maximum(y, x) < 1.1 * radius)
+    return result

@@ -1,0 +1,88 @@
+"""A zip of images from elsewhere, unpacked with care: every entry is judged before the first byte is written."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+from rich.progress import track
+
+from da6401.errors import DataError
+
+MAX_RATIO = 200  # of one entry's size to its compressed size
+MAX_TOTAL_RATIO = 10  # of everything to the archive: photographs hardly shrink, overlapping entries multiply
+SMALL = 2**20  # bytes: below it a ratio means nothing
+
+
+def unpack(archive: Path, into: Path) -> None:
+    """Unpacks into an existing, empty folder, without .DS_Store and __MACOSX; each entry's CRC is checked on the way.
+
+    Raises:
+        DataError: no sound zip, an entry that would leave the folder, a link, a bomb, or too little room.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            entries = [entry for entry in opened.infolist() if not _left_out(entry.filename)]
+            _refuse(archive, entries)
+            _need_room(into, sum(entry.file_size for entry in entries))
+            console = Console(stderr=True)
+            for entry in track(entries, "unpacking", console=console, transient=True, disable=not console.is_terminal):
+                path = into.joinpath(*PurePosixPath(entry.filename).parts)
+                if entry.is_dir():
+                    path.mkdir(parents=True, exist_ok=True)
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(entry) as source, path.open("xb") as copy:
+                    shutil.copyfileobj(source, copy, SMALL)  # ends in BadZipFile where the CRC differs
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{archive} is no sound zip: {error}. Delete it and fetch it again.") from error
+    except OSError as error:
+        raise DataError(f"{archive} cannot be unpacked into {into.parent}: {error}.") from error
+
+
+def _refuse(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        problem = _problem(entry)
+        place = str(PurePosixPath(entry.filename))
+        if not problem and place in seen and not entry.is_dir():
+            problem = "stands twice in the archive"
+        if problem:
+            raise DataError(f"{archive} is refused, nothing was unpacked: the entry {entry.filename!r} {problem}.")
+        seen.add(place)
+    total, size = sum(entry.file_size for entry in entries), archive.stat().st_size
+    if total > MAX_TOTAL_RATIO * size + SMALL:
+        raise DataError(f"{archive} is refused, nothing was unpacked: {size:,} bytes would become {total:,} (a bomb?).")
+
+
+def _problem(entry: zipfile.ZipInfo) -> str:
+    name = entry.filename
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if not name or name.startswith("/") or ".." in PurePosixPath(name).parts:
+        return "would be written outside the folder"
+    if "\\" in name or ":" in name:
+        return "has a backslash or a drive letter in its name"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device, not a file"
+    if entry.flag_bits & 0x1:
+        return "is encrypted"
+    if entry.file_size > SMALL and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
+        return f"would grow {entry.file_size // max(entry.compress_size, 1):,} times (a decompression bomb?)"
+    return ""
+
+
+def _left_out(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or (bool(parts) and (parts[-1] == ".DS_Store" or parts[-1].startswith("._")))
+
+
+def _need_room(folder: Path, total: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if total > free:
+        raise DataError(
+            f"{folder.parent.absolute()} has {free / 1e9:.1f} GB free and the images need {total / 1e9:.1f} GB: "
+            "make room, or choose another folder with --to."
+        )

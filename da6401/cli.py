@@ -1,0 +1,144 @@
+"""The command line: one verb each, every expected failure as one screen and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from da6401 import __version__
+from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0 done, 2 the user's mistake, 3 diverged, 4 not reproduced, 130/143 a signal."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words[:1] == ["train"]:
+            return train(words[1:])
+        parsed = _parser().parse_args(words)
+        code: int = parsed.handler(parsed)
+        return code
+    except UserError as error:
+        print(f"da6401: {error}", file=sys.stderr)
+        return error.exit_code
+    except DivergedError as error:
+        print(f"da6401: training diverged: {error}", file=sys.stderr)
+        return error.exit_code
+    except InterruptedRun as error:
+        print(f"da6401: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("da6401: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `da6401 ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def train(words: list[str]) -> int:
+    """The Hydra app: check the whole command line first, then let Hydra run one job or a sweep."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
+
+    from da6401.config.compose import CONFIG_NAME, check_command_line, conf_dir, hydra_arguments, register_schema
+
+    given = hydra_arguments(words)
+    if given.help or given.hydra_help or given.info or given.shell_completion:
+        pass  # nothing runs: Hydra shows what is asked for
+    elif check_command_line(given.overrides, config_dir=given.config_dir, multirun=given.multirun) is None:
+        # A sweep over models: a key of one of them is new to Hydra, whose first composition has another (++ adds it).
+        words = [f"++{word}" if word.startswith("model.") else word for word in words]
+    register_schema()
+    # Hydra prints a failing job's traceback and exits with 1 unless told to raise; main() has exit codes of its own.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = ["da6401 train", *words]
+    failures: list[Exception] = []
+
+    def job(composed: DictConfig) -> float | None:
+        try:
+            return _job(composed)
+        except Exception as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # the sweeper tells its study
+            failures.append(error)  # raised below: Hydra would print a line of its own about it
+            return None
+
+    app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)
+    try:
+        app()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([str(error).strip()]) from error
+    except SystemExit as exit_of_hydra:  # --help and --info leave this way
+        return exit_of_hydra.code if isinstance(exit_of_hydra.code, int) else 0
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def _job(composed: DictConfig) -> float | None:
+    """One training run as Hydra's task; its value is the sweep's objective."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from da6401.config.compose import config_of
+    from da6401.run import run
+
+    out = Path(HydraConfig.get().runtime.output_dir)
+    return run(config_of(composed), out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out).val_accuracy
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="da6401",
+        description="Hydra-configured hyperparameter sweeps for image classification.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"da6401 {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs.add_parser("train", help="train one configuration, or a sweep with --multirun", add_help=False)
+
+    reproduce = _run_verb(verbs, "reproduce", "run a saved config again and say what differs", _reproduce)
+    reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the saved config")
+    _run_verb(verbs, "evaluate", "the best checkpoint on the test split, once, recorded", _evaluate)
+    predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
+    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    predict.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    from da6401.data.verbs import register
+
+    register(verbs)
+    return parser
+
+
+def _run_verb(verbs: Any, name: str, text: str, handler: Any) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+    verb.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    verb.set_defaults(handler=handler)
+    return verb
+
+
+def _reproduce(given: argparse.Namespace) -> int:
+    from da6401.verbs import reproduce_run
+
+    return reproduce_run(given.run, given.overrides)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from da6401.verbs import evaluate_run
+
+    return evaluate_run(given.run)
+
+
+def _predict(given: argparse.Namespace) -> int:
+    from da6401.verbs import predict_images
+
+    return predict_images(given.run, given.images, as_json=given.json)

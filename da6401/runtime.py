@@ -1,0 +1,127 @@
+"""The machine under a run: device, threads, seeds, signals, and the receipt that says what it was."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from da6401.errors import ConfigError
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "optuna", "wandb", "scikit-learn")
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of `device`: auto takes CUDA where there is one.
+
+    Raises:
+        ConfigError: a CUDA device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError([f"device={name}: this machine has {count} CUDA devices; use device=auto or device=cpu"])
+    return device
+
+
+def prepare(*, seed: int, threads: int, deterministic: bool) -> None:
+    """Set torch's global state to what the run asks for, whatever ran before in this process."""
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    # cuBLAS is deterministic only with a fixed workspace, read when CUDA starts: set it in any case, it costs nothing.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.manual_seed(seed)
+
+
+@dataclass
+class StopFlag:
+    """Set by the first SIGINT or SIGTERM; the training loop looks at it after every step."""
+
+    signum: int | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopFlag]:
+    """Turn the first SIGINT or SIGTERM into a flag, so that a checkpoint can be written; a second one acts at once."""
+    flag = StopFlag()
+    previous: dict[int, Any] = {}
+
+    def restore() -> None:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        flag.signum = signum
+        restore()
+
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            previous[signum] = signal.signal(signum, on_signal)
+    except ValueError:  # not the main thread, as in a notebook's executor: signals stay with their owner
+        pass
+    try:
+        yield flag
+    finally:
+        restore()
+
+
+def receipt(*, device: torch.device, seed: int, fingerprint: str, class_names: list[str]) -> dict[str, Any]:
+    """What the run's numbers depend on, besides its config."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seed": seed,
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "data_fingerprint": fingerprint,
+        "class_names": class_names,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "torch_build": torch.__version__,  # with the CUDA version behind it, which pip's does not say
+        "da6401": _version("da6401"),
+        **_code_state(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _code_state() -> dict[str, str | None]:
+    """The git commit of this code and a hash of what differs from it; both None outside a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return {"git_commit": None, "git_dirty": None}
+    try:
+        commit = _git(root, "rev-parse", "HEAD").strip()
+        diff = _git(root, "diff", "HEAD", "--", "da6401", "conf")
+        untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", "da6401", "conf")
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "git_dirty": None}
+    dirty = hashlib.sha256((diff + untracked).encode()).hexdigest() if diff or untracked else None
+    return {"git_commit": commit, "git_dirty": dirty}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout

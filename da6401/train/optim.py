@@ -1,0 +1,96 @@
+"""Optimizer, learning-rate schedule and weight averaging, from plain configuration values."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from da6401.config.schema import OptimizerConfig, ScheduleConfig
+
+
+def build_optimizer(
+    cfg: OptimizerConfig, *, backbone: Iterable[nn.Parameter], head: Iterable[nn.Parameter], backbone_lr_factor: float
+) -> torch.optim.Optimizer:
+    """An optimizer over the parameters that train, in groups by part and by weight decay.
+
+    Each group carries its own highest rate as ``base_lr``; frozen parameters are in none, so nothing can decay them.
+    Biases and the scales of norms (one dimension) have no weight decay.
+    """
+    groups = []
+    for parameters, factor in ((backbone, backbone_lr_factor), (head, 1.0)):
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        for decays in (True, False):
+            members = [parameter for parameter in trained if (parameter.ndim > 1) == decays]
+            if members:
+                rate = cfg.lr * factor
+                decay = cfg.weight_decay if decays else 0.0
+                groups.append({"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay})
+    betas = (cfg.momentum, 0.999)
+    match cfg.name:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.momentum > 0)
+        case "adam":
+            return torch.optim.Adam(groups, lr=cfg.lr, betas=betas)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=cfg.lr, betas=betas)
+        case "nadam":
+            return torch.optim.NAdam(groups, lr=cfg.lr, betas=betas)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr=cfg.lr, momentum=cfg.momentum)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each group's rate to its own highest rate times the schedule's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def lr_factor(cfg: ScheduleConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
+    """The learning rate of a step as a share of the highest, 0..1.
+
+    A linear warm-up, then the shape over what is left: constant; step (times step_factor every step_epochs); cosine to
+    final_factor; onecycle (a cosine rise from 1/25 over the warm-up, then a cosine fall; arXiv 1708.07120).
+
+    Args:
+        step: from 0 to steps_per_epoch * epochs - 1.
+    """
+    total = steps_per_epoch * epochs
+    warmup = round(cfg.warmup * total)
+    if step < warmup:
+        rise = (step + 1) / warmup
+        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * rise)) / 2 if cfg.name == "onecycle" else rise
+    match cfg.name:
+        case "constant":
+            return 1.0
+        case "step":
+            return cfg.step_factor ** (step // steps_per_epoch // cfg.step_epochs)
+        case "cosine" | "onecycle":
+            gone = (step - warmup) / max(1, total - warmup)
+            return cfg.final_factor + (1 - cfg.final_factor) * (1 + math.cos(math.pi * gone)) / 2
+
+
+class WeightAverage:
+    """An exponential moving average of a model's parameters and statistics, for validation and keeping.
+
+    Young averages follow faster, min(decay, (1 + n) / (10 + n)) after n updates, or they would be mostly the start.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.model = copy.deepcopy(model).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's present weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)

@@ -1,0 +1,55 @@
+"""What a person sees while a run trains: a bar on a terminal, one line an epoch everywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class _ImagesPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("   - images/s" if task.speed is None else f"{task.speed:4.0f} images/s")
+
+
+class EpochProgress:
+    """A bar over one epoch's images: loss, accuracy, images/s, time left. Silent where stderr is no terminal."""
+
+    def __init__(self, epoch: int, epochs: int, count: int, *, show: bool) -> None:
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.3f} "),
+            _ImagesPerSecond(),
+            TimeRemainingColumn(compact=True),
+        )
+        console = Console(file=sys.stderr)
+        self._progress = Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal))
+        self._task = self._progress.add_task("", total=count, epoch=f"{epoch}/{epochs}", loss=0.0, accuracy=0.0)
+
+    def __enter__(self) -> EpochProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, images: int, *, loss: float, accuracy: float) -> None:
+        """Move on by a batch; loss and accuracy are the epoch's means so far."""
+        self._progress.update(self._task, advance=images, loss=loss, accuracy=accuracy)
+
+
+def epoch_line(line: Mapping[str, float], *, epochs: int, better: bool) -> str:
+    """One epoch in one line, for the terminal and train.log."""
+    return (
+        f"epoch {int(line['epoch']):>{len(str(epochs))}}/{epochs}"
+        f"  train loss {line['train_loss']:.4f} accuracy {line['train_accuracy']:.4f}"
+        f"  validation loss {line['val_loss']:.4f} accuracy {line['val_accuracy']:.4f}"
+        f"  {line['images_per_second']:5.0f} images/s {line['seconds']:6.1f} s" + ("  best" if better else "")
+    )

@@ -1,0 +1,160 @@
+"""The command as a user types it: quick, without torch where none is needed, one screen for every mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from da6401.config.compose import CONFIG_NAME, check_command_line, conf_dir
+from da6401.config.schema import CnnConfig
+from da6401.errors import ConfigError
+from tests.small import SMALL, compose, da6401
+
+MISTAKES = {
+    "a key": (["model.droput=0.3"], ["model.droput", "did you mean model.dropout?"]),
+    "a +key": (["+trainer.epoch=3"], ["trainer.epoch:", "did you mean trainer.epochs?"]),
+    "a ++key": (["++sead=3"], ["sead", "did you mean seed?"]),
+    "a group": (["modle=cnn"], ["modle", "did you mean model?"]),
+    "an option": (["optimizer=adamww"], ["optimizer=adamww", "did you mean adamw?"]),
+    "a range": (["optimizer.lr=-1"], ["optimizer.lr=-1", "(0, 100]"]),
+    "a type": (["trainer.epochs=many"], ["trainer.epochs='many'", "whole number"]),
+    "shapes": (["model.blocks=9"], ["model.blocks=9", "data.image_size"]),
+    "freeze depth": (["model=resnet18", "model.freeze_depth=6"], ["0..5", "layer1"]),
+    "a root for digits": (["data.root=x"], ["data.root", "data=folder"]),
+    "no root": (["data=folder"], ["data.root", "folder"]),
+    "a sweep without --multirun": (["seed=1,2"], ["seed=1,2", "--multirun"]),
+    "no override": (["seed"], ["seed: not an override"]),
+    "Hydra's own key": (["hydra.sweeper.n_trial=3"], ["n_trial", "n_trials"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_in_one_screen(name: str) -> None:
+    overrides, expected = MISTAKES[name]
+    with pytest.raises(ConfigError) as caught:
+        check_command_line(overrides, config_dir=None, multirun=False)
+    for words in expected:
+        assert words in str(caught.value)
+
+
+def test_all_mistakes_of_a_command_come_together(tmp_path: Path) -> None:
+    left_out = {"Hydra's own key", "freeze depth", "a sweep without --multirun"}
+    overrides = [text for name, (words, _) in MISTAKES.items() if name not in left_out for text in words]
+    with pytest.raises(ConfigError) as caught:
+        check_command_line(overrides, config_dir=None, multirun=False)
+    assert len(caught.value.problems) >= 9
+
+
+def test_a_typo_in_a_users_yaml_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.write_text("# @package _global_\nmodel:\n  dropuot: 0.3\n")
+    with pytest.raises(ConfigError) as caught:
+        check_command_line(["experiment=mine"], config_dir=str(tmp_path), multirun=False)
+    (problem,) = caught.value.problems
+    assert "model.dropuot" in problem
+    assert str(file) in problem
+    assert "did you mean model.dropout?" in problem
+
+
+def test_a_users_yaml_is_used(tmp_path: Path) -> None:
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "quick.yaml").write_text("epochs: 3\n")
+    config = check_command_line(["trainer=quick"], config_dir=str(tmp_path), multirun=False)
+    assert config is not None
+    assert config.trainer.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ("optimizer.lr=interval(-1,1)", "optimizer.lr=-1"),
+        ("model.dropuot=choice(0.1,0.2)", "did you mean model.dropout"),
+        ("model.dropout=choice(0.1,1.0)", "model.dropout=1"),
+        ("model.blocks=interval(1,4)", "int(interval(1, 4))"),
+        ("model=choice(cnn,resnet19)", "did you mean resnet18"),
+        ("model.freeze_depth=choice(0,1)", "model=cnn has no such key"),
+    ],
+)
+def test_a_search_space_that_cannot_work_is_refused(space: str, words: str) -> None:
+    with pytest.raises(ConfigError, match="problem") as caught:
+        check_command_line([space], config_dir=None, multirun=True)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("group", sorted(path.name for path in conf_dir().iterdir() if path.is_dir()))
+def test_every_option_of_every_group_composes(group: str) -> None:
+    names = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    assert names, f"conf/{group} is empty"
+    for name in names:
+        extra = {"folder": ["data.root=x"], "inception_v3": ["data.image_size=96"]}.get(name, [])
+        check_command_line([f"{group}={name}", *extra], config_dir=None, multirun=group == "sweep")
+
+
+def test_every_group_of_the_readme_is_there() -> None:
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    wanted = {"model", "data", "optimizer", "schedule", "augmentation", "trainer", "tracking", "experiment", "sweep"}
+    assert groups == wanted
+    assert (conf_dir() / f"{CONFIG_NAME}.yaml").exists()
+
+
+def test_experiments_can_be_overridden() -> None:
+    config = compose("experiment=part_a", "optimizer.lr=0.5", "model.filters=[8,16]", "augmentation=none")
+    assert config.optimizer.lr == 0.5
+    assert isinstance(config.model, CnnConfig)
+    assert config.model.filters == [8, 16]
+
+
+def test_mistakes_end_in_exit_code_2_within_three_seconds_without_torch(tmp_path: Path) -> None:
+    words = ["train", "model.droput=0.3", "trainer.epochs=0"]
+    code = (
+        f"import sys; from da6401.cli import main; code = main({words!r}); "
+        "assert not {'torch', 'torchvision', 'optuna', 'wandb'} & set(sys.modules), 'a heavy import'; sys.exit(code)"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert time.monotonic() - started < 3
+    assert "2 problems" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["train", "--cfg", "job"], ["data", "check", "--help"]]
+)
+def test_help_and_cfg_import_no_torch(tmp_path: Path, words: list[str]) -> None:
+    code = (
+        "import sys\nfrom da6401.cli import main\ntry:\n    code = main(sys.argv[1:])\n"
+        "except SystemExit as leaving:\n    code = leaving.code or 0\n"
+        "assert not {'torch', 'torchvision', 'wandb'} & set(sys.modules), 'a heavy import'\nsys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_a_run_from_the_command_line(tmp_path: Path) -> None:
+    done = da6401("train", *SMALL, "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "multiply-accumulates" in done.stdout
+    assert "validation accuracy" in done.stdout
+    assert (tmp_path / "out" / "result.json").exists()
+    assert (tmp_path / "out" / ".hydra" / "overrides.yaml").exists()
+    assert "epoch 2/2" in (tmp_path / "out" / "train.log").read_text()
+
+
+def test_divergence_ends_in_exit_code_3(tmp_path: Path) -> None:
+    done = da6401(
+        "train", *SMALL, "hydra.run.dir=out", "optimizer=sgd", "optimizer.lr=100", "schedule=constant",
+        "trainer.epochs=50", "model.batch_norm=false", "optimizer.momentum=0.99", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("da6401: training diverged")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,126 @@
+"""evaluate, predict and reproduce on a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from da6401 import verbs
+from da6401.cli import main
+from da6401.errors import RunError
+from da6401.run import run
+from da6401.rundir import BEST, CONFIG, read_result
+from da6401.verbs import NOT_REPRODUCED, evaluate_run, load_model, predict_images, reproduce_run
+from tests.small import SMALL, compose
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verbs") / "run"
+    run(compose(*SMALL, "augmentation=light", "model.dropout=0.2"), folder)
+    return folder
+
+
+def test_evaluate_looks_at_the_test_split_once(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate_run(finished) == 0
+    result = read_result(finished)
+    assert result.test_accuracy is not None
+    assert f"{result.test_accuracy:.4f}" in capsys.readouterr().out
+
+    def never(*_: object) -> None:
+        raise AssertionError("the test split was opened again")
+
+    monkeypatch.setattr(verbs, "load_test_data", never)
+    assert evaluate_run(finished) == 0
+    assert "recorded" in capsys.readouterr().out
+    assert read_result(finished) == result
+
+
+def test_predict_prints_class_and_probability(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
+    Image.new("L", (9, 90), 128).save(tmp_path / "b.jpg")
+    assert predict_images(finished, [tmp_path / "a.png", tmp_path / "b.jpg"], as_json=True) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    _, _, class_names = load_model(finished)
+    for answer in answers:
+        assert list(answer["probabilities"]) == class_names
+        assert sum(answer["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+        assert answer["probability"] == max(answer["probabilities"].values())
+    assert predict_images(finished, [tmp_path / "a.png"], as_json=False) == 0
+    assert answers[0]["class"] in capsys.readouterr().out
+
+
+def test_predict_names_unreadable_images_and_goes_on(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    images = [tmp_path / "bad.png", tmp_path / "missing.png", tmp_path / "good.png"]
+    assert predict_images(finished, images, as_json=False) == 2
+    captured = capsys.readouterr()
+    assert "bad.png" in captured.err
+    assert "missing.png" in captured.err
+    assert "good.png" in captured.out
+
+
+def test_a_run_is_reproduced_exactly(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce_run(finished, []) == 0
+    assert "identical metrics in all 2 epochs" in capsys.readouterr().out
+
+
+def test_a_run_that_differs_says_what(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = tmp_path / "run"
+    changed.mkdir()
+    for name in ("config.yaml", "receipt.json", "metrics.jsonl", "result.json"):
+        (changed / name).write_bytes((finished / name).read_bytes())
+    (changed / "metrics.jsonl").write_text((finished / "metrics.jsonl").read_text().replace('"epoch": 2', '"epoch": 9'))
+    receipt = json.loads((changed / "receipt.json").read_text())
+    receipt["packages"]["torch"] = "1.0"
+    (changed / "receipt.json").write_text(json.dumps(receipt))
+    assert reproduce_run(changed, []) == NOT_REPRODUCED
+    out = capsys.readouterr().out
+    assert "epoch, epoch 2" in out
+    assert "likely cause: packages.torch" in out
+
+
+def test_reproduce_with_overrides_shows_them(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce_run(finished, ["seed=3", "optimizer.lr=0.01"]) == 0
+    out = capsys.readouterr().out
+    assert "config seed" in out
+    assert "config optimizer.lr" in out
+    assert "changed as asked" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "nowhere"], "result.json"),
+        (["predict", "nowhere", "x.jpg"], "config.yaml"),
+        (["reproduce", "nowhere"], "config.yaml"),
+        (["reproduce", "RUN", "optimizer.lrr=1"], "did you mean optimizer.lr"),
+        (["reproduce", "RUN", "nonsense"], "write key=value"),
+    ],
+)
+def test_mistakes_end_in_one_message_and_exit_code_2(
+    finished: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(finished) if word == "RUN" else word for word in words]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / BEST).write_bytes((finished / BEST).read_bytes())
+    (folder / CONFIG).write_text((finished / CONFIG).read_text().replace("filters: 4", "filters: 5"))
+    with pytest.raises(RunError, match="do not fit"):
+        load_model(folder)

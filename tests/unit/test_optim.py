@@ -1,0 +1,101 @@
+"""Learning-rate schedules, parameter groups and weight averaging, by tables and small cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from da6401.config.schema import OptimizerConfig, ScheduleConfig
+from da6401.train.loop import History, balanced_weights
+from da6401.train.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
+
+
+def curve(cfg: ScheduleConfig, *, epochs: int = 4, steps: int = 10) -> list[float]:
+    return [lr_factor(cfg, step, steps_per_epoch=steps, epochs=epochs) for step in range(steps * epochs)]
+
+
+def test_constant_is_constant() -> None:
+    assert curve(ScheduleConfig(name="constant")) == [1.0] * 40
+
+
+def test_step_drops_every_step_epochs() -> None:
+    rates = curve(ScheduleConfig(name="step", step_epochs=2, step_factor=0.5))
+    assert rates == [1.0] * 20 + [0.5] * 20
+
+
+def test_warmup_rises_to_the_highest_rate_and_not_beyond() -> None:
+    rates = curve(ScheduleConfig(name="cosine", warmup=0.25))
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert max(rates) == 1.0
+
+
+@pytest.mark.parametrize("name", ["cosine", "onecycle"])
+def test_a_fall_ends_near_the_final_factor(name: str) -> None:
+    rates = curve(ScheduleConfig(name=name, warmup=0.2, final_factor=0.1), steps=100)  # type: ignore[arg-type]
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+    peak = rates.index(max(rates))
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[:peak] == sorted(rates[:peak])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam", "rmsprop"])
+def test_every_optimizer_lowers_a_loss(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    cfg = OptimizerConfig(name=name, lr=0.01, weight_decay=0.01)  # type: ignore[arg-type]
+    optimizer = build_optimizer(cfg, backbone=[], head=model.parameters(), backbone_lr_factor=1.0)
+    inputs, target = torch.randn(32, 4), torch.randn(32, 1)
+
+    def loss() -> torch.Tensor:
+        return nn.functional.mse_loss(model(inputs), target)
+
+    before = loss().item()
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.autograd.backward(loss())
+        optimizer.step()
+    assert loss().item() < before
+
+
+def test_groups_have_their_own_rates_and_norms_no_decay() -> None:
+    backbone = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    head = nn.Linear(3, 2)
+    backbone[0].weight.requires_grad_(False)
+    cfg = OptimizerConfig(name="sgd", lr=0.5, weight_decay=0.1)
+    optimizer = build_optimizer(cfg, backbone=backbone.parameters(), head=head.parameters(), backbone_lr_factor=0.1)
+    set_learning_rate(optimizer, 0.5)
+    seen = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert id(backbone[0].weight) not in seen
+    assert seen[id(backbone[0].bias)] == (pytest.approx(0.025), 0.0)
+    assert seen[id(backbone[1].weight)] == (pytest.approx(0.025), 0.0)
+    assert seen[id(head.weight)] == (0.25, 0.1)
+    assert seen[id(head.bias)] == (0.25, 0.0)
+
+
+def test_the_average_follows_the_weights_and_starts_quickly() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = WeightAverage(model, decay=0.9)
+    nn.init.ones_(model.weight)
+    average.update(model)
+    assert float(average.model.state_dict()["weight"]) == pytest.approx(0.9)  # the first decay is (1 + 0) / (10 + 0)
+    for _ in range(200):
+        average.update(model)
+    assert float(average.model.state_dict()["weight"]) == pytest.approx(1.0, abs=1e-6)
+    assert model.weight.item() == 1.0
+
+
+def test_balanced_weights_have_mean_one_over_the_images() -> None:
+    labels = torch.tensor([0] * 30 + [1] * 10)
+    weights = balanced_weights(labels, 2)
+    assert weights[labels].mean().item() == pytest.approx(1.0)
+    assert weights[1] / weights[0] == pytest.approx(3.0)
+
+
+def test_the_better_epoch_has_the_higher_accuracy_then_the_lower_loss() -> None:
+    history = History(epochs_run=1, best_epoch=1, val_accuracy=0.5, val_loss=1.0)
+    assert history.is_better(0.6, 9.0)
+    assert history.is_better(0.5, 0.9)
+    assert not history.is_better(0.5, 1.0)
+    assert not history.is_better(0.4, 0.1)

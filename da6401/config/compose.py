@@ -107,7 +107,7 @@ def check_command_line(overrides: Sequence[str], *, config_dir: str | None, mult
             problems += bad
             fixed += [] if bad else [text]
         else:
-            fixed.append(text if text.startswith(("hydra.", "+hydra", "~")) else "++" + text.lstrip("+"))
+            fixed.append(text if text.lstrip("+").startswith(("hydra.", "hydra/", "~")) else "++" + text.lstrip("+"))
     try:
         composed = _compose(fixed, config_dir)
         space = _yaml_space(composed) | space if multirun else space

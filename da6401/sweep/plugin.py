@@ -1,0 +1,89 @@
+"""Hydra's Sweeper of da6401: one Optuna study in the sweep's folder, asked trial by trial up to its total.
+
+It takes the keys of the official sweeper (hydra-optuna-sweeper) unchanged, samplers included. Hydra's plugin discovery
+imports this module on every start, so Optuna is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import MISSING, DictConfig
+
+if TYPE_CHECKING:
+    from hydra.plugins.launcher import Launcher
+
+
+@dataclass
+class StudySweeperConfig:
+    """hydra.sweeper: the official sweeper's keys, and `conditional`."""
+
+    _target_: str = "da6401.sweep.plugin.StudySweeper"  # Hydra's own way to name a plugin
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
+    sampler: Any = MISSING
+    direction: Any = "maximize"
+    storage: str | None = None  # a database URL; null is an sqlite file in the sweep's folder
+    study_name: str | None = "${study}"
+    n_trials: int = 20  # the study's total, over all the times that the command is given
+    n_jobs: int = 1  # trials handed to the launcher at a time
+    max_failure_rate: float = 1.0  # of the trials handed over together
+    params: dict[str, str] | None = None
+    conditional: list[Any] = field(default_factory=list)  # each {when: "model=cnn", params: {...}}
+    custom_search_space: str | None = None
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="da6401", node=StudySweeperConfig, provider="da6401", replace=True
+)
+
+
+class StudySweeper(Sweeper):
+    """Ask the study for trials, launch them, tell it how they ended."""
+
+    def __init__(
+        self,
+        *,
+        sampler: DictConfig,
+        direction: str | Sequence[str],
+        storage: str | None,
+        study_name: str | None,
+        n_trials: int,
+        n_jobs: int,
+        max_failure_rate: float,
+        params: Mapping[str, str] | None,
+        conditional: Sequence[Mapping[str, Any]],
+        custom_search_space: str | None,
+    ) -> None:
+        self.sampler = sampler
+        self.directions = [direction] if isinstance(direction, str) else [str(item) for item in direction]
+        self.storage = storage
+        self.study_name = study_name
+        self.n_trials = n_trials
+        self.n_jobs = n_jobs
+        self.max_failure_rate = max_failure_rate
+        self.params = dict(params or {})
+        self.conditional = list(conditional)
+        self.custom_search_space = custom_search_space
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before sweep."""
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the study to its total; ``arguments`` are the command line's task overrides."""
+        from da6401.sweep.scheduler import run_study
+
+        assert self.config is not None, "Hydra calls setup first"
+        assert self.launcher is not None, "Hydra calls setup first"
+        run_study(self, self.config, self.launcher, arguments)

@@ -16,7 +16,7 @@ help: ## this list
 setup: $(READY) ## make .venv and install everything into it
 
 demo: $(READY) ## the main job: sweep Part A on the embedded digits (DEMO_OVERRIDES="key=value ...")
-	$(BIN)/da6401 train --multirun sweep=part_a $(DEMO_OVERRIDES)
+	$(BIN)/da6401 train --multirun sweep=part_a hydra.sweeper.n_trials=8 trainer.epochs=5 $(DEMO_OVERRIDES)
 
 test: $(READY) ## all tests (PYTEST_ARGS="-k name")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -48,13 +48,18 @@ def conf_dir() -> Path:
 
 def register_schema() -> None:
     """Offer the schema to Hydra as plain nodes: it then merges any key, and our check tells all mistakes."""
-    if not OmegaConf.has_resolver("stages"):  # the number of a backbone's stages, for search spaces over freeze_depth
-        OmegaConf.register_resolver("stages", lambda name: len(FACTS[name].stages) if name in FACTS else 0)
+    if not OmegaConf.has_resolver("stages"):
+        OmegaConf.register_resolver("stages", _stages)
     store = ConfigStore.instance()
     store.store(name="schema", node=default_tree(), provider="da6401", replace=True)
     for group, variants in variant_trees().items():
         for name, tree in variants.items():
             store.store(group=f"schema/{group}", name=name, node=tree, provider="da6401", replace=True)
+
+
+def _stages(model: str, less: int = 0) -> int:
+    """The YAML resolver ``${stages:resnet18}``, or ``${stages:resnet18,3}`` for all but three: a freeze depth."""
+    return max(0, len(FACTS[model].stages) - less) if model in FACTS else 0
 
 
 def config_of(composed: DictConfig) -> RunConfig:

@@ -137,8 +137,8 @@ def _tell(study: optuna.Study, trial: optuna.Trial, ended: JobReturn, directions
         if len(values) == len(directions) and all(math.isfinite(item) for item in values):
             try:
                 study.tell(trial, values)
-            except RuntimeError as error:
-                if "Study.stop" not in str(error):  # the grid sampler's way to say, after telling, that all is done
+            except RuntimeError as stop:
+                if "Study.stop" not in str(stop):  # the grid sampler's way to say, after telling, that all is done
                     raise
             return None
         reason = f"the objective is {value!r}; {len(directions)} finite numbers are expected"

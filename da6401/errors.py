@@ -53,3 +53,7 @@ class InterruptedRun(BaseException):
     def __init__(self, signum: int) -> None:
         self.exit_code = 128 + signum  # the shell's convention: 130 for SIGINT, 143 for SIGTERM
         super().__init__(f"stopped by {signal.Signals(signum).name}")
+
+
+class PrunedError(Exception):
+    """A sweep's pruner has seen enough of this trial; its epochs so far are kept."""

@@ -11,25 +11,39 @@ from pathlib import Path
 from da6401.config.check import tree_of
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.data.sources import load_training_data
-from da6401.errors import DivergedError, InterruptedRun, UserError
+from da6401.errors import DivergedError, InterruptedRun, PrunedError, UserError
 from da6401.models.build import build_model
 from da6401.models.counts import count_layers, describe
-from da6401.rundir import CONFIG, RECEIPT, RunResult, Status, claim, write_json, write_result, write_yaml
+from da6401.rundir import (
+    CONFIG,
+    LAST,
+    RECEIPT,
+    RunResult,
+    Status,
+    claimed,
+    write_json,
+    write_metrics,
+    write_result,
+    write_yaml,
+)
 from da6401.runtime import choose_device, prepare, receipt, stop_on_signals
 from da6401.tracking import open_tracker
-from da6401.train.loop import History, fit
+from da6401.train.checkpoint import load_checkpoint
+from da6401.train.loop import Watcher, fit
+from da6401.train.state import History
 
 log = logging.getLogger(__name__)
 
 
-def run(cfg: RunConfig, out: Path) -> RunResult:
-    """Train one configuration in a new folder and say how it ended.
+def run(cfg: RunConfig, out: Path, watcher: Watcher | None = None) -> RunResult:
+    """Train one configuration in its folder and say how it ended; an unfinished run of the same is taken up.
 
     Raises:
         UserError: nothing was trained, or nothing can be: the message says what to mend.
-        DivergedError, InterruptedRun: ended early; result.json says so, and the checkpoints before it are kept.
+        DivergedError, InterruptedRun, PrunedError: ended early; result.json says so, and its checkpoints are kept.
     """
     started = time.perf_counter()
+    tree = tree_of(cfg)
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     data = load_training_data(cfg.data)
@@ -39,11 +53,6 @@ def run(cfg: RunConfig, out: Path) -> RunResult:
     model = build_model(cfg.model, num_classes=len(classes), image_size=cfg.data.image_size)
     layers = count_layers(model, cfg.data.image_size)
     log.info(describe(layers))
-
-    claim(out)
-    write_yaml(out / CONFIG, tree_of(cfg))
-    receipt_of_run = receipt(device=device, seed=cfg.seed, fingerprint=data.fingerprint, class_names=classes)
-    write_json(out / RECEIPT, {**receipt_of_run, "skipped": [vars(bad) for bad in data.skipped], "notes": data.notes})
     history = History()
 
     def finish(status: Status, reason: str = "") -> RunResult:
@@ -56,34 +65,40 @@ def run(cfg: RunConfig, out: Path) -> RunResult:
         write_result(out, result)
         return result
 
-    try:
-        with (
-            stop_on_signals() as stop,
-            open_tracker(
-                cfg.tracking,
-                run_id=f"{out.name}-{uuid.uuid4().hex[:8]}",
-                name=out.name,
-                group=cfg.study,
-                config=tree_of(cfg),
-                out=out,
-            ) as tracker,  # fmt: skip
-        ):
-            fit(
-                model, data, trainer=cfg.trainer, optimizer_cfg=cfg.optimizer, schedule=cfg.schedule,
-                augmentation=cfg.augmentation, seed=cfg.seed, device=device, tracker=tracker, stop=stop,
-                backbone_lr_factor=cfg.model.backbone_lr_factor if isinstance(cfg.model, PretrainedConfig) else 1.0,
-                history=history, about={"class_names": classes, "config": tree_of(cfg)}, out=out,
-            )  # fmt: skip
-    except DivergedError as error:
-        finish("diverged", str(error))
-        raise
-    except InterruptedRun as error:
-        finish("interrupted", str(error))
-        raise
-    except Exception as error:
-        finish("failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
-        raise
-    result = finish("completed")
+    with claimed(out, tree, resume=cfg.trainer.resume == "auto") as goes_on:
+        resumed = load_checkpoint(out / LAST) if goes_on else None
+        if resumed is not None:
+            history.restore(resumed)
+            started -= history.seconds
+            log.info("going on after epoch %d, in %s", history.epochs_run, out)
+        write_yaml(out / CONFIG, tree)
+        about = receipt(device=device, seed=cfg.seed, fingerprint=data.fingerprint, class_names=classes)
+        write_json(out / RECEIPT, {**about, "skipped": [vars(bad) for bad in data.skipped], "notes": data.notes})
+        write_metrics(out, history.lines)
+        name = f"{out.name}-{uuid.uuid4().hex[:8]}"
+        factor = cfg.model.backbone_lr_factor if isinstance(cfg.model, PretrainedConfig) else 1.0
+        tracking = open_tracker(cfg.tracking, run_id=name, name=out.name, group=cfg.study, config=tree, out=out)
+        try:
+            with stop_on_signals() as stop, tracking as tracker:
+                fit(
+                    model, data, trainer=cfg.trainer, optimizer_cfg=cfg.optimizer, schedule=cfg.schedule,
+                    augmentation=cfg.augmentation, backbone_lr_factor=factor, seed=cfg.seed, device=device,
+                    tracker=tracker, watcher=watcher, stop=stop, history=history,
+                    about={"class_names": classes, "config": tree}, out=out, resumed=resumed,
+                )  # fmt: skip
+        except DivergedError as error:
+            finish("diverged", str(error))
+            raise
+        except PrunedError as error:
+            finish("pruned", str(error))
+            raise
+        except InterruptedRun as error:
+            finish("interrupted", str(error))
+            raise
+        except Exception as error:
+            finish("failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
+            raise
+        result = finish("completed")
     log.info(
         "validation accuracy %.4f in epoch %d of %d, %.1f s, in %s",
         result.val_accuracy, result.best_epoch, result.epochs_run, result.seconds, out,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 import yaml
+from filelock import FileLock, Timeout
 
 from da6401.errors import RunError
 
@@ -24,6 +26,9 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 BEST = "checkpoints/best.pt"
 LAST = "checkpoints/last.pt"
+LOCK = ".lock"
+# What may differ when a run is taken up: none of it moves a bit of the weights.
+RESUME_IGNORES = frozenset({"study", "trainer.progress", "trainer.checkpoint_minutes", "trainer.resume"})
 
 Status = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
 
@@ -81,6 +86,21 @@ def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
     write_text(path, yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file of a run folder.
+
+    Raises:
+        RunError: missing, unreadable, or no mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: cannot be read as a saved config ({error}); name a run folder") from error
+    if not isinstance(tree, dict):
+        raise RunError(f"{path}: is no saved config (a mapping of keys is expected); name a run folder")
+    return tree
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a run folder.
 
@@ -118,6 +138,11 @@ def read_result(run: Path) -> RunResult:
     return RunResult(**value)
 
 
+def write_metrics(run: Path, lines: Sequence[Mapping[str, float]]) -> None:
+    """Make metrics.jsonl hold these epochs and no other: a run that is taken up has no line twice and none missing."""
+    write_text(run / METRICS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
 def append_metrics(run: Path, line: Mapping[str, float]) -> None:
     """Add one epoch to metrics.jsonl and sync it: a line is there whole, or not."""
     with open(run / METRICS, "ab") as file:
@@ -148,16 +173,59 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     return epochs
 
 
-def claim(run: Path) -> None:
-    """Take a folder for a new run; nothing that an earlier run left is ever overwritten.
+@contextmanager
+def claimed(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
+    """Hold a run folder for a new run, or for going on with an unfinished one; nothing finished is ever overwritten.
+
+    Yields whether the run goes on from its last checkpoint. Another process cannot claim the folder meanwhile.
+
+    Args:
+        config: the run's whole configuration, as config.yaml holds it.
+        resume: an unfinished run of the same configuration may be taken up.
 
     Raises:
-        RunError: a run has been here.
+        RunError: the folder is in use, holds a finished run, or one of another configuration.
     """
     run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / LOCK, blocking=False)
     try:
-        os.close(os.open(run / METRICS, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    except FileExistsError as error:
+        lock.acquire()
+    except Timeout as error:
         raise RunError(
-            f"{run}: holds a run already; choose another folder (hydra.run.dir=...) or study name"
+            f"{run}: another process is running in this folder; choose another (hydra.run.dir=...)"
         ) from error
+    try:
+        yield _taken_up(run, config, resume=resume)
+    finally:
+        lock.release()
+
+
+def _taken_up(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
+    """Whether there is a checkpoint to go on from; a run that never got one starts anew."""
+    elsewhere = "choose another folder (hydra.run.dir=...) or study name"
+    used = any((run / name).exists() for name in (CONFIG, METRICS, RESULT))
+    if used and not resume:
+        raise RunError(f"{run}: holds a run already, and trainer.resume=never; {elsewhere}")
+    if (run / RESULT).exists() and read_result(run).status != "interrupted":
+        raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {elsewhere}")
+    if (run / CONFIG).exists():
+        saved = read_yaml(run / CONFIG)
+        changed = sorted(name for name, old, new in differences(saved, config) if name not in RESUME_IGNORES)
+        if changed:
+            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(changed)}); {elsewhere}")
+    return (run / LAST).exists()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The dotted keys in which two trees differ, with both values; None stands for a key that one does not have."""
+    before, after = flat(old), flat(new)
+    names = dict.fromkeys([*before, *after])
+    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return leaves

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from da6401.errors import DataError, RunError
 from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
 from da6401.run import run
-from da6401.rundir import BEST, CONFIG, RECEIPT, RESULT, read_json, read_metrics, read_result, write_result
+from da6401.rundir import BEST, CONFIG, RECEIPT, RESULT, differences, read_json, read_metrics, read_result, write_result
 from da6401.runtime import choose_device, prepare
 from da6401.train.checkpoint import load_checkpoint, model_state
 from da6401.train.evaluate import evaluate
@@ -118,10 +118,10 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     again = folder.parent / f"{folder.name}-again-{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run(cfg, again)
 
-    rows = [*_differences("config", flat(tree_of(before)), flat(tree_of(cfg)))]
+    rows = [(f"config {name}", old, new) for name, old, new in differences(tree_of(before), tree_of(cfg))]
     if (folder / RECEIPT).exists():
         old, new = read_json(folder / RECEIPT), read_json(again / RECEIPT)
-        rows += _differences("", flat({k: old.get(k) for k in CAUSES}), flat({k: new.get(k) for k in CAUSES}))
+        rows += differences({k: old.get(k) for k in CAUSES}, {k: new.get(k) for k in CAUSES})
     metrics = _metric_differences(folder, again)
     table = Table("what", str(folder), str(again), title="what differs", title_justify="left")
     for what, old_value, new_value in [*rows, *metrics]:
@@ -140,20 +140,6 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     cause = rows[0][0] if rows else "nothing that was recorded; is trainer.deterministic off?"
     console.print(f"not reproduced; the likely cause: {escape(cause)}")
     return NOT_REPRODUCED
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return leaves
-
-
-def _differences(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = dict.fromkeys([*old, *new])
-    prefix = f"{kind} " if kind else ""
-    return [(prefix + name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
 
 
 def _metric_differences(folder: Path, again: Path) -> list[tuple[str, Any, Any]]:

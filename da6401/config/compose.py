@@ -33,7 +33,8 @@ from da6401.config.check import (
     variant_trees,
 )
 from da6401.config.schema import RunConfig
-from da6401.errors import ConfigError, RunError
+from da6401.errors import ConfigError
+from da6401.rundir import read_yaml
 
 CONFIG_NAME = "config"
 OPTIONAL_GROUPS = ("experiment", "sweep")
@@ -164,12 +165,7 @@ def saved_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         RunError: the file is missing or no YAML mapping.
         ConfigError: an override or a saved key that the schema refuses.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: cannot be read as a saved config ({_first_line(error)}); name a run folder") from error
-    if not isinstance(tree, dict):
-        raise RunError(f"{path}: is no saved config (a mapping of keys is expected); name a run folder")
+    tree = read_yaml(path)
     composed = OmegaConf.create(tree)
     for text in overrides:
         try:

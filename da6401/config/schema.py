@@ -78,6 +78,12 @@ class FolderConfig:
     split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
     val_role: ValRole = key("auto", "what val/ is; auto: the test split where there is no test/, else validation")
     on_bad: Literal["stop", "skip"] = key("stop", "unreadable files: stop with their list, or skip and record them")
+    cache: Literal["on", "off"] = key(
+        "on", "on decodes each file once for all runs, into a folder of caches; off decodes into memory in every run"
+    )
+    cache_limit_gb: float = key(
+        20.0, "room for the caches; the longest unused goes first", unit="GB", above=0, high=1_000_000
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +222,12 @@ class TrainerConfig:
         unit="epochs",
         low=0,
         high=100_000,
+    )
+    checkpoint_minutes: float = key(
+        10.0, "write last.pt so often within an epoch too; 0: only at its end", unit="minutes", low=0, high=10_000
+    )
+    resume: Literal["auto", "never"] = key(
+        "auto", "auto goes on in an unfinished run folder with the same config; never refuses a used folder"
     )
     progress: bool = key(True, "show a progress bar where the output is a terminal")
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from da6401.train.checkpoint import save_checkpoint
 from da6401.train.evaluate import evaluate
 from da6401.train.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
 from da6401.train.progress import EpochProgress, epoch_line
+from da6401.train.state import EpochSums, History, TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +37,11 @@ AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfl
 ORDER, AUGMENT, MIX = range(3)  # the purposes that have random numbers of their own
 
 
-@dataclass
-class History:
-    """What fit has reached so far; it lives outside fit, so that a run that dies can still say it."""
+class Watcher(Protocol):
+    """Whoever wants to know of a run's epochs while it goes on."""
 
-    epochs_run: int = 0
-    best_epoch: int | None = None
-    val_accuracy: float | None = None
-    val_loss: float | None = None
-    risen_epoch: int = 0  # the last with a higher validation accuracy than all before it
-
-    def is_better(self, accuracy: float, loss: float) -> bool:
-        """Higher validation accuracy wins; at the same accuracy the lower loss."""
-        if self.val_accuracy is None or self.val_loss is None:
-            return True
-        return (accuracy, -loss) > (self.val_accuracy, -self.val_loss)
+    def epoch_done(self, epoch: int, val_accuracy: float) -> None:
+        """Called after each epoch's files are written; PrunedError raised here ends the run."""
 
 
 def fit(
@@ -65,20 +56,24 @@ def fit(
     seed: int,
     device: torch.device,
     tracker: Tracker,
+    watcher: Watcher | None,
     stop: StopFlag,
     history: History,
     about: Mapping[str, Any],
     out: Path,
+    resumed: Mapping[str, Any] | None,
 ) -> None:
     """Train, and leave in ``out`` one line of metrics an epoch and the best and the last checkpoint.
 
     Args:
         history: updated after each epoch.
         about: plain values stored in the checkpoints beside the weights.
+        resumed: the content of last.pt, from which the run goes on as if it had never stopped; None starts it.
 
     Raises:
         DivergedError: the loss is not finite; raised before the step that would spoil the weights.
         InterruptedRun: a signal came; last.pt holds the state of this moment.
+        PrunedError: the watcher has seen enough.
         ConfigError: a precision that the device does not have.
     """
     if trainer.precision == "fp16" and device.type != "cuda":
@@ -94,8 +89,13 @@ def fit(
         head=groups.head.values(),
         backbone_lr_factor=backbone_lr_factor,
     )
-    scaler = torch.amp.GradScaler(device.type, enabled=trainer.precision == "fp16")
     average = WeightAverage(model, trainer.ema_decay) if trainer.ema_decay > 0 else None
+    scaler = torch.amp.GradScaler(device.type, enabled=trainer.precision == "fp16")
+    state = TrainingState(model, optimizer, scaler, average, history, device, mixing=torch.Generator())
+    if resumed is not None:
+        state.restore(resumed)
+    started = time.perf_counter() - history.seconds
+    saved = time.perf_counter()
     class_weights_K = balanced_weights(data.train.labels_N, len(data.class_names)) if trainer.class_weights else None
     if class_weights_K is not None:
         class_weights_K = class_weights_K.to(device)
@@ -105,63 +105,82 @@ def fit(
     def loss_of(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         return F.cross_entropy(logits_BK, labels_B, class_weights_K, label_smoothing=trainer.label_smoothing)
 
-    def save(path: str, weights: Mapping[str, Tensor], **more: Any) -> None:
-        save_checkpoint(out / path, {"model": dict(weights), "epoch": history.epochs_run, **about, **more})
+    def step_on(pixels_BCHW: Tensor, targets: Sequence[tuple[Tensor, float]]) -> tuple[float, int]:
+        """One step of the optimizer; the batch's loss, and how many of its first labels were right."""
+        optimizer.zero_grad(set_to_none=True)
+        total, correct, size = 0.0, 0, len(pixels_BCHW)
+        for rows in torch.arange(size).tensor_split(min(history.parts, size)):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+                logits_BK = forward(pixels_BCHW[part].contiguous(memory_format=layout))
+                losses = [share * loss_of(logits_BK, labels_B[part]) for labels_B, share in targets]
+                loss = torch.stack(losses).sum() * (len(rows) / size)
+            value = loss.item()
+            if not math.isfinite(value):
+                where = f"epoch {history.epochs_run + 1}, step {state.sums.batches + 1}"
+                raise DivergedError(f"the loss is {value} in {where}: try a lower optimizer.lr")
+            torch.autograd.backward(scaler.scale(loss))
+            total += value
+            correct += int((logits_BK.argmax(1) == targets[0][0][part]).sum())
+        if trainer.clip_norm > 0:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        if average is not None:
+            average.update(model)
+        return total, correct
 
-    def save_last(batches_done: int) -> None:
-        save(
-            LAST, model.state_dict(), batches_done=batches_done, optimizer=optimizer.state_dict(),
-            scaler=scaler.state_dict(), average=None if average is None else average.model.state_dict(),
-        )  # fmt: skip
+    def save(path: str, content: Mapping[str, Any]) -> None:
+        nonlocal saved
+        history.seconds = time.perf_counter() - started
+        save_checkpoint(out / path, {**about, **content})
+        saved = time.perf_counter()
 
-    for epoch in range(1, trainer.epochs + 1):
-        # ---- one pass over the training images ----
-        started = time.perf_counter()
+    for epoch in range(history.epochs_run + 1, trainer.epochs + 1):
+        if trainer.patience and history.epochs_run - history.risen_epoch >= trainer.patience:
+            log.info("stopped early: no better validation accuracy in %d epochs", trainer.patience)
+            return
+        # ---- one pass over the training images, from where a checkpoint left it ----
+        epoch_started, images_before = time.perf_counter(), state.sums.images
         model.train()
-        order = seeded(seed, ORDER, epoch)
-        mixing = seeded(seed, MIX, epoch)
+        if state.sums.batches == 0:
+            state.mixing.set_state(seeded(seed, MIX, epoch).get_state())
         augment = Augmenter(augmentation, count=count, generator=seeded(seed, AUGMENT, epoch))
-        loss_sum, correct, seen = 0.0, 0, 0
         with EpochProgress(epoch, trainer.epochs, count, show=trainer.progress) as progress:
+            order = seeded(seed, ORDER, epoch)
             stream = batches(data.train, batch_size=trainer.batch_size, device=device, shuffle=order)
-            for index, batch in enumerate(stream):
+            for batch in islice(stream, state.sums.batches, None):
                 if stop.signum is not None:
-                    save_last(batches_done=index)
+                    save(LAST, state.checkpoint())
                     raise InterruptedRun(stop.signum)
-                step = (epoch - 1) * steps_per_epoch + index
-                set_learning_rate(
-                    optimizer, lr_factor(schedule, step, steps_per_epoch=steps_per_epoch, epochs=trainer.epochs)
-                )
-                labels_B = batch.labels_B
+                if trainer.checkpoint_minutes and time.perf_counter() - saved > 60 * trainer.checkpoint_minutes:
+                    save(LAST, state.checkpoint())
+                step = (epoch - 1) * steps_per_epoch + state.sums.batches
+                factor = lr_factor(schedule, step, steps_per_epoch=steps_per_epoch, epochs=trainer.epochs)
+                set_learning_rate(optimizer, factor)
                 pixels_BCHW = augment(batch.images_BCHW, batch.rows_B)
-                second_B, share = labels_B, 1.0
+                targets = [(batch.labels_B, 1.0)]
                 if augmentation.mixup > 0 or augmentation.cutmix > 0:
-                    pixels_BCHW, mixed_order, share = mix(pixels_BCHW, augmentation, mixing)
-                    second_B = labels_B[mixed_order.to(device)]
-                with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-                    logits_BK = forward(pixels_BCHW.contiguous(memory_format=layout))
-                    loss = loss_of(logits_BK, labels_B)
-                    if share < 1:
-                        loss = share * loss + (1 - share) * loss_of(logits_BK, second_B)
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise DivergedError(
-                        f"the loss is {value} in epoch {epoch}, step {index + 1}: try a lower optimizer.lr"
-                    )
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(scaler.scale(loss))
-                if trainer.clip_norm > 0:
-                    scaler.unscale_(optimizer)
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
-                if average is not None:
-                    average.update(model)
-                loss_sum += value * len(labels_B)
-                correct += int((logits_BK.argmax(1) == labels_B).sum())
-                seen += len(labels_B)
-                progress.advance(len(labels_B), loss=loss_sum / seen, accuracy=correct / seen)
-        train_seconds = time.perf_counter() - started
+                    pixels_BCHW, others, share = mix(pixels_BCHW, augmentation, state.mixing)
+                    targets = [(batch.labels_B, share), (batch.labels_B[others.to(device)], 1 - share)]
+                while True:
+                    try:
+                        loss, correct = step_on(pixels_BCHW, targets)
+                        break
+                    except torch.OutOfMemoryError:
+                        if history.parts >= len(pixels_BCHW):
+                            raise
+                        history.parts *= 2
+                        torch.cuda.empty_cache()
+                        log.warning("out of memory: batches are computed in %d parts from here on", history.parts)
+                state.sums.batches += 1
+                state.sums.images += len(pixels_BCHW)
+                state.sums.loss += loss * len(pixels_BCHW)
+                state.sums.correct += correct
+                mean_loss, accuracy = state.sums.loss / state.sums.images, state.sums.correct / state.sums.images
+                progress.advance(state.sums.images, loss=mean_loss, accuracy=accuracy)
+        train_seconds = time.perf_counter() - epoch_started
 
         # ---- validation ----
         kept = model if average is None else average.model
@@ -175,28 +194,24 @@ def fit(
         # ---- what is kept of it ----
         line = {
             "epoch": epoch,
-            "train_loss": loss_sum / seen,
-            "train_accuracy": correct / seen,
+            "train_loss": mean_loss,
+            "train_accuracy": accuracy,
             "val_loss": result.loss,
             "val_accuracy": result.accuracy,
             "lr": optimizer.param_groups[-1]["lr"],
-            "images_per_second": seen / train_seconds,
-            "seconds": time.perf_counter() - started,
+            "images_per_second": (state.sums.images - images_before) / train_seconds,
+            "seconds": time.perf_counter() - epoch_started,
         }
-        history.epochs_run = epoch
-        if history.val_accuracy is None or result.accuracy > history.val_accuracy:
-            history.risen_epoch = epoch
-        better = history.is_better(result.accuracy, result.loss)
+        better = history.add(line)
+        state.sums = EpochSums()
         if better:
-            history.best_epoch, history.val_accuracy, history.val_loss = epoch, result.accuracy, result.loss
-            save(BEST, kept.state_dict(), val_accuracy=result.accuracy)
-        save_last(batches_done=0)
+            save(BEST, {"model": kept.state_dict(), "epoch": epoch})
+        save(LAST, state.checkpoint())
         append_metrics(out, line)
         tracker.log(epoch, line)
         log.info(epoch_line(line, epochs=trainer.epochs, better=better))
-        if trainer.patience and epoch - history.risen_epoch >= trainer.patience:
-            log.info("stopped early: no better validation accuracy in %d epochs", trainer.patience)
-            return
+        if watcher is not None:
+            watcher.epoch_done(epoch, result.accuracy)
 
 
 def balanced_weights(labels_N: Tensor, classes: int) -> Tensor:

@@ -26,6 +26,7 @@ class EpochProgress:
             TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.3f} "),
             _ImagesPerSecond(),
             TimeRemainingColumn(compact=True),
+            TextColumn("left"),
         )
         console = Console(file=sys.stderr)
         self._progress = Progress(*columns, console=console, transient=True, disable=not (show and console.is_terminal))
@@ -40,9 +41,9 @@ class EpochProgress:
     ) -> None:
         self._progress.stop()
 
-    def advance(self, images: int, *, loss: float, accuracy: float) -> None:
-        """Move on by a batch; loss and accuracy are the epoch's means so far."""
-        self._progress.update(self._task, advance=images, loss=loss, accuracy=accuracy)
+    def advance(self, done: int, *, loss: float, accuracy: float) -> None:
+        """So many images of the epoch are done; loss and accuracy are its means so far."""
+        self._progress.update(self._task, completed=done, loss=loss, accuracy=accuracy)
 
 
 def epoch_line(line: Mapping[str, float], *, epochs: int, better: bool) -> str:

@@ -44,7 +44,8 @@ def test_a_run_folder_holds_all_that_it_should(tmp_path: Path) -> None:
     cfg = compose(*SMALL)
     result = run(cfg, tmp_path / "run")
     folder = tmp_path / "run"
-    assert {CONFIG, RECEIPT, METRICS, RESULT, "checkpoints"} == {item.name for item in folder.iterdir()}
+    names = {item.name for item in folder.iterdir() if not item.name.startswith(".")}
+    assert names == {CONFIG, RECEIPT, METRICS, RESULT, "checkpoints"}
     assert saved_config(folder / CONFIG) == cfg
     assert read_result(folder) == result
     assert result.status == "completed"
@@ -187,7 +188,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_interrupted(tmp_path: Path, signu
     assert b"Traceback" not in errors
     result = read_result(tmp_path / "run")
     assert result.status == "interrupted"
-    assert load_checkpoint(tmp_path / "run" / LAST)["epoch"] == result.epochs_run
+    assert load_checkpoint(tmp_path / "run" / LAST)["history"]["epochs_run"] == result.epochs_run
 
 
 def test_signals_go_back_to_their_owners() -> None:

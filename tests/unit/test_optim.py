@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from da6401.config.schema import OptimizerConfig, ScheduleConfig
-from da6401.train.loop import History, balanced_weights
+from da6401.train.loop import balanced_weights
 from da6401.train.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
+from da6401.train.state import History
 
 
 def curve(cfg: ScheduleConfig, *, epochs: int = 4, steps: int = 10) -> list[float]:
@@ -94,8 +95,12 @@ def test_balanced_weights_have_mean_one_over_the_images() -> None:
 
 
 def test_the_better_epoch_has_the_higher_accuracy_then_the_lower_loss() -> None:
-    history = History(epochs_run=1, best_epoch=1, val_accuracy=0.5, val_loss=1.0)
-    assert history.is_better(0.6, 9.0)
-    assert history.is_better(0.5, 0.9)
-    assert not history.is_better(0.5, 1.0)
-    assert not history.is_better(0.4, 0.1)
+    history = History()
+    epochs = [(0.5, 1.0), (0.5, 0.9), (0.5, 0.9), (0.4, 0.1), (0.6, 9.0), (0.5, 0.1)]
+    better = [
+        history.add({"epoch": number, "val_accuracy": accuracy, "val_loss": loss})
+        for number, (accuracy, loss) in enumerate(epochs, start=1)
+    ]
+    assert better == [True, True, False, False, True, False]
+    assert (history.best_epoch, history.val_accuracy, history.val_loss) == (5, 0.6, 9.0)
+    assert history.risen_epoch == 5

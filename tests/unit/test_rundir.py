@@ -9,17 +9,20 @@ import torch
 
 from da6401.errors import RunError
 from da6401.rundir import (
+    CONFIG,
+    LAST,
     METRICS,
     RESULT,
     RunResult,
     append_metrics,
-    claim,
+    claimed,
     read_metrics,
     read_result,
     write_json,
     write_result,
     write_text,
     write_whole,
+    write_yaml,
 )
 from da6401.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -68,7 +71,6 @@ def test_json_refuses_nan_and_keeps_what_was_there(tmp_path: Path) -> None:
 
 
 def test_metrics_come_back_without_a_torn_last_line(tmp_path: Path) -> None:
-    claim(tmp_path)
     append_metrics(tmp_path, {"epoch": 1, "val_loss": 0.25})
     append_metrics(tmp_path, {"epoch": 2, "val_loss": 0.125})
     with open(tmp_path / METRICS, "ab") as file:
@@ -82,10 +84,22 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
         read_metrics(tmp_path)
 
 
-def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
-    claim(tmp_path / "run")
-    with pytest.raises(RunError, match="holds a run already"):
-        claim(tmp_path / "run")
+def test_a_folder_is_claimed_by_one_process_and_never_overwritten(tmp_path: Path) -> None:
+    with claimed(tmp_path, {"seed": 0}, resume=True) as goes_on:
+        assert not goes_on
+        with pytest.raises(RunError, match="another process"), claimed(tmp_path, {"seed": 0}, resume=True):
+            pass
+    write_yaml(tmp_path / CONFIG, {"seed": 0, "study": "a"})
+    save_checkpoint(tmp_path / LAST, {"model": {}})
+    with claimed(tmp_path, {"seed": 0, "study": "b"}, resume=True) as goes_on:
+        assert goes_on
+    with pytest.raises(RunError, match=r"another config \(seed\)"), claimed(tmp_path, {"seed": 1}, resume=True):
+        pass
+    with pytest.raises(RunError, match=r"trainer\.resume=never"), claimed(tmp_path, {"seed": 0}, resume=False):
+        pass
+    write_result(tmp_path, RESULT_OF_RUN)
+    with pytest.raises(RunError, match="finished as completed"), claimed(tmp_path, {"seed": 0}, resume=True):
+        pass
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:

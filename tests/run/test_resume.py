@@ -1,0 +1,165 @@
+"""A run that was stopped at any moment goes on and ends with the weights of one that never stopped."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from da6401.errors import InterruptedRun, PrunedError, RunError
+from da6401.models.stages import StagedModel
+from da6401.run import run
+from da6401.rundir import BEST, LAST, METRICS, RESULT, read_metrics, read_result
+from da6401.train import loop
+from da6401.train.checkpoint import load_checkpoint
+from tests.small import SMALL, command, compose
+
+# Everything that has a state of its own: dropout, mixup, augmentation, the average of the weights, batch norm.
+HARD = (
+    *SMALL, "trainer.epochs=4", "model.dropout=0.3", "model.block_dropout=0.1", "augmentation=strong",
+    "augmentation.cutmix=0.5", "trainer.ema_decay=0.9", "trainer.label_smoothing=0.1", "trainer.clip_norm=1.0",
+)  # fmt: skip
+TIMINGS = {"seconds", "images_per_second"}
+
+
+def outcome(folder: Path) -> tuple[Any, ...]:
+    """All of a finished run that must not depend on how often it was stopped."""
+    lines = [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(folder)]
+    result = read_result(folder)
+    contents = [load_checkpoint(folder / which) for which in (LAST, BEST)]
+    states = [
+        {name: tensor.numpy().tobytes() for name, tensor in (content.get(part) or {}).items()}
+        for content in contents
+        for part in ("model", "average")
+    ]
+    return lines, states, result.status, result.best_epoch, result.val_accuracy, result.val_loss, result.epochs_run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(compose(*HARD), folder)
+    return outcome(folder)
+
+
+class _StopAt:
+    """A stop flag that a signal sets before the given batch, counted over the whole run."""
+
+    def __init__(self, batch: int) -> None:
+        self.left = batch
+
+    @property
+    def signum(self) -> int | None:
+        self.left -= 1
+        return signal.SIGTERM if self.left < 0 else None
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2, 4, 7, 11, 15])
+def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
+    tmp_path: Path, batch: int, uninterrupted: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = loop.fit
+
+    def fit_until(*args: Any, **kwargs: Any) -> None:
+        original(*args, **{**kwargs, "stop": _StopAt(batch)})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("da6401.run.fit", fit_until)
+        with pytest.raises(InterruptedRun):
+            run(compose(*HARD), tmp_path / "run")
+    assert read_result(tmp_path / "run").status == "interrupted"
+    torch.rand(3)  # the generator is somewhere else by the time that the run goes on
+    run(compose(*HARD), tmp_path / "run")
+    assert outcome(tmp_path / "run") == uninterrupted
+
+
+def test_a_run_killed_at_random_moments_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    epochs = "trainer.epochs=60"
+    run(compose(*HARD, epochs), tmp_path / "whole")
+    rng, kills = random.Random(0), 0
+    words = command("train", *HARD, epochs, "trainer.checkpoint_minutes=0.0001", f"hydra.run.dir={tmp_path / 'run'}")
+    while kills < 5 and not (tmp_path / "run" / RESULT).exists():
+        before = (tmp_path / "run" / LAST).stat().st_mtime_ns if (tmp_path / "run" / LAST).exists() else 0
+        process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:  # until it has come further
+            last = tmp_path / "run" / LAST
+            if last.exists() and last.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        kills += 1
+    assert kills >= 3, "the run ended before it could be killed: give it more epochs"
+    run(compose(*HARD, epochs), tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_finished_run_or_another_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PrunedError):
+        run(compose(*SMALL), tmp_path / "pruned", _PruneAt(1))
+    run(compose(*SMALL), tmp_path / "done")
+    for folder, status in (("pruned", "pruned"), ("done", "completed")):
+        assert read_result(tmp_path / folder).status == status
+        with pytest.raises(RunError, match=status):
+            run(compose(*SMALL), tmp_path / folder)
+    (tmp_path / "done" / RESULT).unlink()
+    with pytest.raises(RunError, match=r"another config .*seed"):
+        run(compose(*SMALL, "seed=9"), tmp_path / "done")
+    with pytest.raises(RunError, match="never"):
+        run(compose(*SMALL, "trainer.resume=never"), tmp_path / "done")
+
+
+def test_a_run_killed_between_its_last_files_is_finished(tmp_path: Path, uninterrupted: tuple[Any, ...]) -> None:
+    run(compose(*HARD), tmp_path / "run")
+    (tmp_path / "run" / RESULT).unlink()
+    metrics = tmp_path / "run" / METRICS
+    metrics.write_text(metrics.read_text().rpartition('{"epoch": 4')[0] + '{"epo')  # torn
+    run(compose(*HARD), tmp_path / "run")
+    assert outcome(tmp_path / "run") == uninterrupted
+
+
+class _PruneAt:
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.seen: list[int] = []
+
+    def epoch_done(self, epoch: int, val_accuracy: float) -> None:
+        self.seen.append(epoch)
+        if epoch >= self.epoch:
+            raise PrunedError(f"at epoch {epoch} with {val_accuracy}")
+
+
+def test_a_pruned_run_keeps_its_epochs(tmp_path: Path) -> None:
+    watcher = _PruneAt(2)
+    with pytest.raises(PrunedError):
+        run(compose(*SMALL, "trainer.epochs=5"), tmp_path / "run", watcher)
+    assert watcher.seen == [1, 2]
+    result = read_result(tmp_path / "run")
+    assert (result.status, result.epochs_run) == ("pruned", 2)
+    assert len(read_metrics(tmp_path / "run")) == 2
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_its_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = compose(*SMALL, "model.batch_norm=false", "trainer.epochs=1")  # batch norm's statistics are a part's own
+    run(cfg, tmp_path / "whole")
+    original = StagedModel.forward
+
+    def small_device(self: StagedModel, images_BCHW: torch.Tensor) -> torch.Tensor:
+        if self.training and len(images_BCHW) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, images_BCHW)
+
+    monkeypatch.setattr(StagedModel, "forward", small_device)
+    run(cfg, tmp_path / "parts")
+    assert load_checkpoint(tmp_path / "parts" / LAST)["history"]["parts"] == 4
+    whole, parts = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("whole", "parts"))
+    for name in whole:
+        assert torch.allclose(whole[name], parts[name], atol=1e-5), name

@@ -64,7 +64,7 @@ def train(words: list[str]) -> int:
     sys.argv = ["da6401 train", *words]
     failures: list[Exception] = []
 
-    def job(composed: DictConfig) -> float | None:
+    def job(composed: DictConfig) -> float | tuple[float, ...] | None:
         try:
             return _job(composed)
         except Exception as error:
@@ -85,15 +85,18 @@ def train(words: list[str]) -> int:
     return 0
 
 
-def _job(composed: DictConfig) -> float | None:
+def _job(composed: DictConfig) -> float | tuple[float, ...] | None:
     """One training run as Hydra's task; its value is the sweep's objective."""
     from hydra.core.hydra_config import HydraConfig
 
     from da6401.config.compose import config_of
     from da6401.run import run
+    from da6401.sweep.trial import objective, trial_watcher
 
+    cfg = config_of(composed)
     out = Path(HydraConfig.get().runtime.output_dir)
-    return run(config_of(composed), out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out).val_accuracy
+    out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
+    return objective(cfg, run(cfg, out, trial_watcher(cfg)), out)
 
 
 def _parser() -> argparse.ArgumentParser:

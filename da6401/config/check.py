@@ -146,7 +146,8 @@ def _pick(group: str, variants: list[type], tree: Any, problems: list[str]) -> t
     variant = by_value[chosen]
     own = {item.name for item in dataclasses.fields(variant)}
     others = [{item.name for item in dataclasses.fields(v)} for v in variants if v is not variant]
-    if not own <= set(tree) and any(names <= set(tree) for names in others):  # one mistake, not one for each key
+    # Keys of another variant: one mistake, not one for each key. (A saved config may only lack a newer key.)
+    if set(tree) - own and not own <= set(tree) and any(names <= set(tree) for names in others):
         problems.append(f"{key}={chosen}: the other keys of `{group}` do not fit it; choose it as {group}={chosen}")
         return None
     return variant

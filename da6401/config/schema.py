@@ -163,7 +163,11 @@ class AugmentationConfig:
     brightness: float = key(0.0, "largest relative change of brightness", low=0, high=1)
     contrast: float = key(0.0, "largest relative change of contrast", low=0, high=1)
     saturation: float = key(0.0, "largest relative change of saturation", low=0, high=1)
-    erase: float = key(0.0, "probability of erasing a random rectangle (2 to 20% of the area)", low=0, high=1)
+    hue: float = key(0.0, "largest shift of the hue", unit="turns of the colour circle", low=0, high=0.5)
+    trivial: bool = key(
+        False, "TrivialAugment Wide: one random change of fourteen, shear to equalize, at a random strength"
+    )
+    erase: float = key(0.0, "probability of erasing a random rectangle (2 to 33% of the area)", low=0, high=1)
     mixup: float = key(0.0, "alpha of mixup's Beta distribution; 0 is off", low=0, high=10)
     cutmix: float = key(
         0.0, "alpha of CutMix's Beta distribution; 0 is off; with mixup, a coin a batch chooses", low=0, high=10
@@ -254,6 +258,41 @@ class TrackingConfig:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """How a sweep goes, with --multirun; a single run takes no notice of it."""
+
+    objectives: str = key(
+        "val_accuracy",
+        "what is optimised, one for each hydra.sweeper.direction: val_accuracy, val_loss, parameters, macs, latency_ms",
+        pattern=r"(val_accuracy|val_loss|parameters|macs|latency_ms)(,(val_accuracy|val_loss|parameters|macs|latency_ms))*",
+        shape="names with commas: val_accuracy, val_loss, parameters, macs, latency_ms",
+    )
+    max_parameters: int = key(0, "hard limit of the model's parameters; 0 is none", low=0, high=10**12)
+    max_macs: int = key(0, "hard limit of multiply-accumulates an image; 0 is none", low=0, high=10**15)
+    dry_run: bool = key(False, "print the first configurations and the expected time, train nothing")
+    max_hours: float = key(0.0, "start no trial after so long; 0 is no limit", unit="hours", low=0, high=100_000)
+    patience: int = key(0, "start no trial after so many without a better one; 0 is no limit", low=0, high=1_000_000)
+    trial_minutes: float = key(
+        0.0, "a trial that takes longer fails; 0 is no limit", unit="minutes", low=0, high=100_000
+    )
+    retries: int = key(2, "how often a killed trial is taken up again from its checkpoint", low=0, high=1000)
+    keep_checkpoints: int = key(5, "the best k trials keep their checkpoints", unit="trials", low=1, high=1_000_000)
+    checkpoint_gb: float = key(
+        0.0, "room for all checkpoints; the best trial's always stay; 0 is no limit", unit="GB", low=0, high=1_000_000
+    )
+    gpus: str = key(
+        "auto",
+        "the GPUs that slots get in turn: auto takes all, or numbers with commas",
+        pattern=r"auto|\d+(,\d+)*",
+        shape="auto, or numbers with commas",
+    )
+    confirm_top: int = key(
+        0, "retrain the best k trials with fresh seeds and rank them by their mean; 0 is off", low=0, high=1000
+    )
+    confirm_seeds: int = key(3, "fresh seeds of each confirmed trial", low=1, high=1000)
+
+
 # ---- the whole ----------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +311,10 @@ class RunConfig:
         "default", "a sweep's name: its folder under outputs/sweeps", pattern=r"[A-Za-z0-9][\w.+-]{0,99}",
         shape="letters, digits and _ . + -, at most 100, starting with a letter or digit",
     )  # fmt: skip
+    resume: Literal["same", "extend"] = key(
+        "same", "a study whose search space has changed: same refuses it, extend goes on with the new space"
+    )
+    warm_start: str = key("", "another study of outputs/sweeps, whose best trials are tried first")
     model: ModelConfig = field(default_factory=CnnConfig)
     data: DataConfig = field(default_factory=DigitsConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -279,3 +322,4 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)

@@ -1,4 +1,4 @@
-"""Hydra's Sweeper of da6401: one Optuna study in the sweep's folder, asked trial by trial up to its total.
+"""Hydra's Sweeper of da6401: one Optuna study in the sweep's folder, worked on by one process or several.
 
 It takes the keys of the official sweeper (hydra-optuna-sweeper) unchanged, samplers included. Hydra's plugin discovery
 imports this module on every start, so Optuna is imported where it is used.
@@ -19,37 +19,51 @@ from omegaconf import MISSING, DictConfig
 if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
 
+PRUNER_NODES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "median": {"startup_trials": 5, "warmup_epochs": 1},
+    "percentile": {"percentile": 25.0, "startup_trials": 5, "warmup_epochs": 1},
+    "successive_halving": {"min_epochs": 1, "reduction_factor": 3},
+    "hyperband": {"min_epochs": 1, "reduction_factor": 3},
+    "patient": {"startup_trials": 5, "patience": 1},
+}
+
 
 @dataclass
 class StudySweeperConfig:
-    """hydra.sweeper: the official sweeper's keys, and `conditional`."""
+    """hydra.sweeper: the official sweeper's keys, `pruner` and `conditional`; how a sweep goes is in `sweep`."""
 
     _target_: str = "da6401.sweep.plugin.StudySweeper"  # Hydra's own way to name a plugin
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "none"}])
     sampler: Any = MISSING
-    direction: Any = "maximize"
+    pruner: Any = MISSING
+    direction: Any = "maximize"  # or a list, one for each of sweep.objectives
     storage: str | None = None  # a database URL; null is an sqlite file in the sweep's folder
     study_name: str | None = "${study}"
     n_trials: int = 20  # the study's total, over all the times that the command is given
-    n_jobs: int = 1  # trials handed to the launcher at a time
-    max_failure_rate: float = 1.0  # of the trials handed over together
+    n_jobs: int = 1  # worker processes; 1 is this process
+    max_failure_rate: float = 1.0  # failed trials as a share of n_trials, above which the sweep stops
     params: dict[str, str] | None = None
     conditional: list[Any] = field(default_factory=list)  # each {when: "model=cnn", params: {...}}
     custom_search_space: str | None = None
 
 
-ConfigStore.instance().store(
-    group="hydra/sweeper", name="da6401", node=StudySweeperConfig, provider="da6401", replace=True
-)
+_store = ConfigStore.instance()
+_store.store(group="hydra/sweeper", name="da6401", node=StudySweeperConfig, provider="da6401", replace=True)
+for _name, _node in PRUNER_NODES.items():
+    _store.store(
+        group="hydra/sweeper/pruner", name=_name, node={"name": _name, **_node}, provider="da6401", replace=True
+    )
 
 
 class StudySweeper(Sweeper):
-    """Ask the study for trials, launch them, tell it how they ended."""
+    """What Hydra instantiates; the work is in scheduler.py."""
 
     def __init__(
         self,
         *,
         sampler: DictConfig,
+        pruner: DictConfig,
         direction: str | Sequence[str],
         storage: str | None,
         study_name: str | None,
@@ -61,6 +75,7 @@ class StudySweeper(Sweeper):
         custom_search_space: str | None,
     ) -> None:
         self.sampler = sampler
+        self.pruner = pruner
         self.directions = [direction] if isinstance(direction, str) else [str(item) for item in direction]
         self.storage = storage
         self.study_name = study_name

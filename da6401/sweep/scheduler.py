@@ -1,13 +1,22 @@
-"""Ask, launch, tell: the study's loop from its first open trial to its total."""
+"""A sweep: workers claim trials, run them and tell how they ended, until the study's total; then the summary.
+
+One worker is this process, and its trials share the images in memory. Several are processes of the same command.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
+import signal
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
@@ -17,147 +26,255 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
-from da6401.errors import ConfigError, UserError
+from da6401.config.schema import SweepConfig
+from da6401.errors import PrunedError, RunError, UserError
+from da6401.rundir import RunResult, read_result
+from da6401.sweep import disk, pool
+from da6401.sweep.claims import FINISHED, REASON, Worker
+from da6401.sweep.confirm import Confirmed, confirm
+from da6401.sweep.pruners import build_pruner
 from da6401.sweep.space import Space, parse_space
-from da6401.sweep.summary import parameters, write_summary
+from da6401.sweep.study import (
+    CONSTRAINTS,
+    best_of_study,
+    build_sampler,
+    enqueue_first,
+    hold_space,
+    open_study,
+    storage_of,
+    total_trials,
+)
+from da6401.sweep.summary import progress_line, run_folder, write_summary
+from da6401.sweep.trial import handed_over
 
 if TYPE_CHECKING:
     from da6401.sweep.plugin import StudySweeper
 
 log = logging.getLogger(__name__)
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 QUIET = "hydra.job_logging.handlers.console.level"  # a trial's epochs go to its train.log, not to the terminal
+POLL_SECONDS = 0.5
+
+
+class TrialTimeoutError(Exception):
+    """A trial took longer than sweep.trial_minutes."""
+
+
+@dataclass
+class Sweep:
+    """All that a worker needs to work on a study."""
+
+    study: optuna.Study
+    space: Space
+    folder: Path
+    storage: str
+    total: int
+    pruner: dict[str, Any]
+    settings: SweepConfig
+    max_failures: float
+    launch: Callable[[list[str], int], JobReturn]
+    started: float
 
 
 def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> None:
     """Bring the study to its total of trials, then write and print its summary.
 
     Raises:
-        UserError: the storage cannot be opened, or the trials handed over together failed beyond max_failure_rate.
+        UserError: the storage cannot be opened, the space has changed, or more trials failed than max_failure_rate.
     """
-    started = time.perf_counter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sweep = _prepare(sweeper, config, launcher, arguments)
+    if sweep.settings.dry_run:
+        _dry_run(sweep)
+        return
+    if pool.is_worker():
+        _work(sweep)
+        return
+    existing = len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
+    if existing:
+        log.info("study %s goes on: %d of %d trials are finished", sweep.study.study_name, existing, sweep.total)
+    confirmed: list[Confirmed] = []
+    try:
+        if sweeper.n_jobs > 1:
+            settings = sweep.settings
+            pool.run_workers(sweep.folder, slots=sweeper.n_jobs, gpus=settings.gpus, retries=settings.retries)
+        else:
+            _work(sweep)
+        confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.launch)
+    finally:
+        write_summary(sweep.study, sweep.folder, seconds=time.perf_counter() - sweep.started, confirmed=confirmed)
+
+
+def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> Sweep:
     folder = Path(str(config.hydra.sweep.dir))
     folder.mkdir(parents=True, exist_ok=True)
-    choices = OmegaConf.to_container(config.hydra.runtime.choices)
-    assert isinstance(choices, dict)
-    space = parse_space(sweeper.params, sweeper.conditional, arguments, choices={str(k): v for k, v in choices.items()})
-    study = _open_study(sweeper, folder)
-    _close_lost_trials(study)
-    existing = len(study.trials)
-    # The seed moves with the trials that are there: a study that goes on must not suggest the same points again.
-    study.sampler = _sampler(sweeper.sampler, space, seed=int(config.seed) + existing)
+    choices = {str(group): option for group, option in OmegaConf.to_container(config.hydra.runtime.choices).items()}  # type: ignore[union-attr]
+    space = parse_space(sweeper.params, sweeper.conditional, arguments, choices=choices)
+    settings = SweepConfig(**cast(dict[str, Any], OmegaConf.to_container(config.sweep, resolve=True)))
+    storage = storage_of(sweeper.storage, folder)
+    study = open_study(name=sweeper.study_name, storage=storage, directions=sweeper.directions)
+    is_new = not study.get_trials(deepcopy=False)
+    hold_space(study, space, extend=str(config.resume) == "extend")
+    # The seed moves with the trials that are there and with the worker: nobody suggests the same points again.
+    seed = int(config.seed) + 1000 * pool.slot() + len(study.get_trials(deepcopy=False))
+    constrained = bool(settings.max_parameters or settings.max_macs)
+    study.sampler = build_sampler(sweeper.sampler, space, seed=seed, constrained=constrained)
+    pruner = cast(dict[str, Any], OmegaConf.to_container(sweeper.pruner, resolve=True))
+    study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
+    if is_new and not pool.is_worker() and not isinstance(study.sampler, optuna.samplers.GridSampler):
+        warm = best_of_study(str(config.warm_start), folder) if config.warm_start else []
+        defaults = {
+            name: OmegaConf.select(config, name) for branch in space.branches for name in branch.space
+        } | choices
+        enqueue_first(study, space, defaults, warm)
     extend = _custom_search_space(sweeper.custom_search_space)
+    if extend is not None:
+        space = dataclasses.replace(space, extend=functools.partial(extend, config))
     quiet = [f"{QUIET}=WARNING"] if OmegaConf.select(config, QUIET) is not None else []
-    if existing:
-        log.info("study %s goes on: %d of %d trials are there", study.study_name, existing, sweeper.n_trials)
 
-    total = sweeper.n_trials
-    if isinstance(study.sampler, optuna.samplers.GridSampler):
-        total = min(total, math.prod(len(values) for values in space.grid().values()))
-    while (left := total - sum(trial.state in FINISHED for trial in study.trials)) > 0:
-        trials = [study.ask() for _ in range(min(left, sweeper.n_jobs))]
-        try:
-            overrides = [space.suggest(trial) for trial in trials]
-            for trial, own in zip(trials, overrides, strict=True):
-                if extend is not None:
-                    before = set(trial.params)
-                    extend(config, trial)
-                    own += [f"{name}={value}" for name, value in trial.params.items() if name not in before]
-                own += quiet
-            returns = launcher.launch(overrides, initial_job_idx=trials[0].number)
-        except BaseException:
-            for trial in trials:  # a stop by the user: what was asked for and did not run is not left running
-                study.tell(trial, state=TrialState.FAIL)
-            raise
-        failures = [
-            failure
-            for trial, ended in zip(trials, returns, strict=True)
-            if (failure := _tell(study, trial, ended, sweeper.directions)) is not None
-        ]
-        for trial in trials:
-            log.info(_progress_line(study, trial.number, total))
-        if len(failures) / len(trials) > sweeper.max_failure_rate:
-            write_summary(study, folder, seconds=time.perf_counter() - started)
-            raise UserError(
-                f"{len(failures)} of {len(trials)} trials failed, more than max_failure_rate: {failures[0]}"
-            )
-    write_summary(study, folder, seconds=time.perf_counter() - started)
+    def launch(overrides: list[str], number: int) -> JobReturn:
+        return launcher.launch([[*overrides, *quiet]], initial_job_idx=number)[0]
+
+    total = total_trials(study, space, sweeper.n_trials)
+    return Sweep(
+        study, space, folder, storage, total, pruner, settings, sweeper.max_failure_rate * total, launch,
+        time.perf_counter(),
+    )  # fmt: skip
 
 
-def _open_study(sweeper: StudySweeper, folder: Path) -> optuna.Study:
-    storage = sweeper.storage or f"sqlite:///{folder / 'study.db'}"
+def _work(sweep: Sweep) -> None:
+    """Claim, launch, tell, until there is nothing left for this worker."""
+    worker = Worker(sweep.study, sweep.folder, retries=sweep.settings.retries)
     try:
-        study = optuna.create_study(
-            study_name=sweeper.study_name,
-            storage=storage,
-            directions=cast(Any, sweeper.directions),
-            load_if_exists=True,
-        )
-    except Exception as error:  # a database's own errors have no common base, and each means the same here
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"hydra.sweeper.storage: the study cannot be opened ({reason}); check the address") from error
-    have = [direction.name.lower() for direction in study.directions]
-    if have != sweeper.directions:
-        raise ConfigError([f"hydra.sweeper.direction={sweeper.directions}: the study {study.study_name} has {have}"])
-    return study
+        while not _is_enough(sweep):
+            claimed = worker.claim(sweep.space, sweep.total)
+            if claimed is None:
+                if not worker.others_running():
+                    return
+                time.sleep(POLL_SECONDS)  # a worker that dies leaves its trial to this one
+                continue
+            trial, overrides = claimed
+            ended = _finished_before(sweep, trial.number) or _launch(sweep, trial, overrides)
+            _tell(sweep, trial, ended)
+            disk.prune_checkpoints(sweep.study, sweep.folder, sweep.settings)
+            log.info(progress_line(sweep.study, trial.number, sweep.total, started=sweep.started))
+            failed = len(sweep.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+            if failed > sweep.max_failures:
+                reason = sweep.study.trials[trial.number].user_attrs.get(REASON, "")
+                raise UserError(f"{failed} trials failed, more than hydra.sweeper.max_failure_rate allows: {reason}")
+    finally:
+        worker.close()
 
 
-def _close_lost_trials(study: optuna.Study) -> None:
-    """Trials that a killed sweep left RUNNING are failed, so that none is waited for."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study._storage.set_trial_user_attr(trial._trial_id, "reason", "the sweep was killed while it ran")
-        study.tell(trial.number, state=TrialState.FAIL)
+def _launch(sweep: Sweep, trial: optuna.Trial, overrides: list[str]) -> JobReturn:
+    name = sweep.study.study_name
+    with (
+        handed_over(storage=sweep.storage, study=name, number=trial.number, pruner=sweep.pruner),
+        _time_limit(sweep.settings.trial_minutes),
+    ):
+        return sweep.launch(overrides, trial.number)
 
 
-def _sampler(config: DictConfig, space: Space, *, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of `hydra/sweeper/sampler`; without a seed of its own it gets this one."""
-    node = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(node, dict)
-    if node.get("seed") is None:
-        node["seed"] = seed
-    built = instantiate(node, _execution_whitelist_=("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"))
-    if isinstance(built, functools.partial):  # the grid sampler waits for its grid
-        built = built(space.grid())
-    return cast(optuna.samplers.BaseSampler, built)
+def _finished_before(sweep: Sweep, number: int) -> JobReturn | None:
+    """The end of a trial whose worker died between finishing the run and telling the study."""
+    try:
+        result = read_result(run_folder(sweep.folder, number))
+    except RunError:
+        return None
+    if result.status == "completed" and sweep.settings.objectives == "val_accuracy":
+        ended = JobReturn()
+        ended.status, ended.return_value = JobStatus.COMPLETED, result.val_accuracy
+        return ended
+    if result.status in ("pruned", "diverged", "failed"):
+        ended = JobReturn()
+        error = PrunedError(result.reason) if result.status == "pruned" else RunError(result.reason)
+        ended.status, ended.return_value = JobStatus.FAILED, error
+        return ended
+    return None
+
+
+def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:
+    """Tell the study how a trial ended, with the reason where it failed."""
+    error = ended._return_value
+    if ended.status is JobStatus.COMPLETED:
+        values = [float(item) for item in (error if isinstance(error, (list, tuple)) else [error])]
+        if len(values) == len(sweep.study.directions) and all(math.isfinite(value) for value in values):
+            result = read_result(run_folder(sweep.folder, trial.number))
+            trial.set_user_attr(CONSTRAINTS, _excess(sweep.settings, result))
+            try:
+                sweep.study.tell(trial, values)
+            except RuntimeError as stop:
+                if "Study.stop" not in str(stop):  # the grid sampler's way to say, after telling, that all is done
+                    raise
+            return
+        trial.set_user_attr(REASON, f"the objective is {error!r}; {len(sweep.study.directions)} numbers are expected")
+    elif isinstance(error, PrunedError):
+        sweep.study.tell(trial, state=TrialState.PRUNED)
+        return
+    else:
+        trial.set_user_attr(REASON, f"{type(error).__name__}: {' '.join(str(error).split())}"[:400])
+        if isinstance(error, BaseException) and not isinstance(error, UserError):
+            trial.set_user_attr("traceback", "".join(traceback.format_exception(error))[-4000:])
+    sweep.study.tell(trial, state=TrialState.FAIL)
+
+
+def _excess(settings: SweepConfig, result: RunResult) -> list[float]:
+    limits = [(settings.max_parameters, result.parameters), (settings.max_macs, result.macs)]
+    return [float(value - limit) for limit, value in limits if limit] or [0.0]
+
+
+def _is_enough(sweep: Sweep) -> bool:
+    """Whether a limit of time or patience says that no trial is to be started."""
+    settings = sweep.settings
+    if settings.max_hours and time.perf_counter() - sweep.started > 3600 * settings.max_hours:
+        log.info("sweep.max_hours=%g is over: no further trial", settings.max_hours)
+        return True
+    if settings.patience and len(sweep.study.directions) == 1:
+        trials = sweep.study.get_trials(deepcopy=False, states=FINISHED)
+        done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        if done:
+            after = sum(trial.number > sweep.study.best_trial.number for trial in trials)
+            if after >= settings.patience:
+                log.info("sweep.patience=%d trials without a better one: no further trial", settings.patience)
+                return True
+    return False
+
+
+@contextmanager
+def _time_limit(minutes: float) -> Iterator[None]:
+    """Raise TrialTimeoutError in the block after so many minutes; 0 is no limit. For the main thread of a process."""
+    if not minutes:
+        yield
+        return
+
+    def on_alarm(signum: int, frame: FrameType | None) -> None:
+        raise TrialTimeoutError(f"took longer than sweep.trial_minutes={minutes:g}")
+
+    previous = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _dry_run(sweep: Sweep) -> None:
+    """Print the first configurations and the expected time."""
+    rehearsal = optuna.create_study(sampler=sweep.study.sampler, directions=sweep.study.directions)
+    for number in range(min(5, sweep.total)):
+        print(f"trial {number}: {' '.join(sweep.space.suggest(rehearsal.ask()))}")
+    done = sweep.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    seconds = [trial.duration.total_seconds() for trial in done if trial.duration]
+    if seconds:
+        left = sweep.total - len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
+        minutes = left * sum(seconds) / len(seconds) / 60
+        print(f"{left} trials are left, about {minutes:.1f} minutes by those that are done")
+    else:
+        print(f"{sweep.total} trials; the time of one is known after the first")
 
 
 def _custom_search_space(name: str | None) -> Callable[[DictConfig, optuna.Trial], None] | None:
     if name is None:
         return None
     return cast(Callable[[DictConfig, optuna.Trial], None], instantiate({"_target_": name, "_partial_": True}))
-
-
-def _tell(study: optuna.Study, trial: optuna.Trial, ended: JobReturn, directions: Sequence[str]) -> str | None:
-    """Tell the study how a trial ended; the reason where it failed, None where it did not."""
-    if ended.status is JobStatus.COMPLETED:
-        value = ended.return_value
-        values = [float(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
-        if len(values) == len(directions) and all(math.isfinite(item) for item in values):
-            try:
-                study.tell(trial, values)
-            except RuntimeError as stop:
-                if "Study.stop" not in str(stop):  # the grid sampler's way to say, after telling, that all is done
-                    raise
-            return None
-        reason = f"the objective is {value!r}; {len(directions)} finite numbers are expected"
-    else:
-        error = ended._return_value
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
-    trial.set_user_attr("reason", reason)
-    study.tell(trial, state=TrialState.FAIL)
-    return reason
-
-
-def _progress_line(study: optuna.Study, number: int, total: int) -> str:
-    trial = study.trials[number]
-    seconds = trial.duration.total_seconds() if trial.duration else 0.0
-    if trial.state is TrialState.COMPLETE:
-        outcome = "  ".join(f"{value:.4f}" for value in trial.values)
-    else:
-        outcome = f"{trial.state.name.lower()}: {trial.user_attrs.get('reason', '')}"
-    best = ""
-    if len(study.directions) == 1 and any(t.state is TrialState.COMPLETE for t in study.trials):
-        best = f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
-    return f"trial {number + 1}/{total}  {outcome}{best}  {seconds:.1f} s  {parameters(trial)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Space:
     fixed: Mapping[str, Any]
     choices: Mapping[str, Any]  # the options of the config groups, for conditions on what nobody overrides
     other_overrides: tuple[str, ...]  # deletions
+    extend: Callable[[Trial], None] | None = None  # hydra.sweeper.custom_search_space, which suggests by itself
 
     def suggest(self, trial: Trial) -> list[str]:
         """Ask Optuna for this trial's values; the trial's overrides, fixed ones included.
@@ -48,6 +49,13 @@ class Space:
                 for name, distribution in branch.space.items():
                     if belongs(name, str({**known, **chosen}.get("model"))):
                         chosen[name] = trial._suggest(name, distribution)
+        if self.extend is not None:
+            self.extend(trial)
+            chosen = {**trial.params, **chosen}
+        return self.overrides(chosen)
+
+    def overrides(self, chosen: Mapping[str, Any]) -> list[str]:
+        """The overrides of a trial with these values."""
         model = str({**self.choices, **self.fixed, **chosen}.get("model"))
         given = {name: value for name, value in self.fixed.items() if belongs(name, model)}
         return [_override(name, value) for name, value in {**chosen, **given}.items()] + list(self.other_overrides)

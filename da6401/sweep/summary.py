@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from da6401.rundir import CONFIG, METRICS, write_json, write_text
+from da6401.sweep.confirm import Confirmed
+from da6401.sweep.study import constraints_of
 
 log = logging.getLogger(__name__)
 
@@ -28,57 +31,116 @@ def terminal() -> Console:
     return console if console.is_terminal else Console(soft_wrap=True, width=200)
 
 
-def run_folder(folder: Path, trial: FrozenTrial) -> Path:
+def run_folder(folder: Path, number: int) -> Path:
     """The folder of a trial's run."""
-    return folder / f"trial-{trial.number}"
+    return folder / f"trial-{number}"
 
 
-def write_summary(study: optuna.Study, folder: Path, *, seconds: float) -> None:
+def write_summary(study: optuna.Study, folder: Path, *, seconds: float, confirmed: Sequence[Confirmed]) -> None:
     """Write sweep.json and best.yaml, and print the table of trials, the winner and its command."""
     trials = study.trials
     best = best_trials(study)
     states = Counter(trial.state.name.lower() for trial in trials)
-    command = f"da6401 reproduce {shlex.quote(str(run_folder(folder, best[0])))}" if best else None
+    winner = confirmed[0].run if confirmed else run_folder(folder, best[0].number) if best else None
+    command = None if winner is None else f"da6401 reproduce {shlex.quote(str(winner))}"
     write_json(
         folder / "sweep.json",
         {
             "study": study.study_name,
             "n_trials": len(trials),
             "trials": {state.name.lower(): states.get(state.name.lower(), 0) for state in TrialState},
-            "best": [
-                {
-                    "trial": trial.number,
-                    "value": trial.values,
-                    "run": str(run_folder(folder, trial)),
-                    "params": trial.params,
-                }
-                for trial in best
-            ],
-            "epochs_run": sum(_epochs(run_folder(folder, trial)) for trial in trials),
+            "best": [_entry(trial, folder) for trial in best],
+            "confirmed": [item.as_json() for item in confirmed],
+            "winner": None if winner is None else str(winner),
+            "epochs_run": sum(_epochs(run_folder(folder, trial.number)) for trial in trials),
             "seconds": seconds,
         },
     )
     console = terminal()
     console.print(trial_table(trials, best, title=f"study {study.study_name}"))
-    if not best:
+    if confirmed:
+        console.print(confirmed_table(confirmed))
+    if winner is None:
         console.print("no trial was completed; the reasons stand in the table and in each trial's train.log")
         return
-    for model, trial in _best_by_model(trials, best[0], study.directions[0]).items():
-        console.print(f"best {escape(model)}: {trial.values[0]:.4f} (trial {trial.number})")
-    winner = best[0]
-    config = run_folder(folder, winner) / CONFIG
-    if config.exists():
-        head = f"# study {study.study_name}, trial {winner.number}, value {winner.values}\n# {command}\n"
-        write_text(folder / "best.yaml", head + config.read_text(encoding="utf-8"))
-    console.print(f"winner: trial {winner.number}, {winner.values[0]:.4f}, " + escape(parameters(winner)))
+    if len(study.directions) == 1:
+        for model, trial in _best_by_model(trials, best[0], study.directions[0]).items():
+            console.print(f"best {escape(model)}: {trial.values[0]:.4f} (trial {trial.number})")
+    if (winner / CONFIG).exists():
+        head = f"# study {study.study_name}: the winner, {winner.name}\n# {command}\n"
+        write_text(folder / "best.yaml", head + (winner / CONFIG).read_text(encoding="utf-8"))
+    if confirmed:
+        console.print(
+            f"winner, confirmed: trial {confirmed[0].trial}, {confirmed[0].mean:.4f} +- {confirmed[0].deviation:.4f}"
+        )
+    else:
+        values = " ".join(f"{value:.4f}" for value in best[0].values)
+        console.print(f"winner: trial {best[0].number}, {values}, " + escape(parameters(best[0])))
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
 
 
+def confirmed_table(confirmed: Sequence[Confirmed]) -> Table:
+    """The retrained trials by their mean; what the sweep saw of each was a maximum of many, and lucky."""
+    table = Table(title="confirmed with fresh seeds", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("trial", "in the sweep", "mean", "deviation", "regression to the mean", "seeds"):
+        table.add_column(heading, justify="right")
+    for item in confirmed:
+        cells = (f"{item.value:.4f}", f"{item.mean:.4f}", f"{item.deviation:.4f}", f"{item.mean - item.value:+.4f}")
+        table.add_row(str(item.trial), *cells, str(len(item.values)))
+    return table
+
+
+def progress_line(study: optuna.Study, number: int, total: int, *, started: float) -> str:
+    """One line after each trial: how it ended, how far the sweep is, the best so far, the time left."""
+    trials = study.get_trials(deepcopy=False)
+    trial = trials[number]
+    counts = Counter(item.state for item in trials)
+    seconds = trial.duration.total_seconds() if trial.duration else 0.0
+    if trial.state is TrialState.COMPLETE:
+        outcome = " ".join(f"{value:.4f}" for value in trial.values)
+    else:
+        outcome = f"{trial.state.name.lower()} {trial.user_attrs.get('reason', '')}".strip()
+    done = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED] + counts[TrialState.FAIL]
+    parts = [f"{done}/{total} done"]
+    for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"), (TrialState.RUNNING, "running")):
+        if counts[state]:
+            parts.append(f"{counts[state]} {word}")
+    if len(study.directions) == 1 and counts[TrialState.COMPLETE]:
+        parts.append(f"best {study.best_value:.4f} (trial {study.best_trial.number})")
+    began = time.time() - _since(started)
+    mine = [t for t in trials if t.datetime_complete is not None and t.datetime_complete.timestamp() > began]
+    if mine and done < total:
+        parts.append(f"about {_duration(_since(started) / len(mine) * (total - done))} left")
+    return f"trial {number}: {outcome}  {seconds:.1f} s  {parameters(trial)}\n  {', '.join(parts)}"
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _entry(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
+    run = str(run_folder(folder, trial.number))
+    value = trial.values[0] if len(trial.values) == 1 else trial.values
+    return {"trial": trial.number, "value": value, "run": run, "params": trial.params}
+
+
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The best completed trial, the Pareto set where there are several goals, or none."""
-    if not any(trial.state is TrialState.COMPLETE for trial in study.trials):
-        return []
-    return study.best_trials if len(study.directions) > 1 else [study.best_trial]
+    """The best completed trial that keeps the hard limits, the Pareto set where there are several goals, or none."""
+    done = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if max(constraints_of(t)) <= 0]
+    if not done or len(study.directions) > 1:
+        return study.best_trials if done else []
+    sign = 1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else -1
+    return [max(done, key=lambda trial: (sign * trial.values[0], -trial.number))]
 
 
 def trial_table(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], *, title: str) -> Table:

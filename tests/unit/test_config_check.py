@@ -106,6 +106,11 @@ def test_choosing_a_variant_by_its_name_alone_is_one_problem() -> None:
     assert problem.endswith("choose it as model=resnet18")
 
 
+def test_a_saved_config_without_a_newer_key_takes_its_default() -> None:
+    saved = tree(data={"source": "folder", "root": "x", "image_size": 64, "val_fraction": 0.2, "split_seed": 0})
+    assert config_from_tree(saved).data == FolderConfig(root="x", image_size=64)
+
+
 def test_a_freeze_depth_out_of_range_names_the_stages() -> None:
     (problem,) = problems_of({"model": {"name": "googlenet", "freeze_depth": 13}})
     assert "0..12" in problem

@@ -1,0 +1,34 @@
+"""The pruners that `hydra/sweeper/pruner` names: one closed table, so that a job and its sweep build the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+
+# Each builder takes the keys of its YAML node (plugin.py) and the most epochs that a trial has.
+PRUNERS: dict[str, Callable[[Mapping[str, Any], int], BasePruner]] = {
+    "none": lambda node, epochs: optuna.pruners.NopPruner(),
+    "median": lambda node, epochs: optuna.pruners.MedianPruner(
+        n_startup_trials=node["startup_trials"], n_warmup_steps=node["warmup_epochs"]
+    ),
+    "percentile": lambda node, epochs: optuna.pruners.PercentilePruner(
+        node["percentile"], n_startup_trials=node["startup_trials"], n_warmup_steps=node["warmup_epochs"]
+    ),
+    "successive_halving": lambda node, epochs: optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=node["min_epochs"], reduction_factor=node["reduction_factor"]
+    ),
+    "hyperband": lambda node, epochs: optuna.pruners.HyperbandPruner(
+        min_resource=node["min_epochs"], max_resource=epochs, reduction_factor=node["reduction_factor"]
+    ),
+    "patient": lambda node, epochs: optuna.pruners.PatientPruner(
+        optuna.pruners.MedianPruner(n_startup_trials=node["startup_trials"]), patience=node["patience"]
+    ),
+}
+
+
+def build_pruner(node: Mapping[str, Any], *, epochs: int) -> BasePruner:
+    """The pruner of a node ``{name: ..., ...}``."""
+    return PRUNERS[node["name"]](node, epochs)

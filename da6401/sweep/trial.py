@@ -1,0 +1,88 @@
+"""What a job knows of its trial: whom to tell of its epochs, and what its objective is.
+
+The sweep hands the trial over in an environment variable, which no run folder records: a reproduced config knows
+nothing of a study and touches none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from da6401.config.schema import RunConfig
+from da6401.errors import PrunedError
+from da6401.rundir import RunResult
+
+if TYPE_CHECKING:
+    import optuna
+
+VARIABLE = "DA6401_TRIAL"
+
+
+@contextmanager
+def handed_over(*, storage: str, study: str, number: int, pruner: Mapping[str, Any]) -> Iterator[None]:
+    """While a trial is launched: its address in the environment of this process and of those that it starts."""
+    os.environ[VARIABLE] = json.dumps({"storage": storage, "study": study, "number": number, "pruner": dict(pruner)})
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+
+
+class TrialWatcher:
+    """Reports each epoch to the study and asks its pruner."""
+
+    def __init__(self, study: optuna.Study, trial_id: int) -> None:
+        self.study = study
+        self.trial_id = trial_id
+
+    def epoch_done(self, epoch: int, val_accuracy: float) -> None:
+        """Raises PrunedError where the pruner has seen enough."""
+        # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
+        storage = self.study._storage
+        storage.set_trial_intermediate_value(self.trial_id, epoch, val_accuracy)
+        if self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
+            raise PrunedError(f"pruned after epoch {epoch} with validation accuracy {val_accuracy:.4f}")
+
+
+def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
+    """The watcher of this job's trial; None outside a sweep, and where there is nothing to prune by."""
+    if VARIABLE not in os.environ or "," in cfg.sweep.objectives:
+        return None
+    import optuna
+
+    from da6401.sweep.pruners import build_pruner
+
+    trial = json.loads(os.environ[VARIABLE])
+    pruner = build_pruner(trial["pruner"], epochs=cfg.trainer.epochs)
+    study = optuna.load_study(study_name=trial["study"], storage=trial["storage"], pruner=pruner)
+    return TrialWatcher(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, trial["number"]))
+
+
+def objective(cfg: RunConfig, result: RunResult, out: Path) -> float | tuple[float, ...] | None:
+    """The value of `sweep.objectives` for a finished run, or one for each of several."""
+    names = cfg.sweep.objectives.split(",")
+    values = [_latency_ms(cfg, out) if name == "latency_ms" else getattr(result, name) for name in names]
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _latency_ms(cfg: RunConfig, out: Path) -> float:
+    """Milliseconds for one image through the best model on the CPU: the median of 20 after 5 to warm up."""
+    import torch
+
+    from da6401.verbs import load_model
+
+    model, _, _ = load_model(out)
+    image = torch.rand(1, 3, cfg.data.image_size, cfg.data.image_size)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(25):
+            started = time.perf_counter()
+            model(image)
+            seconds.append(time.perf_counter() - started)
+    return 1000 * sorted(seconds[5:])[10]

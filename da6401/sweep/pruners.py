@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,4 +32,6 @@ PRUNERS: dict[str, Callable[[Mapping[str, Any], int], BasePruner]] = {
 
 def build_pruner(node: Mapping[str, Any], *, epochs: int) -> BasePruner:
     """The pruner of a node ``{name: ..., ...}``."""
-    return PRUNERS[node["name"]](node, epochs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # patient, since Optuna 2.8
+        return PRUNERS[node["name"]](node, epochs)

@@ -35,7 +35,6 @@ from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.pruners import build_pruner
 from da6401.sweep.space import Space, parse_space
 from da6401.sweep.study import (
-    CONSTRAINTS,
     best_of_study,
     build_sampler,
     enqueue_first,
@@ -44,7 +43,7 @@ from da6401.sweep.study import (
     storage_of,
     total_trials,
 )
-from da6401.sweep.summary import progress_line, run_folder, write_summary
+from da6401.sweep.summary import best_trials, progress_line, run_folder, write_summary
 from da6401.sweep.trial import handed_over
 
 if TYPE_CHECKING:
@@ -117,8 +116,7 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     hold_space(study, space, extend=str(config.resume) == "extend")
     # The seed moves with the trials that are there and with the worker: nobody suggests the same points again.
     seed = int(config.seed) + 1000 * pool.slot() + len(study.get_trials(deepcopy=False))
-    constrained = bool(settings.max_parameters or settings.max_macs)
-    study.sampler = build_sampler(sweeper.sampler, space, seed=seed, constrained=constrained)
+    study.sampler = build_sampler(sweeper.sampler, space, seed=seed)
     pruner = cast(dict[str, Any], OmegaConf.to_container(sweeper.pruner, resolve=True))
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
     if is_new and not pool.is_worker() and not isinstance(study.sampler, optuna.samplers.GridSampler):
@@ -200,7 +198,8 @@ def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:
         values = [float(item) for item in (error if isinstance(error, (list, tuple)) else [error])]
         if len(values) == len(sweep.study.directions) and all(math.isfinite(value) for value in values):
             result = read_result(run_folder(sweep.folder, trial.number))
-            trial.set_user_attr(CONSTRAINTS, _excess(sweep.settings, result))
+            for name, excess in _excess(sweep.settings, result).items():
+                trial.set_constraint(name, excess)
             try:
                 sweep.study.tell(trial, values)
             except RuntimeError as stop:
@@ -218,9 +217,10 @@ def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:
     sweep.study.tell(trial, state=TrialState.FAIL)
 
 
-def _excess(settings: SweepConfig, result: RunResult) -> list[float]:
-    limits = [(settings.max_parameters, result.parameters), (settings.max_macs, result.macs)]
-    return [float(value - limit) for limit, value in limits if limit] or [0.0]
+def _excess(settings: SweepConfig, result: RunResult) -> dict[str, float]:
+    """By how much the run is over each hard limit that is set; at most 0 where it keeps it."""
+    limits = {"parameters": settings.max_parameters, "macs": settings.max_macs}
+    return {name: float(getattr(result, name) - limit) for name, limit in limits.items() if limit}
 
 
 def _is_enough(sweep: Sweep) -> bool:
@@ -231,12 +231,10 @@ def _is_enough(sweep: Sweep) -> bool:
         return True
     if settings.patience and len(sweep.study.directions) == 1:
         trials = sweep.study.get_trials(deepcopy=False, states=FINISHED)
-        done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-        if done:
-            after = sum(trial.number > sweep.study.best_trial.number for trial in trials)
-            if after >= settings.patience:
-                log.info("sweep.patience=%d trials without a better one: no further trial", settings.patience)
-                return True
+        after = [sum(trial.number > best.number for trial in trials) for best in best_trials(sweep.study)]
+        if after and after[0] >= settings.patience:
+            log.info("sweep.patience=%d trials without a better one: no further trial", settings.patience)
+            return True
     return False
 
 

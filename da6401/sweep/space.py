@@ -115,9 +115,19 @@ def parse_space(
 
 
 def _parse(overrides: Sequence[str]) -> tuple[dict[str, BaseDistribution], dict[str, Any], list[str]]:
-    """Searched, fixed and deleted keys, in the official sweeper's reading; a + before a key is left out."""
-    space, fixed, other = create_params_from_overrides(list(overrides))
-    return ({k.lstrip("+"): v for k, v in space.items()}, {k.lstrip("+"): v for k, v in fixed.items()}, other)
+    """Searched, fixed and deleted keys, in the official sweeper's reading; of a key given twice the last counts."""
+    space: dict[str, BaseDistribution] = {}
+    fixed: dict[str, Any] = {}
+    other: list[str] = []
+    for text in overrides:
+        searched, given, deleted = create_params_from_overrides([text])
+        for name in [name.lstrip("+") for name in (*searched, *given)]:
+            space.pop(name, None)
+            fixed.pop(name, None)
+        space |= {name.lstrip("+"): distribution for name, distribution in searched.items()}
+        fixed |= {name.lstrip("+"): value for name, value in given.items()}
+        other += deleted
+    return space, fixed, other
 
 
 def _override(name: str, value: Any) -> str:

@@ -19,7 +19,6 @@ from da6401.errors import ConfigError, UserError
 from da6401.sweep.space import Space
 
 SPACE = "space"  # user attribute of the study
-CONSTRAINTS = "constraints"  # user attribute of a trial: each at most 0 where it is met
 WARM_TRIALS = 3  # of the study that warm_start names
 
 
@@ -47,33 +46,17 @@ def open_study(*, name: str | None, storage: str, directions: Sequence[str]) -> 
     return study
 
 
-def build_sampler(config: DictConfig, space: Space, *, seed: int, constrained: bool) -> optuna.samplers.BaseSampler:
-    """The sampler of `hydra/sweeper/sampler`; without a seed of its own it gets this one.
-
-    Raises:
-        ConfigError: hard limits with a sampler that knows no constraints.
-    """
+def build_sampler(config: DictConfig, space: Space, *, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler of `hydra/sweeper/sampler`; without a seed of its own it gets this one."""
     node = OmegaConf.to_container(config, resolve=True)
     assert isinstance(node, dict)
     if node.get("seed") is None:
         node["seed"] = seed
-    extra: dict[str, Any] = {}
-    if constrained:
-        if "constraints_func" not in node:
-            raise ConfigError(
-                ["sweep.max_parameters, sweep.max_macs: this sampler knows no limits; use hydra/sweeper/sampler=tpe"]
-            )
-        extra["constraints_func"] = constraints_of
     whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
-    built = instantiate(node, **extra, _execution_whitelist_=whitelist)
+    built = instantiate(node, _execution_whitelist_=whitelist)
     if isinstance(built, functools.partial):  # the grid sampler waits for its grid
         built = built(space.grid())
     return cast(optuna.samplers.BaseSampler, built)
-
-
-def constraints_of(trial: FrozenTrial) -> Sequence[float]:
-    """The excess over each hard limit; a trial that never ran is taken to keep them."""
-    return cast(Sequence[float], trial.user_attrs.get(CONSTRAINTS, [0.0]))
 
 
 def total_trials(study: optuna.Study, space: Space, n_trials: int) -> int:

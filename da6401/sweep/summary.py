@@ -20,7 +20,6 @@ from rich.table import Table
 
 from da6401.rundir import CONFIG, METRICS, write_json, write_text
 from da6401.sweep.confirm import Confirmed
-from da6401.sweep.study import constraints_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ def write_summary(study: optuna.Study, folder: Path, *, seconds: float, confirme
     if confirmed:
         console.print(confirmed_table(confirmed))
     if winner is None:
-        console.print("no trial was completed; the reasons stand in the table and in each trial's train.log")
+        console.print("no trial was completed within the limits; the reasons stand in the table and in each train.log")
         return
     if len(study.directions) == 1:
         for model, trial in _best_by_model(trials, best[0], study.directions[0]).items():
@@ -105,8 +104,8 @@ def progress_line(study: optuna.Study, number: int, total: int, *, started: floa
     for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"), (TrialState.RUNNING, "running")):
         if counts[state]:
             parts.append(f"{counts[state]} {word}")
-    if len(study.directions) == 1 and counts[TrialState.COMPLETE]:
-        parts.append(f"best {study.best_value:.4f} (trial {study.best_trial.number})")
+    if len(study.directions) == 1:
+        parts += [f"best {best.values[0]:.4f} (trial {best.number})" for best in best_trials(study)]
     began = time.time() - _since(started)
     mine = [t for t in trials if t.datetime_complete is not None and t.datetime_complete.timestamp() > began]
     if mine and done < total:
@@ -136,7 +135,8 @@ def _entry(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The best completed trial that keeps the hard limits, the Pareto set where there are several goals, or none."""
-    done = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if max(constraints_of(t)) <= 0]
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    done = [trial for trial in complete if max(trial.constraints.values(), default=0.0) <= 0]
     if not done or len(study.directions) > 1:
         return study.best_trials if done else []
     sign = 1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else -1

@@ -1,0 +1,201 @@
+"""The scheduler: pruning, resuming, limits, goals, confirmation. Sweeps run in this process, so each takes a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from da6401.cli import main
+from da6401.rundir import read_metrics, read_result
+from tests.small import SMALL
+
+RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["da6401"])
+
+
+def sweep(*words: str, name: str = "s", code: int = 0, epochs: int = 1) -> optuna.Study:
+    """Run a sweep and open its study again."""
+    ended = main(["train", "--multirun", *SMALL, f"trainer.epochs={epochs}", f"study={name}", *words])
+    assert ended == code
+    return open_study(name)
+
+
+def open_study(name: str = "s") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///outputs/sweeps/{name}/study.db")
+
+
+def folder(number: int, name: str = "s") -> Path:
+    return Path(f"outputs/sweeps/{name}/trial-{number}")
+
+
+def summary(name: str = "s") -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(Path(f"outputs/sweeps/{name}/sweep.json").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("pruner", ["median", "percentile", "successive_halving", "hyperband", "patient", "none"])
+def test_pruned_trials_stop_and_say_so(pruner: str) -> None:
+    own = {"median": ["hydra.sweeper.pruner.startup_trials=1"], "percentile": ["hydra.sweeper.pruner.startup_trials=1"]}
+    words = [RATE, f"hydra/sweeper/pruner={pruner}", *own.get(pruner, []), "hydra.sweeper.n_trials=8"]
+    study = sweep(*words, "optimizer=sgd", "schedule=constant", epochs=4)
+    states = [trial.state for trial in study.trials]
+    assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
+    if pruner in ("median", "successive_halving"):
+        assert TrialState.PRUNED in states
+    if pruner == "none":
+        assert TrialState.PRUNED not in states
+    for trial in study.trials:
+        result = read_result(folder(trial.number))
+        lines = read_metrics(folder(trial.number))
+        assert result.status == ("pruned" if trial.state is TrialState.PRUNED else "completed")
+        assert trial.intermediate_values == {int(line["epoch"]): line["val_accuracy"] for line in lines}
+        assert len(lines) == result.epochs_run
+        if trial.state is TrialState.PRUNED:
+            assert result.epochs_run < 4
+    assert summary()["epochs_run"] == sum(len(trial.intermediate_values) for trial in study.trials)
+
+
+def test_reproducing_a_trial_does_not_touch_its_study() -> None:
+    study = sweep(RATE, "hydra/sweeper/pruner=median", "hydra.sweeper.n_trials=2")
+    before = [(trial.state, trial.intermediate_values, trial.user_attrs) for trial in study.trials]
+    assert main(["reproduce", str(folder(0))]) == 0
+    assert [(t.state, t.intermediate_values, t.user_attrs) for t in open_study().trials] == before
+
+
+def test_the_defaults_of_the_config_are_the_first_trial() -> None:
+    study = sweep(
+        RATE, "model.dropout=choice(0.0,0.5)", "model.block_dropout=interval(0.1,0.5)", "hydra.sweeper.n_trials=2"
+    )
+    first = study.trials[0].params
+    assert first["optimizer.lr"] == 1e-3
+    assert first["model.dropout"] == 0.0
+    assert 0.1 <= first["model.block_dropout"] <= 0.5  # its default, 0, is outside the space
+
+
+def test_a_warm_start_tries_the_best_of_another_study() -> None:
+    best = sweep(RATE, "hydra.sweeper.n_trials=4", name="old").best_trial
+    study = sweep(RATE, "warm_start=old", "hydra.sweeper.n_trials=3", name="new")
+    assert best.params["optimizer.lr"] in [trial.params["optimizer.lr"] for trial in study.trials]
+
+
+def test_a_warm_start_from_nowhere_is_a_message(capfd: pytest.CaptureFixture[str]) -> None:
+    sweep(RATE, "warm_start=nothing", "hydra.sweeper.n_trials=1", code=2)
+    assert "warm_start=nothing" in capfd.readouterr().err
+
+
+def test_a_changed_space_is_refused_with_the_difference(capfd: pytest.CaptureFixture[str]) -> None:
+    sweep(RATE, "hydra.sweeper.n_trials=1")
+    wider = "optimizer.lr=tag(log,interval(1e-5,1e-1))"
+    study = sweep(wider, "hydra.sweeper.n_trials=2", code=2)
+    message = capfd.readouterr().err
+    assert "optimizer.lr: was float" in message
+    assert "resume=extend" in message
+    assert len(study.trials) == 1
+    assert len(sweep(wider, "resume=extend", "hydra.sweeper.n_trials=2").trials) == 2
+
+
+def test_failures_beyond_the_limit_stop_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr("da6401.run.fit", broken)
+    study = sweep(RATE, "hydra.sweeper.n_trials=8", "hydra.sweeper.max_failure_rate=0.25", code=2)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 3
+    assert "RuntimeError: no such luck" in study.trials[0].user_attrs["reason"]
+    assert "in broken" in study.trials[0].user_attrs["traceback"]
+    assert read_result(folder(0)).status == "failed"
+    assert "max_failure_rate" in capfd.readouterr().err
+
+
+def test_a_hanging_trial_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setattr("da6401.run.fit", lambda *_, **__: time.sleep(60))
+    study = sweep(RATE, "hydra.sweeper.n_trials=1", "sweep.trial_minutes=0.01")
+    assert study.trials[0].state is TrialState.FAIL
+    assert "trial_minutes" in study.trials[0].user_attrs["reason"]
+
+
+def test_two_goals_give_a_pareto_set() -> None:
+    study = sweep(
+        "model.filters=choice(2,4,8)", "hydra.sweeper.direction=[maximize,minimize]", "hydra.sweeper.n_trials=5",
+        "sweep.objectives='val_accuracy,parameters'",
+    )  # fmt: skip
+    for trial in study.trials:
+        result = read_result(folder(trial.number))
+        assert trial.values == [result.val_accuracy, result.parameters]
+    assert {entry["trial"] for entry in summary()["best"]} == {trial.number for trial in study.best_trials}
+
+
+def test_the_winner_keeps_the_hard_limits() -> None:
+    words = ("model.filters=choice(2,16)", "hydra.sweeper.n_trials=6", "sweep.max_parameters=1500")
+    study = sweep(*words, epochs=2)
+    sizes = {trial.number: read_result(folder(trial.number)).parameters for trial in study.trials}
+    assert max(sizes.values()) > 1500
+    assert sizes[summary()["best"][0]["trial"]] <= 1500
+
+
+def test_latency_can_be_a_goal() -> None:
+    study = sweep("model.filters=choice(2,4)", "hydra.sweeper.direction=minimize", "sweep.objectives=latency_ms",
+                  "hydra.sweeper.n_trials=1")  # fmt: skip
+    assert 0 < study.trials[0].values[0] < 1000
+
+
+def test_only_the_best_keep_their_checkpoints() -> None:
+    study = sweep(RATE, "hydra.sweeper.n_trials=5", "sweep.keep_checkpoints=2")
+    kept = {trial.number for trial in study.trials if (folder(trial.number) / "checkpoints").exists()}
+    assert len(kept) == 2
+    assert study.best_trial.number in kept
+    assert {path.name for path in folder(study.best_trial.number).glob("checkpoints/*")} >= {"best.pt"}
+
+
+def test_the_best_checkpoint_stays_where_there_is_no_room() -> None:
+    study = sweep(RATE, "hydra.sweeper.n_trials=3", "sweep.checkpoint_gb=1e-9")
+    kept = [trial.number for trial in study.trials if (folder(trial.number) / "checkpoints").exists()]
+    assert kept == [study.best_trial.number]
+
+
+def test_patience_and_hours_end_a_sweep_early() -> None:
+    study = sweep("seed=choice(1,2)", "optimizer.lr=1e-9", "hydra.sweeper.n_trials=20", "sweep.patience=3")
+    assert 4 <= len(study.trials) < 20
+    assert len(sweep(RATE, "hydra.sweeper.n_trials=5", "sweep.max_hours=1e-9", name="none").trials) <= 1
+
+
+def test_a_dry_run_trains_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    study = sweep(RATE, "hydra.sweeper.n_trials=7", "sweep.dry_run=true")
+    assert [trial for trial in study.trials if trial.state.is_finished()] == []
+    out = capfd.readouterr().out
+    assert out.count("optimizer.lr=") == 5
+    assert not folder(0).exists()
+
+
+def test_the_confirmed_winner_is_ranked_by_its_mean(capfd: pytest.CaptureFixture[str]) -> None:
+    words = (RATE, "hydra.sweeper.n_trials=3", "sweep.confirm_top=2", "sweep.confirm_seeds=2")
+    sweep(*words)
+    confirmed = summary()["confirmed"]
+    assert len(confirmed) == 2
+    assert confirmed[0]["mean"] >= confirmed[1]["mean"]
+    for item in confirmed:
+        runs = sorted(Path("outputs/sweeps/s/confirm").glob(f"trial-{item['trial']}-seed-*"))
+        assert sorted(item["values"]) == sorted(read_result(run).val_accuracy or 0 for run in runs)
+        assert item["mean"] == pytest.approx(sum(item["values"]) / 2)
+    assert summary()["winner"] == confirmed[0]["run"]
+    printed = capfd.readouterr().out
+    assert "regression to the mean" in printed
+    assert f"da6401 reproduce {confirmed[0]['run']}" in printed
+    assert len(open_study().trials) == 3  # the confirmation is not part of the search
+    before = {run: (run / "result.json").stat().st_mtime_ns for run in Path("outputs/sweeps/s/confirm").iterdir()}
+    sweep(*words)
+    assert {run: (run / "result.json").stat().st_mtime_ns for run in before} == before

@@ -6,6 +6,7 @@ nothing of a study and touches none.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -54,14 +55,18 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
     """The watcher of this job's trial; None outside a sweep, and where there is nothing to prune by."""
     if VARIABLE not in os.environ or "," in cfg.sweep.objectives:
         return None
+    trial = json.loads(os.environ[VARIABLE])
+    study = _study(trial["storage"], trial["study"], json.dumps(trial["pruner"]), cfg.trainer.epochs)
+    return TrialWatcher(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, trial["number"]))
+
+
+@functools.lru_cache(maxsize=1)  # opening a database costs a tenth of a second, and a process runs many trials
+def _study(storage: str, name: str, pruner: str, epochs: int) -> optuna.Study:
     import optuna
 
     from da6401.sweep.pruners import build_pruner
 
-    trial = json.loads(os.environ[VARIABLE])
-    pruner = build_pruner(trial["pruner"], epochs=cfg.trainer.epochs)
-    study = optuna.load_study(study_name=trial["study"], storage=trial["storage"], pruner=pruner)
-    return TrialWatcher(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, trial["number"]))
+    return optuna.load_study(study_name=name, storage=storage, pruner=build_pruner(json.loads(pruner), epochs=epochs))
 
 
 def objective(cfg: RunConfig, result: RunResult, out: Path) -> float | tuple[float, ...] | None:

@@ -8,10 +8,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test kill-test check format bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv and install everything into it
 
@@ -20,6 +20,9 @@ demo: $(READY) ## the main job: sweep Part A on the embedded digits (DEMO_OVERRI
 
 test: $(READY) ## all tests (PYTEST_ARGS="-k name")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+kill-test: $(READY) ## 25 runs killed (SIGKILL) at random moments, resumed, their weights compared
+	DA6401_KILLS=25 $(BIN)/python -m pytest tests/run/test_kill.py
 
 check: $(READY) ## format, lint, strict types, direction of the imports
 	$(BIN)/ruff format --check .
@@ -30,6 +33,10 @@ check: $(READY) ## format, lint, strict types, direction of the imports
 format: $(READY) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## is the data as fast as the device? about five minutes; table in benchmarks/README.md
+	$(BIN)/python -m pip install --quiet -e '.[dev,offline,bench]'
+	$(BIN)/python -m benchmarks.data
 
 clean: ## remove .venv and every cache; runs under outputs/ stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from da6401 import __version__
+from da6401.claim import new_beside, used
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
+from da6401.rundir import REMEDIES, write_problem
+from da6401.shown import redacted, remember_secrets, safe, safe_logs
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0 done, 2 the user's mistake, 3 diverged, 4 not reproduced, 130/143 a signal."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    remember_secrets(words)
+    logging.raiseExceptions = False  # a full disk or a closed pipe costs a line of the log, not a screen of traceback
     try:
         if words[:1] == ["train"]:
             return train(words[1:])
@@ -26,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = parsed.handler(parsed)
         return code
     except UserError as error:
-        print(f"da6401: {error}", file=sys.stderr)
+        print(f"da6401: {safe(error)}", file=sys.stderr)
         return error.exit_code
     except DivergedError as error:
-        print(f"da6401: training diverged: {error}", file=sys.stderr)
+        print(f"da6401: training diverged: {safe(error)}", file=sys.stderr)
         return error.exit_code
     except InterruptedRun as error:
         print(f"da6401: {error}", file=sys.stderr)
@@ -40,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `da6401 ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        print(f"da6401: {safe(write_problem(error, error.filename or 'a file'))}", file=sys.stderr)
+        return UserError.exit_code
 
 
 def train(words: list[str]) -> int:
@@ -52,13 +64,17 @@ def train(words: list[str]) -> int:
 
     from da6401.config.compose import CONFIG_NAME, check_command_line, conf_dir, hydra_arguments, register_schema
 
-    given = hydra_arguments(words)
+    given, typed = hydra_arguments(words), [redacted(word) for word in words]
     if given.help or given.hydra_help or given.info or given.shell_completion:
         pass  # nothing runs: Hydra shows what is asked for
-    elif check_command_line(given.overrides, config_dir=given.config_dir, multirun=given.multirun) is None:
+    elif (cfg := check_command_line(given.overrides, config_dir=given.config_dir, multirun=given.multirun)) is None:
         # A sweep over models: a key of one of them is new to Hydra, whose first composition has another (++ adds it).
         words = [f"++{word}" if word.startswith("model.") else word for word in words]
+    elif cfg.trainer.resume == "never" and not given.multirun:
+        words = in_new_folder(words)
     register_schema()
+    # The run writes .hydra/ by itself: without passwords, and never into a folder that is not its own.
+    words = [*words, "hydra.output_subdir=null"]
     # Hydra prints a failing job's traceback and exits with 1 unless told to raise; main() has exit codes of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["da6401 train", *words]
@@ -66,7 +82,8 @@ def train(words: list[str]) -> int:
 
     def job(composed: DictConfig) -> float | tuple[float, ...] | None:
         try:
-            return _job(composed)
+            with safe_logs(), _arguments(["da6401 train", *typed]):
+                return _job(composed)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # the sweeper tells its study
@@ -90,13 +107,37 @@ def _job(composed: DictConfig) -> float | tuple[float, ...] | None:
     from hydra.core.hydra_config import HydraConfig
 
     from da6401.config.compose import config_of
+    from da6401.config.saved import hydra_files
     from da6401.run import run
     from da6401.sweep.trial import objective, trial_watcher
 
     cfg = config_of(composed)
     out = Path(HydraConfig.get().runtime.output_dir)
     out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
-    return objective(cfg, run(cfg, out, trial_watcher(cfg)), out)
+    return objective(cfg, run(cfg, out, trial_watcher(cfg), files=hydra_files(composed)), out)
+
+
+@contextmanager
+def _arguments(words: Sequence[str]) -> Iterator[None]:
+    """Within the block the receipt and the trackers see the command as it was typed, passwords left out."""
+    before, sys.argv = sys.argv, list(words)
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def in_new_folder(words: list[str]) -> list[str]:
+    """The command with a fresh run folder beside the one that it names, where a run has been in that one."""
+    place = next((index for index, word in reversed([*enumerate(words)]) if word.startswith("hydra.run.dir=")), None)
+    if place is None:
+        return words  # the folder is named by the time
+    named = Path(words[place].partition("=")[2].strip("'\""))
+    if not used(named):
+        return words
+    fresh = new_beside(named)
+    print(f"{safe(named)} holds a run already, and trainer.resume=never: this one goes to {safe(fresh)}")
+    return [*words[:place], f"hydra.run.dir='{fresh}'", *words[place + 1 :]]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +152,10 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = _run_verb(verbs, "reproduce", "run a saved config again and say what differs", _reproduce)
     reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the saved config")
+    text = "keys that differ, metrics and curves of several runs"
+    compare = verbs.add_parser("compare", help=text, description=text, allow_abbrev=False)
+    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders, two or more")
+    compare.set_defaults(handler=_compare)
     _run_verb(verbs, "evaluate", "the best checkpoint on the test split, once, recorded", _evaluate)
     predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
@@ -130,9 +175,15 @@ def _run_verb(verbs: Any, name: str, text: str, handler: Any) -> argparse.Argume
 
 
 def _reproduce(given: argparse.Namespace) -> int:
-    from da6401.verbs import reproduce_run
+    from da6401.reproduce import reproduce_run
 
     return reproduce_run(given.run, given.overrides)
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from da6401.compare import compare_runs
+
+    return compare_runs(given.runs)
 
 
 def _evaluate(given: argparse.Namespace) -> int:

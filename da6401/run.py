@@ -6,37 +6,48 @@ import logging
 import time
 import traceback
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from da6401.claim import claimed, refuse_links, taken_up
 from da6401.config.check import tree_of
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.data.sources import load_training_data
-from da6401.errors import DivergedError, InterruptedRun, PrunedError, UserError
+from da6401.errors import DivergedError, InterruptedRun, PrunedError, RunError, UserError
 from da6401.models.build import build_model
 from da6401.models.counts import count_layers, describe
 from da6401.rundir import (
+    BEST,
     CONFIG,
-    LAST,
+    PREVIOUS,
     RECEIPT,
     RunResult,
     Status,
-    claimed,
+    WriteError,
     write_json,
     write_metrics,
     write_result,
+    write_text,
     write_yaml,
 )
 from da6401.runtime import choose_device, prepare, receipt, stop_on_signals
+from da6401.shown import redacted
 from da6401.tracking import open_tracker
-from da6401.train.checkpoint import load_checkpoint
+from da6401.train.checkpoint import check_checksum, load_checkpoint, load_last, model_state, weights_sha256
 from da6401.train.loop import Watcher, fit
 from da6401.train.state import History
 
 log = logging.getLogger(__name__)
 
 
-def run(cfg: RunConfig, out: Path, watcher: Watcher | None = None) -> RunResult:
+def run(
+    cfg: RunConfig, out: Path, watcher: Watcher | None = None, *, files: Mapping[str, str] = MappingProxyType({})
+) -> RunResult:
     """Train one configuration in its folder and say how it ended; an unfinished run of the same is taken up.
+
+    Args:
+        files: texts that go into the folder besides a run's own, by their names in it.
 
     Raises:
         UserError: nothing was trained, or nothing can be: the message says what to mend.
@@ -44,6 +55,8 @@ def run(cfg: RunConfig, out: Path, watcher: Watcher | None = None) -> RunResult:
     """
     started = time.perf_counter()
     tree = tree_of(cfg)
+    refuse_links(out)
+    taken_up(out, tree, resume=cfg.trainer.resume == "auto")  # refuses before anything is loaded or written
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     data = load_training_data(cfg.data)
@@ -56,22 +69,31 @@ def run(cfg: RunConfig, out: Path, watcher: Watcher | None = None) -> RunResult:
     history = History()
 
     def finish(status: Status, reason: str = "") -> RunResult:
+        done = status == "completed"
         result = RunResult(
             status=status, val_accuracy=history.val_accuracy, val_loss=history.val_loss, best_epoch=history.best_epoch,
             epochs_run=history.epochs_run, test_accuracy=None, test_loss=None,
             parameters=sum(layer.parameters for layer in layers), macs=sum(layer.macs for layer in layers),
-            seconds=time.perf_counter() - started, reason=reason,
+            seconds=time.perf_counter() - started, reason=redacted(reason),
+            weights_sha256=weights_sha256(model.state_dict()) if done else None,
+            best_weights_sha256=weights_sha256(model_state(load_checkpoint(out / BEST))) if done else None,
         )  # fmt: skip
         write_result(out, result)
+        if status != "interrupted":  # nobody goes on from here: the checkpoint before the last has done its service
+            (out / PREVIOUS).unlink(missing_ok=True)
         return result
 
     with claimed(out, tree, resume=cfg.trainer.resume == "auto") as goes_on:
-        resumed = load_checkpoint(out / LAST) if goes_on else None
+        resumed = load_last(out) if goes_on else None
         if resumed is not None:
             history.restore(resumed)
+            if history.best_epoch is not None:
+                _proven(out / BEST)
             started -= history.seconds
             log.info("going on after epoch %d, in %s", history.epochs_run, out)
         write_yaml(out / CONFIG, tree)
+        for each, text in files.items():
+            write_text(out / each, text)
         about = receipt(device=device, seed=cfg.seed, fingerprint=data.fingerprint, class_names=classes)
         write_json(out / RECEIPT, {**about, "skipped": [vars(bad) for bad in data.skipped], "notes": data.notes})
         write_metrics(out, history.lines)
@@ -95,6 +117,8 @@ def run(cfg: RunConfig, out: Path, watcher: Watcher | None = None) -> RunResult:
         except InterruptedRun as error:
             finish("interrupted", str(error))
             raise
+        except WriteError:
+            raise  # unfinished: the same command goes on when there is room
         except Exception as error:
             finish("failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
             raise
@@ -104,3 +128,11 @@ def run(cfg: RunConfig, out: Path, watcher: Watcher | None = None) -> RunResult:
         result.val_accuracy, result.best_epoch, result.epochs_run, result.seconds, out,
     )  # fmt: skip
     return result
+
+
+def _proven(best: Path) -> None:
+    """The best weights so far are there and whole, before the run goes on."""
+    try:
+        check_checksum(best)
+    except (OSError, UserError) as error:
+        raise RunError(f"{best}: cannot be read ({error}); to start the run anew, remove {best.parent}") from error

@@ -1,22 +1,25 @@
 """What a run folder holds, and how it is written: whole or not at all.
 
 ``config.yaml receipt.json metrics.jsonl result.json train.log checkpoints/{best,last}.pt``; a folder without
-``result.json`` is unfinished.
+``result.json`` is unfinished. Whoever made the folder, reading it ends in its content or in a RunError.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from types import UnionType
+from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 
 import yaml
-from filelock import FileLock, Timeout
 
 from da6401.errors import RunError
 
@@ -26,9 +29,22 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 BEST = "checkpoints/best.pt"
 LAST = "checkpoints/last.pt"
+PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, until the run ends: for the case that last.pt is damaged
 LOCK = ".lock"
 # What may differ when a run is taken up: none of it moves a bit of the weights.
-RESUME_IGNORES = frozenset({"study", "trainer.progress", "trainer.checkpoint_minutes", "trainer.resume"})
+RESUME_IGNORES = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
+
+# What of the machine refuses a write, in the user's words.
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "your quota on that disk is used up: make room",
+    errno.EFBIG: "files may not grow so large here: see `ulimit -f`, or choose another file system",
+    errno.EROFS: "that disk is read-only: choose another folder (hydra.run.dir=...)",
+    errno.EACCES: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
+    errno.EPERM: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
+}
+LARGEST = 16 * 2**20  # bytes of a text file that is read: ours have kilobytes
+DEEPEST = 20  # levels of a saved config: ours has three
 
 Status = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
 
@@ -48,27 +64,74 @@ class RunResult:
     macs: int  # multiply-accumulates of one image
     seconds: float
     reason: str  # why it did not complete, "" where it did
+    weights_sha256: str | None = None  # of the weights after the last epoch; None where the run did not complete
+    best_weights_sha256: str | None = None  # of those in best.pt
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that a reader, or a machine that lost power, finds the old content or all of the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+class WriteError(RunError):
+    """The disk takes no more: what was there is untouched, and the run can go on when there is room."""
+
+
+@contextmanager
+def told_writes(path: Path) -> Iterator[None]:
+    """Turn what the machine says about a write into a message with a remedy.
+
+    Raises:
+        WriteError: disk full, no permission, read-only, a limit on the size of files.
+    """
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where folders can be synced
-        folder = os.open(path.parent, os.O_DIRECTORY)
+        yield
+    except OSError as error:
+        raise WriteError(write_problem(error, path)) from error
+
+
+def write_problem(error: OSError, path: object) -> str:
+    """A failed write in one sentence: where, why, what to do."""
+    remedy = REMEDIES.get(error.errno or 0, "choose another folder (hydra.run.dir=...)")
+    return (
+        f"{path}: cannot be written ({error.strerror or error}); {remedy}. "
+        "What was there before is untouched, and the same command goes on from there"
+    )
+
+
+def write_whole(
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    *,
+    prove: Callable[[Path], object] | None = None,
+    previous: Path | None = None,
+) -> None:
+    """Write a file so that a reader, or a machine that lost power, finds the old content or all of the new.
+
+    Args:
+        prove: reads the new file, before it takes the old one's place, and raises where that cannot be done.
+        previous: the old content is kept under this name.
+
+    Raises:
+        WriteError: the disk does not take it; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with told_writes(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if prove is not None:
+                prove(temporary)
+            if previous is not None and path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where folders can be synced
+            folder = os.open(path.parent, os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,12 +153,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file of a run folder.
 
     Raises:
-        RunError: missing, unreadable, or no mapping.
+        RunError: missing, unreadable, no mapping, or nothing that we write: aliases, texts that unfold to gigabytes.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: cannot be read as a saved config ({error}); name a run folder") from error
+        text = _read_text(path)
+        # Counted before anything is built: a few aliases of aliases unfold to more than any memory holds.
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("an alias (*name), and a saved config has none")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"more than {DEEPEST} levels")
+        tree = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not found; name a run folder") from error
+    except (OSError, ValueError, TypeError, RecursionError, OverflowError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunError(f"{path}: cannot be read as a saved config ({reason}); name a run folder") from error
     if not isinstance(tree, dict):
         raise RunError(f"{path}: is no saved config (a mapping of keys is expected); name a run folder")
     return tree
@@ -108,14 +183,29 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: missing, unreadable, or no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = _json(_read_text(path))
     except FileNotFoundError as error:
         raise RunError(f"{path}: not found; is {path.parent} a finished run folder?") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read ({error}); the file is damaged, run the training again") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: holds no JSON object; the file is damaged, run the training again")
     return value
+
+
+def _read_text(path: Path) -> str:
+    with open(path, "rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"larger than {LARGEST:,} bytes")
+    return content.decode("utf-8")
+
+
+def _json(text: str) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON number")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def write_result(run: Path, result: RunResult) -> None:
@@ -130,12 +220,33 @@ def read_result(run: Path) -> RunResult:
         RunError: no such run, unfinished, or damaged.
     """
     value = read_json(run / RESULT)
-    names = {item.name for item in dataclasses.fields(RunResult)}
-    if set(value) != names or value["status"] not in get_args(Status):
+    fields, hints = dataclasses.fields(RunResult), get_type_hints(RunResult)
+    needed = {item.name for item in fields if item.default is dataclasses.MISSING}
+    if not needed <= set(value) <= set(hints):
         raise RunError(
-            f"{run / RESULT}: is not a result of this version (expected the keys {', '.join(sorted(names))})"
+            f"{run / RESULT}: is not a result of this version (expected the keys {', '.join(sorted(hints))})"
         )
+    wrong = [name for name in value if not _is(hints[name], value[name])]
+    if wrong:
+        raise RunError(f"{run / RESULT}: holds no valid {', '.join(wrong)}; the file is damaged")
     return RunResult(**value)
+
+
+def _is(hint: Any, value: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_is(member, value) for member in get_args(hint))
+    if hint is float:
+        return _is_number(value)
+    return isinstance(value, hint) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def write_metrics(run: Path, lines: Sequence[Mapping[str, float]]) -> None:
@@ -145,7 +256,7 @@ def write_metrics(run: Path, lines: Sequence[Mapping[str, float]]) -> None:
 
 def append_metrics(run: Path, line: Mapping[str, float]) -> None:
     """Add one epoch to metrics.jsonl and sync it: a line is there whole, or not."""
-    with open(run / METRICS, "ab") as file:
+    with told_writes(run / METRICS), open(run / METRICS, "ab") as file:
         file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -159,61 +270,22 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     """
     path = run / METRICS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); name a run folder") from error
+        text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); name a run folder") from error
+    lines = text.removesuffix("\n").split("\n") if text else []
     epochs = []
-    for number, text in enumerate(lines, start=1):
+    for number, line in enumerate(lines, start=1):
         try:
-            epochs.append(json.loads(text))
-        except ValueError as error:
-            if number == len(lines):
+            values = _json(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and not text.endswith("\n"):
                 break
             raise RunError(f"{path}, line {number}: no JSON; the file is damaged") from error
+        if not isinstance(values, dict) or not all(_is_number(value) for value in values.values()):
+            raise RunError(f"{path}, line {number}: no epoch's numbers; the file is damaged")
+        epochs.append(values)
     return epochs
-
-
-@contextmanager
-def claimed(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
-    """Hold a run folder for a new run, or for going on with an unfinished one; nothing finished is ever overwritten.
-
-    Yields whether the run goes on from its last checkpoint. Another process cannot claim the folder meanwhile.
-
-    Args:
-        config: the run's whole configuration, as config.yaml holds it.
-        resume: an unfinished run of the same configuration may be taken up.
-
-    Raises:
-        RunError: the folder is in use, holds a finished run, or one of another configuration.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunError(
-            f"{run}: another process is running in this folder; choose another (hydra.run.dir=...)"
-        ) from error
-    try:
-        yield _taken_up(run, config, resume=resume)
-    finally:
-        lock.release()
-
-
-def _taken_up(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
-    """Whether there is a checkpoint to go on from; a run that never got one starts anew."""
-    elsewhere = "choose another folder (hydra.run.dir=...) or study name"
-    used = any((run / name).exists() for name in (CONFIG, METRICS, RESULT))
-    if used and not resume:
-        raise RunError(f"{run}: holds a run already, and trainer.resume=never; {elsewhere}")
-    if (run / RESULT).exists() and read_result(run).status != "interrupted":
-        raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {elsewhere}")
-    if (run / CONFIG).exists():
-        saved = read_yaml(run / CONFIG)
-        changed = sorted(name for name, old, new in differences(saved, config) if name not in RESUME_IGNORES)
-        if changed:
-            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(changed)}); {elsewhere}")
-    return (run / LAST).exists()
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

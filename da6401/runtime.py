@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 
-from da6401.errors import ConfigError
+from da6401.errors import ConfigError, InterruptedRun
+from da6401.shown import redacted
 
+GRACE = 8.0  # seconds after a signal in which the step, the checkpoint and the tracker may come to their end
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "optuna", "wandb", "scikit-learn")
 
 
@@ -58,21 +60,33 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Turn the first SIGINT or SIGTERM into a flag, so that a checkpoint can be written; a second one acts at once."""
+    """Turn the first SIGINT or SIGTERM into a flag, so that a checkpoint can be written; a second one ends the process.
+
+    Whatever still runs ``GRACE`` seconds after the first one is given up with InterruptedRun: the checkpoint before it
+    is whole.
+    """
     flag = StopFlag()
     previous: dict[int, Any] = {}
 
     def restore() -> None:
+        if previous:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in previous.items():
             signal.signal(signum, handler)
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         flag.signum = signum
-        restore()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
+
+    def on_alarm(signum: int, frame: FrameType | None) -> None:
+        assert flag.signum is not None, "the clock is set by a signal"
+        raise InterruptedRun(flag.signum)
 
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            previous[signum] = signal.signal(signum, on_signal)
+        for signum, handler in ((signal.SIGALRM, on_alarm), (signal.SIGINT, on_signal), (signal.SIGTERM, on_signal)):
+            previous[signum] = signal.signal(signum, handler)
     except ValueError:  # not the main thread, as in a notebook's executor: signals stay with their owner
         pass
     try:
@@ -84,7 +98,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 def receipt(*, device: torch.device, seed: int, fingerprint: str, class_names: list[str]) -> dict[str, Any]:
     """What the run's numbers depend on, besides its config."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": redacted(f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"),
         "seed": seed,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
@@ -115,10 +129,11 @@ def _code_state() -> dict[str, str | None]:
     try:
         commit = _git(root, "rev-parse", "HEAD").strip()
         diff = _git(root, "diff", "HEAD", "--", "da6401", "conf")
-        untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", "da6401", "conf")
+        untracked = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "da6401", "conf")
+        new = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in untracked.split("\0") if name}
     except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_dirty": None}
-    dirty = hashlib.sha256((diff + untracked).encode()).hexdigest() if diff or untracked else None
+    dirty = hashlib.sha256(f"{diff}{new}".encode()).hexdigest() if diff or new else None
     return {"git_commit": commit, "git_dirty": dirty}
 
 

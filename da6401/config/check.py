@@ -16,9 +16,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from da6401.config.backbones import backbone_problems
 from da6401.config.cnn_shapes import shape_problems
-from da6401.config.schema import CnnConfig, Rule, RunConfig
+from da6401.config.rule import Rule
+from da6401.config.schema import CnnConfig, RunConfig
 from da6401.errors import ConfigError
 
+LARGEST = 2**1000  # a whole number beyond any float would raise where it is compared
 DISCRIMINATORS = {"model": "name", "data": "source"}  # the key that says which variant of a group this is
 T = TypeVar("T")
 
@@ -140,7 +142,7 @@ def _pick(group: str, variants: list[type], tree: Any, problems: list[str]) -> t
     by_value = {name: variant for variant in variants for name in _names_of(variant, group)}
     key = f"{group}.{DISCRIMINATORS[group]}"
     chosen = tree.get(DISCRIMINATORS[group]) if isinstance(tree, Mapping) else None
-    if chosen not in by_value:
+    if not isinstance(chosen, str) or chosen not in by_value:
         problems.append(f"{key}={chosen!r}: must be one of {', '.join(by_value)}{_did_you_mean(chosen, by_value)}")
         return None
     variant = by_value[chosen]
@@ -197,7 +199,9 @@ def _fit(hint: Any, rule: Rule, value: Any) -> Any:
     if hint is str:
         text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
         return text if text is not None and re.fullmatch(rule.pattern or "(?s:.*)", text) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if abs(value) > LARGEST or not math.isfinite(value):
         return None
     if hint is int and value != int(value):
         return None

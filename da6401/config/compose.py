@@ -32,6 +32,7 @@ from da6401.config.check import (
     value_problems,
     variant_trees,
 )
+from da6401.config.saved import refuse_code, refuse_steering
 from da6401.config.schema import RunConfig
 from da6401.errors import ConfigError
 from da6401.rundir import read_yaml
@@ -163,17 +164,26 @@ def saved_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises:
         RunError: the file is missing or no YAML mapping.
-        ConfigError: an override or a saved key that the schema refuses.
+        ConfigError: an override or a saved key that the schema refuses, or one that names code.
     """
     tree = read_yaml(path)
-    composed = OmegaConf.create(tree)
+    refuse_code(tree, path)
+    refuse_steering(overrides)
     for text in overrides:
         try:
             override = _parse(text)
         except OverrideParseException as error:
             raise ConfigError([f"{text}: not an override; write key=value ({_first_line(error)})"]) from error
-        OmegaConf.update(composed, override.key_or_group, override.value(), force_add=True)
-    return config_from_tree(_plain(composed))
+        if override.is_sweep_override():
+            raise ConfigError([f"{text}: a saved config is one run; give one value"])
+        node = tree
+        *groups, name = override.key_or_group.split(".")
+        for group in groups:
+            if not isinstance(node.get(group), dict):
+                node[group] = {}
+            node = node[group]
+        node[name] = override.value()
+    return config_from_tree(tree)
 
 
 def _parse(text: str) -> Override:

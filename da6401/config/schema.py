@@ -7,7 +7,9 @@ them by hand. ``check.py`` turns a composed tree into them; ``docs/configuration
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from da6401.config.rule import key
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "mish", "tanh"]
 Organisation = Literal["same", "double", "halve"]
@@ -28,25 +30,6 @@ BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 ValRole = Literal["auto", "validation", "test"]
 Resize = Literal["stretch", "crop"]
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a key's value must satisfy, beyond its type."""
-
-    doc: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None  # like low, but the bound itself is out
-    below: float | None = None  # like high, but the bound itself is out
-    pattern: str = ""  # a regular expression that the whole text must match
-    shape: str = ""  # the pattern in words
-
-
-def key(default: Any, doc: str, **rule: Any) -> Any:
-    """A dataclass field whose metadata holds its Rule."""
-    return field(default=default, metadata={"rule": Rule(doc, **rule)})
 
 
 # ---- data -------------------------------------------------------------------------------------------------------
@@ -213,7 +196,9 @@ class TrainerConfig:
     precision: Precision = key("fp32", "autocast of the forward pass; fp16 needs CUDA (its gradients are scaled)")
     channels_last: bool = key(True, "NHWC memory layout: faster convolutions on CPU and GPU")
     compile: bool = key(False, "torch.compile the model: minutes of start-up, for long runs")
-    deterministic: bool = key(True, "only algorithms that give the same bits each time; on CUDA it costs speed")
+    deterministic: bool = key(
+        True, "the same bits each time; free on CPU; on CUDA it costs speed (no search for the fastest convolution)"
+    )
     label_smoothing: float = key(0.0, "share of the target spread over all classes", low=0, below=1)
     clip_norm: float = key(0.0, "largest norm of the gradient; 0 is off", low=0, high=1e6)
     class_weights: bool = key(False, "weigh each class by the inverse of its count in train")
@@ -231,7 +216,7 @@ class TrainerConfig:
         10.0, "write last.pt so often within an epoch too; 0: only at its end", unit="minutes", low=0, high=10_000
     )
     resume: Literal["auto", "never"] = key(
-        "auto", "auto goes on in an unfinished run folder with the same config; never refuses a used folder"
+        "auto", "auto goes on in an unfinished run folder with the same config; never starts anew, in a new folder"
     )
     progress: bool = key(True, "show a progress bar where the output is a terminal")
 

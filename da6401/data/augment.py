@@ -1,7 +1,7 @@
 """Augmentation of whole batches on the device, with parameters of its own for each image.
 
-All random numbers of an epoch are drawn at once, a row an image, so the pixels do not depend on the batch size, and
-epoch e can be made again without the epochs before it.
+The random numbers are a table with a row for each position of the epoch, made in blocks as they are needed: the pixels
+do not depend on the batch size, and a run that goes on in mid-epoch makes the same ones.
 """
 
 # B batch, N images of the epoch, C = 3 channels, H = W side
@@ -9,112 +9,159 @@ epoch e can be made again without the epochs before it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from da6401.config.schema import AugmentationConfig
+from da6401.data.batches import seeded
+from da6401.data.boxes import TRIES, crop_boxes, erase_boxes
+from da6401.data.colour import ColourPlan, colour_plan, jitter
+from da6401.data.trivial import trivial_augment
 
-CROP_TRIES = 10  # draws of area and aspect before the whole picture is taken, as in torchvision's RandomResizedCrop
-GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601 luma
-ERASE_AREA = (0.02, 0.2)
-COLUMNS = 2 * CROP_TRIES + 12
+BLOCK = 4096  # rows of the table of random numbers that are made together
+CPU_CHUNK = 2**19  # values of a batch that the CPU changes together: what its cache holds
+ERASED = 0.5  # grey: near every backbone's mean
+
+# The table's columns
+FLIP, ANGLE = 0, 1
+FACTORS, ORDER = slice(2, 6), slice(6, 10)
+ERASE, ERASE_PLACE, CROP_PLACE = 10, slice(11, 13), slice(13, 15)
+TRIVIAL = slice(15, 18)
+CROP, ERASE_SIZE = slice(18, 18 + 2 * TRIES), slice(18 + 2 * TRIES, 18 + 4 * TRIES)
+COLUMNS = 18 + 4 * TRIES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done to each picture of a batch; on the CPU, for there it is drawn."""
+
+    mirrored_B: Tensor
+    boxes_B4: Tensor  # of the crop: top, left, height, width in px
+    angles_B: Tensor  # in radians
+    trivial_B3: Tensor
+    colour: ColourPlan
+    erased_B4: Tensor  # as boxes_B4; height and width 0 where nothing is erased
+
+    def __getitem__(self, part: slice) -> Plan:
+        return Plan(
+            self.mirrored_B[part], self.boxes_B4[part], self.angles_B[part], self.trivial_B3[part], self.colour[part],
+            self.erased_B4[part],
+        )  # fmt: skip
 
 
 class Augmenter:
-    """Draws an epoch's parameters, then changes batches of uint8 pictures into float ones in 0..1."""
+    """Changes batches of uint8 pictures into float ones in 0..1, each picture by its row of the epoch's table."""
 
     def __init__(self, cfg: AugmentationConfig, *, count: int, generator: torch.Generator) -> None:
         self.cfg = cfg
-        self.draws_NP = torch.rand(count, COLUMNS, generator=generator)
+        self._count = count
+        self._seed = int(torch.randint(2**62, (), generator=generator))
+        self._kept: tuple[int, Tensor] | None = None  # the block of the table that was used last
 
     def __call__(self, images_BCHW: Tensor, rows_B: Tensor) -> Tensor:
         """Augment the batch whose pictures are at positions ``rows_B`` of the epoch.
 
         Args:
-            images_BCHW: uint8, on any device.
+            images_BCHW: uint8, on any device; left as it is.
         Returns:
-            float32 in 0..1, the same shape, device and memory layout.
+            float32 in 0..1, the same shape and device.
         """
-        cfg = self.cfg
-        draws = self.draws_NP[rows_B].to(images_BCHW.device, non_blocking=True)
-        images = images_BCHW.float().div_(255)
-        if cfg.crop_scale < 1 or cfg.crop_ratio > 1 or cfg.rotate > 0:
-            images = self._resample(images, draws)
-        elif cfg.flip > 0:
-            images = torch.where((draws[:, 0] < cfg.flip)[:, None, None, None], images.flip(3), images)
-        if cfg.brightness or cfg.contrast or cfg.saturation:
-            images = self._colour(images, draws[:, 2:5])
-        if cfg.erase > 0:
-            images = self._erase(images, draws[:, 5:10])
-        return images
+        plan = self._plan(self._draws(rows_B), images_BCHW.shape[-1])
+        if images_BCHW.device.type != "cpu":
+            return self._change(images_BCHW, plan)
+        out = torch.empty(images_BCHW.shape)
+        step = max(1, CPU_CHUNK // images_BCHW[0].numel())
+        for start in range(0, len(out), step):
+            part = slice(start, start + step)
+            out[part] = self._change(images_BCHW[part], plan[part])
+        return out
 
-    def _resample(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Crop, flip and rotation in one bilinear resampling: a 2 x 3 affine matrix for each picture."""
+    def _draws(self, rows_B: Tensor) -> Tensor:
+        """The rows of the table, (B, COLUMNS), uniform in 0..1, on the CPU."""
+        draws = torch.empty(len(rows_B), COLUMNS)
+        for block in sorted(set((rows_B // BLOCK).tolist())):
+            if self._kept is None or self._kept[0] != block:
+                rows = min(BLOCK, self._count - block * BLOCK)
+                self._kept = block, torch.rand(rows, COLUMNS, generator=seeded(self._seed, block))
+            inside = rows_B // BLOCK == block
+            draws[inside] = self._kept[1][rows_B[inside] % BLOCK]
+        return draws
+
+    def _plan(self, draws: Tensor, side: int) -> Plan:
         cfg = self.cfg
-        width_B, height_B = crop_sizes(draws[:, -2 * CROP_TRIES :], cfg.crop_scale, cfg.crop_ratio)
-        centre_x = (2 * draws[:, 10] - 1) * (1 - width_B)
-        centre_y = (2 * draws[:, 11] - 1) * (1 - height_B)
-        mirror = torch.where(draws[:, 0] < cfg.flip, -1.0, 1.0)
-        angle = (2 * draws[:, 1] - 1) * math.radians(cfg.rotate)
-        cos, sin = angle.cos(), angle.sin()
-        matrix_B23 = torch.stack(
-            [
-                torch.stack([width_B * cos * mirror, -width_B * sin, centre_x], dim=1),
-                torch.stack([height_B * sin * mirror, height_B * cos, centre_y], dim=1),
-            ],
-            dim=1,
+        amounts = (cfg.brightness, cfg.contrast, cfg.saturation, cfg.hue)
+        boxes_B4 = crop_boxes(
+            draws[:, CROP], draws[:, CROP_PLACE], least_scale=cfg.crop_scale, largest_ratio=cfg.crop_ratio, side=side
         )
-        grid_BHW2 = F.affine_grid(matrix_B23, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid_BHW2, mode="bilinear", padding_mode="reflection", align_corners=False)
+        erased_B4 = erase_boxes(draws[:, ERASE_SIZE], draws[:, ERASE_PLACE], side=side)
+        erased_B4[draws[:, ERASE] >= cfg.erase] = 0
+        return Plan(
+            mirrored_B=draws[:, FLIP] < cfg.flip,
+            boxes_B4=boxes_B4,
+            angles_B=(2 * draws[:, ANGLE] - 1) * math.radians(cfg.rotate),
+            trivial_B3=draws[:, TRIVIAL],
+            colour=colour_plan(draws[:, FACTORS], draws[:, ORDER], amounts),
+            erased_B4=erased_B4,
+        )
 
-    def _colour(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Brightness, contrast and saturation, each by a factor uniform in 1 - x .. 1 + x, in this order."""
-        amounts = torch.tensor([self.cfg.brightness, self.cfg.contrast, self.cfg.saturation], device=images.device)
-        factors_B3 = 1 + (2 * draws - 1) * amounts
-        brightness, contrast, saturation = (factors_B3[:, i, None, None, None] for i in range(3))
-        luma = torch.tensor(GREY_WEIGHTS, device=images.device)[None, :, None, None]
-        images = (images * brightness).clamp_(0, 1)
-        mean_B111 = (images * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
-        images = torch.lerp(mean_B111, images, contrast).clamp_(0, 1)
-        grey_B1HW = (images * luma).sum(1, keepdim=True)
-        return torch.lerp(grey_B1HW, images, saturation).clamp_(0, 1)
-
-    def _erase(self, images: Tensor, draws: Tensor) -> Tensor:
-        """A grey rectangle over part of some pictures."""
-        low, high = ERASE_AREA
-        area = low + (high - low) * draws[:, 1]
-        aspect = torch.exp((2 * draws[:, 2] - 1) * math.log(3.0))
-        height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-        side = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
-        top, left = draws[:, 3] * (1 - height), draws[:, 4] * (1 - width)
-        rows_BH = (side >= top[:, None]) & (side < (top + height)[:, None])
-        columns_BW = (side >= left[:, None]) & (side < (left + width)[:, None])
-        chosen = (draws[:, 0] < self.cfg.erase)[:, None, None]
-        inside_BHW = rows_BH[:, :, None] & columns_BW[:, None, :] & chosen
-        return images.masked_fill(inside_BHW[:, None], 0.5)
+    def _change(self, images: Tensor, plan: Plan) -> Tensor:
+        """uint8 for crop, flip, rotation and TrivialAugment, as torchvision does; then float."""
+        cfg = self.cfg
+        if cfg.rotate > 0 or (images.device.type != "cpu" and (cfg.crop_scale < 1 or cfg.crop_ratio > 1)):
+            images = resample(images, plan.boxes_B4, plan.angles_B, plan.mirrored_B)
+        elif cfg.crop_scale < 1 or cfg.crop_ratio > 1:  # on the CPU one by one is faster than one big grid
+            images = resize_boxes(images, plan.boxes_B4, plan.mirrored_B)
+        elif cfg.flip > 0:
+            mirrored = plan.mirrored_B.to(images.device, non_blocking=True)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(3), images)
+        if cfg.trivial:
+            images = trivial_augment(images.clone(), plan.trivial_B3)
+        pixels = jitter(images / 255, plan.colour)
+        if cfg.erase > 0:
+            erase(pixels, plan.erased_B4)
+        return pixels
 
 
-def crop_sizes(draws: Tensor, least_scale: float, largest_ratio: float) -> tuple[Tensor, Tensor]:
-    """Width and height of random resized crops, as shares of the side.
+def erase(pixels: Tensor, boxes_B4: Tensor) -> Tensor:
+    """A grey rectangle over part of each picture, in place."""
+    top, left, height, width = boxes_B4.to(pixels.device, non_blocking=True)[:, :, None].unbind(1)
+    side = torch.arange(pixels.shape[-1], device=pixels.device)
+    rows_BH, columns_BW = (side >= top) & (side < top + height), (side >= left) & (side < left + width)
+    return pixels.masked_fill_((rows_BH[:, :, None] & columns_BW[:, None, :])[:, None], ERASED)
 
-    Area uniform in least_scale .. 1, log aspect uniform, redrawn while the crop does not fit, as torchvision does
-    (``RandomResizedCrop.get_params``); where no try fits, the whole picture.
 
-    Args:
-        draws: (B, 2 * CROP_TRIES), uniform in 0..1.
-    """
-    area = least_scale + (1 - least_scale) * draws[:, :CROP_TRIES]
-    aspect = torch.exp((2 * draws[:, CROP_TRIES:] - 1) * math.log(largest_ratio))
-    width, height = (area * aspect).sqrt(), (area / aspect).sqrt()
-    fits = (width <= 1) & (height <= 1)
-    first = fits.int().argmax(1, keepdim=True)  # the first that fits; 0 where none does
-    whole = ~fits.any(1)
-    return (
-        width.gather(1, first).squeeze(1).masked_fill(whole, 1.0),
-        height.gather(1, first).squeeze(1).masked_fill(whole, 1.0),
-    )
+def resize_boxes(images: Tensor, boxes_B4: Tensor, mirrored_B: Tensor) -> Tensor:
+    """Each picture's box, enlarged to the picture's size, and mirrored."""
+    side = images.shape[-1]
+    out = torch.empty_like(images)
+    for row, ((top, left, height, width), mirrored) in enumerate(
+        zip(boxes_B4.tolist(), mirrored_B.tolist(), strict=True)
+    ):
+        box = images[row : row + 1, :, top : top + height, left : left + width]
+        full = F.interpolate(box, size=(side, side), mode="bilinear", align_corners=False)
+        out[row] = (full.flip(3) if mirrored else full)[0]
+    return out
+
+
+def resample(images: Tensor, boxes_B4: Tensor, angles_B: Tensor, mirrored_B: Tensor) -> Tensor:
+    """Crop, flip and rotation in one bilinear resampling: a 2 x 3 affine matrix for each picture."""
+    side = images.shape[-1]
+    top, left, height, width = (boxes_B4.float() / side).unbind(1)
+    mirror = torch.where(mirrored_B, -1.0, 1.0)
+    cos, sin = angles_B.cos(), angles_B.sin()
+    matrix_B23 = torch.stack(
+        [
+            torch.stack([width * cos * mirror, -width * sin, 2 * left + width - 1], dim=1),
+            torch.stack([height * sin * mirror, height * cos, 2 * top + height - 1], dim=1),
+        ],
+        dim=1,
+    ).to(images.device, non_blocking=True)
+    grid_BHW2 = F.affine_grid(matrix_B23, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images.float(), grid_BHW2, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return moved.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def mix(images_BCHW: Tensor, cfg: AugmentationConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:

@@ -1,16 +1,22 @@
-"""Batches in a seeded order, gathered from memory and copied ahead of the arithmetic."""
+"""Batches in a seeded order, gathered and copied ahead of the arithmetic."""
 
 # B batch, N images, C = 3 channels, H = W side
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from da6401.data.cache import CachedImages
 from da6401.data.sources import ImageSet
+
+AHEAD = 2  # batches that the thread may have ready before they are asked for
 
 
 @dataclass(frozen=True)
@@ -45,20 +51,50 @@ def batch_rows(count: int, batch_size: int, *, training: bool) -> list[Tensor]:
 def batches(
     images: ImageSet, *, batch_size: int, device: torch.device, shuffle: torch.Generator | None
 ) -> Iterator[Batch]:
-    """All images once, in a random order for training, or as they stand where ``shuffle`` is None."""
+    """All images once, in a random order for training, or as they stand where ``shuffle`` is None.
+
+    A thread gathers the next batches while one is computed with; on CUDA they are pinned and copied without waiting.
+    It ends with the iteration, however that ends. The order is drawn here, so the thread has no part in chance.
+    """
     count = len(images.labels_N)
     order_N = torch.arange(count) if shuffle is None else torch.randperm(count, generator=shuffle)
+    rows = batch_rows(count, batch_size, training=shuffle is not None)
     ahead: Batch | None = None
-    for rows_B in batch_rows(count, batch_size, training=shuffle is not None):
-        chosen_B = order_N[rows_B]
-        # On CUDA the copy runs while the batch before it is computed: pinned memory, and one batch of lead.
-        batch = Batch(_to(images.images_NCHW[chosen_B], device), _to(images.labels_N[chosen_B], device), rows_B)
+    with closing(_gathered(images, order_N, rows, pinned=device.type == "cuda")) as gathered:
+        for batch in gathered:
+            # Copied by this thread, on the stream that will read it, one batch before it is needed.
+            images_BCHW = batch.images_BCHW.to(device, non_blocking=True)
+            labels_B = batch.labels_B.to(device, non_blocking=True)
+            if ahead is not None:
+                yield ahead
+            ahead = Batch(images_BCHW, labels_B, batch.rows_B)
         if ahead is not None:
             yield ahead
-        ahead = batch
-    if ahead is not None:
-        yield ahead
 
 
-def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+def _gathered(
+    images: ImageSet, order_N: Tensor, rows: Sequence[Tensor], *, pinned: bool
+) -> Generator[Batch, None, None]:
+    """The batches on the CPU, at most AHEAD of them gathered before they are asked for."""
+
+    def gather(rows_B: Tensor) -> Batch:
+        chosen_B = order_N[rows_B]
+        labels_B = images.labels_N[chosen_B]
+        if isinstance(images.images_NCHW, CachedImages):
+            pixels_BCHW = images.images_NCHW.gather(chosen_B, pinned=pinned)
+        else:
+            pixels_BCHW = images.images_NCHW[chosen_B]
+            pixels_BCHW = pixels_BCHW.pin_memory() if pinned else pixels_BCHW
+        return Batch(pixels_BCHW, labels_B.pin_memory() if pinned else labels_B, rows_B)
+
+    waiting: deque[Future[Batch]] = deque()
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+    try:
+        for rows_B in rows:
+            waiting.append(pool.submit(gather, rows_B))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

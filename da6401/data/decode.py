@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,15 @@ from da6401.config.schema import Resize
 from da6401.data.images import BadImageError, quiet_pillow, read_file, read_image
 from da6401.data.pool import in_threads
 from da6401.data.tree import BadFile, Entry
+
+
+class Rows(Protocol):
+    """Where decoded pictures go: an array (N, 3, S, S), or a file that takes its rows in any order."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __setitem__(self, row: int, picture: npt.NDArray[np.uint8], /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -26,8 +36,8 @@ class Decoded:
     bad: tuple[BadFile, ...]
 
 
-def decode_entries(entries: Sequence[Entry], out: npt.NDArray[np.uint8], *, resize: Resize, label: str) -> Decoded:
-    """Decodes entry i into ``out[i]``, an array (N, 3, S, S); the row of a bad file is left as it was."""
+def decode_entries(entries: Sequence[Entry], out: Rows, *, resize: Resize, label: str) -> Decoded:
+    """Decodes entry i into ``out[i]``; the row of a bad file is left as it was."""
     assert out.shape[0] == len(entries), "one row an entry"
     size = out.shape[-1]
 

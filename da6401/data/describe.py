@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from da6401.data.check import TreeReport
+from da6401.data.entries import Listed, gigabytes, in_use
 from da6401.data.tree import find_layout, shown
 from da6401.errors import DataError
 
@@ -46,6 +49,22 @@ def print_check(report: TreeReport, console: Console) -> None:
     _line(console, f"{verdict}: {len(report.files):,} readable images; {', '.join(found)}")
     if report.bad:
         _line(console, "Mend or delete the unusable files, or train without them: data.on_bad=skip")
+
+
+def print_cache(folder: Path, entries: Sequence[Listed], console: Console) -> None:
+    """What ``da6401 data cache`` says: the entries, the last used first."""
+    total = sum(entry.size_bytes for entry in entries)
+    _line(console, f"Cache: {folder}, {_counted(len(entries), 'entry', 'entries')}, {gigabytes(total)}")
+    if not entries:
+        return
+    table = Table("key", "kind", "size", "last used", "what", box=box.SIMPLE_HEAD)
+    for entry in reversed(entries):
+        used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M") + (
+            ", in use" if in_use(entry) else ""
+        )
+        table.add_row(entry.key[:12], entry.kind, gigabytes(entry.size_bytes), used, escape(entry.label))
+    console.print(table)
+    _line(console, "Clear one: da6401 data cache --clear KEY; everything: --clear all")
 
 
 def print_info(report: TreeReport, console: Console) -> None:

@@ -9,12 +9,14 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from da6401.config.schema import FolderConfig
+from da6401.data.cache import open_cache
 from da6401.data.decode import decode_entries
-from da6401.data.sets import ImageSet, TrainingData, empty_images, fingerprint
+from da6401.data.sets import ImageSet, Pixels, TrainingData, empty_images, fingerprint
 from da6401.data.split import stratified_split
 from da6401.data.tree import (
     LISTED,
@@ -77,7 +79,7 @@ def list_training(cfg: FolderConfig) -> TrainingTree:
 
 
 def load_training(cfg: FolderConfig, tree: TrainingTree) -> TrainingData:
-    """Decodes the tree's train and validation; see sources.load_training_data."""
+    """Decodes the tree's train and validation, or opens their cache; see sources.load_training_data."""
     entries, listed_bad = tree.train.entries, list(tree.train.bad)
     if tree.validation is None:
         kept, held_out = stratified_split([entry.class_name for entry in entries], cfg.val_fraction, cfg.split_seed)
@@ -92,8 +94,7 @@ def load_training(cfg: FolderConfig, tree: TrainingTree) -> TrainingData:
         origin = f"{tree.validation.folder}/ is the validation split."
 
     class_names = tree.train.class_names
-    train = _decode(cfg, class_names, parts[0], "reading train")
-    validation = _decode(cfg, class_names, parts[1], "reading validation")
+    train, validation = _read(cfg, tree.layout.root, class_names, parts, "train and validation")
     bad = sorted((*listed_bad, *train.bad, *validation.bad), key=lambda file: file.name)
     _judge(cfg, tree.layout, bad)
     _refuse_empty(class_names, train.images, tree.layout)
@@ -134,7 +135,7 @@ def load_test(cfg: FolderConfig, class_names: Sequence[str]) -> ImageSet:
     problems = class_problems(class_names, split, owner="the model")
     if problems:
         raise DataError("\n".join(f"{layout.root}: {problem}" for problem in problems))
-    part = _decode(cfg, class_names, split.entries, f"reading {layout.test}")
+    (part,) = _read(cfg, layout.root, class_names, [split.entries], layout.test)
     bad = sorted((*split.bad, *part.bad), key=lambda file: file.name)
     _judge(cfg, layout, bad)
     if bad:
@@ -144,15 +145,39 @@ def load_test(cfg: FolderConfig, class_names: Sequence[str]) -> ImageSet:
     return part.images
 
 
+def _read(
+    cfg: FolderConfig, root: Path, class_names: Sequence[str], parts: Sequence[Sequence[Entry]], label: str
+) -> list[_Part]:
+    """Each part decoded; in the cache they are one, whatever their division, so that another split reads the same."""
+    if cfg.cache == "off":
+        return [_decode(cfg, class_names, entries, f"reading {label}") for entries in parts]
+    together = sorted((entry for entries in parts for entry in entries), key=lambda entry: entry.name)
+    place = {entry.name: row for row, entry in enumerate(together)}
+    cached = open_cache(cfg, root, together, label=label)
+    divided = []
+    for entries in parts:
+        rows = [place[entry.name] for entry in entries]
+        digests = {row: outcome for row in rows if isinstance(outcome := cached.outcomes[row], str)}
+        bad = tuple(outcome for row in rows if isinstance(outcome := cached.outcomes[row], BadFile))
+        good = [together[row] for row in digests]
+        images = cached.images.select(list(digests))
+        divided.append(_Part(_image_set(images, good, class_names), tuple(digests.values()), bad))
+    return divided
+
+
 def _decode(cfg: FolderConfig, class_names: Sequence[str], entries: Sequence[Entry], label: str) -> _Part:
     images_NCHW = empty_images(len(entries), cfg.image_size)
     decoded = decode_entries(entries, images_NCHW.numpy(), resize=cfg.resize, label=label)
     if decoded.bad:
         images_NCHW = images_NCHW[torch.tensor(decoded.good, dtype=torch.int64)]
+    good = [entries[row] for row in decoded.good]
+    return _Part(_image_set(images_NCHW, good, class_names), decoded.digests, decoded.bad)
+
+
+def _image_set(images_NCHW: Pixels, entries: Sequence[Entry], class_names: Sequence[str]) -> ImageSet:
     number = {name: label for label, name in enumerate(class_names)}
-    labels_N = torch.tensor([number[entries[row].class_name] for row in decoded.good], dtype=torch.int64)
-    names = tuple(entries[row].name for row in decoded.good)
-    return _Part(ImageSet(images_NCHW, labels_N, names), decoded.digests, decoded.bad)
+    labels_N = torch.tensor([number[entry.class_name] for entry in entries], dtype=torch.int64)
+    return ImageSet(images_NCHW, labels_N, tuple(entry.name for entry in entries))
 
 
 def _judge(cfg: FolderConfig, layout: Layout, bad: Sequence[BadFile]) -> None:

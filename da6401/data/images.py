@@ -60,7 +60,7 @@ def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArra
 
     Turned upright by its EXIF orientation; transparency lies on white; 16-bit grey keeps its range (divided by 257).
     ``stretch`` maps the whole picture onto the square, ``crop`` the largest central square. Downscaling is
-    antialiased; a JPEG is decoded at 1/2, 1/4 or 1/8 where that still leaves twice the wanted size. Of an animation
+    antialiased; a JPEG is decoded at 1/2, 1/4 or 1/8 where that still leaves the wanted size. Of an animation
     the first frame counts. Colour profiles (ICC) are not applied.
 
     Raises:
@@ -70,7 +70,7 @@ def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArra
     try:
         content = read_file(source) if isinstance(source, Path) else source
         with _opened(io.BytesIO(content)) as image:
-            drafted = image.draft(None, (2 * size, 2 * size))  # before loading; other formats than JPEG ignore it
+            drafted = image.draft(None, (size, size))  # before loading; other formats than JPEG ignore it
             image.load()
             # Where the whole picture lies: a drafted one may end in part of a pixel. A TIFF turns itself in loading.
             area = (0.0, 0.0, *image.size) if drafted is None else drafted[1]

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -15,11 +16,20 @@ from da6401.data.tree import BadFile
 from da6401.errors import DataError
 
 
+class Pixels(Protocol):
+    """Pictures as uint8 (N, 3, S, S): a tensor, or a cache on the disk. Positions (B,) give a tensor (B, 3, S, S)."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def __getitem__(self, positions_B: torch.Tensor, /) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images and their classes. The runs of a process share them, so nobody may write into them."""
 
-    images_NCHW: torch.Tensor  # uint8, (N, 3, S, S), RGB, contiguous
+    images_NCHW: Pixels  # RGB
     labels_N: torch.Tensor  # int64, (N,), index into class_names
     names: tuple[str, ...]  # "train/cat/1.jpg", or "digits/0012"
 

@@ -1,4 +1,4 @@
-"""The command line's `data` verb: fetch, check, info. What they need is imported when they run; none needs torch."""
+"""The command line's `data` verb: fetch, check, info, cache. Each imports what it needs when it runs, never torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 100  # of a table through a pipe, in characters
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `data`; the namespace's ``handler`` takes the namespace and returns the exit code."""
     data = subparsers.add_parser("data", help="fetch, check or describe a data set")
-    verbs = data.add_subparsers(title="verbs", required=True, metavar="{fetch,check,info}")
+    verbs = data.add_subparsers(title="verbs", required=True, metavar="{fetch,check,info,cache}")
 
     fetch = verbs.add_parser(
         "fetch",
@@ -47,6 +47,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     info.add_argument("root", metavar="ROOT", type=Path, help="the folder that holds train/<class>/<image>")
     info.set_defaults(handler=_info)
+
+    cache = verbs.add_parser(
+        "cache",
+        help="what is kept on the disk for the next runs, and clearing it",
+        description="Lists decoded images and whatever else is kept for the next runs. Nothing in it is unique: what "
+        "is cleared is made again when it is needed. DA6401_CACHE_DIR names another folder for it.",
+    )
+    cache.add_argument(
+        "--clear", metavar="KEY|all", help="remove the entry whose key begins so, or all; not those in use"
+    )
+    cache.set_defaults(handler=_cache)
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -82,6 +93,23 @@ def _info(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_info
 
     print_info(describe_tree(args.root), _console())
+    return 0
+
+
+def _cache(args: argparse.Namespace) -> int:
+    from da6401.data.describe import print_cache
+    from da6401.data.entries import cache_folder, clear, list_entries
+
+    if args.clear is None:
+        print_cache(cache_folder(), list_entries(), _console())
+        return 0
+    removed, kept = clear(args.clear)
+    for entry in removed:
+        print(f"removed: {entry.key}  {entry.label}")
+    for entry in kept:
+        print(f"in use, kept: {entry.key}  {entry.label}")
+    if not removed and not kept:
+        print("nothing to clear")
     return 0
 
 

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.errors import ConfigError, UserError
+from da6401.shown import remember_secrets
 from da6401.sweep.space import Space
 
 SPACE = "space"  # user attribute of the study
@@ -24,7 +25,7 @@ WARM_TRIALS = 3  # of the study that warm_start names
 
 def storage_of(storage: str | None, folder: Path) -> str:
     """The study's database: the one that is asked for, or an sqlite file in the sweep's folder."""
-    return storage or f"sqlite:///{folder / 'study.db'}"
+    return storage or f"sqlite:///{(folder / 'study.db').absolute()}"
 
 
 def open_study(*, name: str | None, storage: str, directions: Sequence[str]) -> optuna.Study:
@@ -33,6 +34,7 @@ def open_study(*, name: str | None, storage: str, directions: Sequence[str]) -> 
     Raises:
         UserError: the storage cannot be opened. ConfigError: the study has other directions.
     """
+    remember_secrets([storage])
     try:
         study = optuna.create_study(
             study_name=name, storage=storage, directions=cast(Any, list(directions)), load_if_exists=True

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from da6401.data.batches import batches
 from da6401.data.sources import ImageSet
+from da6401.errors import InterruptedRun
+from da6401.runtime import StopFlag
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,20 @@ def evaluate(
     device: torch.device,
     autocast_dtype: torch.dtype | None = None,
     channels_last: bool = True,
+    stop: StopFlag | None = None,
 ) -> Evaluation:
-    """Classify every image once, unaugmented, in eval mode; the model's mode is put back after."""
+    """Classify every image once, unaugmented, in eval mode; the model's mode is put back after.
+
+    Raises:
+        InterruptedRun: ``stop`` was set.
+    """
     was_training = model.training
     model.eval()
     layout = torch.channels_last if channels_last else torch.contiguous_format
     logits = []
     for batch in batches(images, batch_size=batch_size, device=device, shuffle=None):
+        if stop is not None and stop.signum is not None:
+            raise InterruptedRun(stop.signum)
         pixels_BCHW = batch.images_BCHW.float().div_(255).contiguous(memory_format=layout)
         with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
             logits.append(model(pixels_BCHW).float())

@@ -22,7 +22,7 @@ from da6401.data.batches import batch_rows, batches, seeded
 from da6401.data.sources import TrainingData
 from da6401.errors import ConfigError, DivergedError, InterruptedRun
 from da6401.models.stages import StagedModel
-from da6401.rundir import BEST, LAST, append_metrics
+from da6401.rundir import BEST, LAST, PREVIOUS, append_metrics
 from da6401.runtime import StopFlag
 from da6401.tracking import Tracker
 from da6401.train.checkpoint import save_checkpoint
@@ -134,7 +134,8 @@ def fit(
     def save(path: str, content: Mapping[str, Any]) -> None:
         nonlocal saved
         history.seconds = time.perf_counter() - started
-        save_checkpoint(out / path, {**about, **content})
+        previous = out / PREVIOUS if path == LAST else None
+        save_checkpoint(out / path, {**about, **content}, previous=previous)
         saved = time.perf_counter()
 
     for epoch in range(history.epochs_run + 1, trainer.epochs + 1):
@@ -181,13 +182,18 @@ def fit(
                 mean_loss, accuracy = state.sums.loss / state.sums.images, state.sums.correct / state.sums.images
                 progress.advance(state.sums.images, loss=mean_loss, accuracy=accuracy)
         train_seconds = time.perf_counter() - epoch_started
+        mean_loss, accuracy = state.sums.loss / state.sums.images, state.sums.correct / state.sums.images
 
         # ---- validation ----
         kept = model if average is None else average.model
-        result = evaluate(
-            kept, data.validation, batch_size=trainer.batch_size, device=device,
-            autocast_dtype=autocast_dtype, channels_last=trainer.channels_last,
-        )  # fmt: skip
+        try:
+            result = evaluate(
+                kept, data.validation, batch_size=trainer.batch_size, device=device,
+                autocast_dtype=autocast_dtype, channels_last=trainer.channels_last, stop=stop,
+            )  # fmt: skip
+        except InterruptedRun:
+            save(LAST, state.checkpoint())  # all batches of the epoch are done: it goes on with the validation
+            raise
         if not math.isfinite(result.loss):
             raise DivergedError(f"the validation loss is {result.loss} in epoch {epoch}: try a lower optimizer.lr")
 

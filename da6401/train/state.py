@@ -34,7 +34,8 @@ class History:
             RunError: the checkpoint is of another version.
         """
         values = content.get("history")
-        if not isinstance(values, dict) or set(values) != {item.name for item in dataclasses.fields(self)}:
+        names = {item.name for item in dataclasses.fields(self)}
+        if not isinstance(values, dict) or set(values) != names or not _sound(values):
             raise RunError("the last checkpoint is of another version of da6401; start anew in another folder")
         for name, value in values.items():
             setattr(self, name, value)
@@ -50,6 +51,21 @@ class History:
             return False
         self.best_epoch, self.val_accuracy, self.val_loss = epoch, accuracy, loss
         return True
+
+
+def _sound(values: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's history is made of numbers where History has numbers, and of lines of them."""
+    lines = values["lines"]
+    numbers = [value for name, value in values.items() if name != "lines" and value is not None]
+    whole = [values[name] for name in ("epochs_run", "risen_epoch", "parts")]
+    return (
+        isinstance(lines, list)
+        and all(isinstance(line, dict) for line in lines)
+        and all(isinstance(value, (int, float)) for line in lines for value in line.values())
+        and all(isinstance(value, (int, float)) for value in numbers)
+        and all(isinstance(value, int) and value >= 0 for value in whole)
+        and isinstance(values["seconds"], (int, float))
+    )
 
 
 @dataclass

@@ -11,9 +11,10 @@ from PIL import Image
 from da6401 import verbs
 from da6401.cli import main
 from da6401.errors import RunError
+from da6401.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.run import run
 from da6401.rundir import BEST, CONFIG, read_result
-from da6401.verbs import NOT_REPRODUCED, evaluate_run, load_model, predict_images, reproduce_run
+from da6401.verbs import evaluate_run, load_model, predict_images
 from tests.small import SMALL, compose
 
 
@@ -91,7 +92,7 @@ def test_a_run_that_differs_says_what(finished: Path, tmp_path: Path, capsys: py
 
 
 def test_reproduce_with_overrides_shows_them(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert reproduce_run(finished, ["seed=3", "optimizer.lr=0.01"]) == 0
+    assert reproduce_run(finished, ["seed=3", "optimizer.lr=0.01"]) == NOT_REPRODUCED
     out = capsys.readouterr().out
     assert "config seed" in out
     assert "config optimizer.lr" in out

@@ -122,8 +122,9 @@ def test_failures_beyond_the_limit_stop_the_sweep(
 def test_a_hanging_trial_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
+    sweep(RATE, "hydra.sweeper.n_trials=1", name="first")  # whatever is imported late is there: an import cut is lost
     monkeypatch.setattr("da6401.run.fit", lambda *_, **__: time.sleep(60))
-    study = sweep(RATE, "hydra.sweeper.n_trials=1", "sweep.trial_minutes=0.01")
+    study = sweep(RATE, "hydra.sweeper.n_trials=1", "sweep.trial_minutes=0.05")
     assert study.trials[0].state is TrialState.FAIL
     assert "trial_minutes" in study.trials[0].user_attrs["reason"]
 

@@ -19,9 +19,9 @@ from da6401.sweep.claims import ATTEMPTS, Worker
 from da6401.sweep.space import parse_space
 from tests.small import SMALL, command, da6401
 
-TOTAL = 6
+TOTAL = 5
 WORDS = (
-    "train", "--multirun", *SMALL, "study=s", "trainer.epochs=40", "trainer.checkpoint_minutes=0.0001",
+    "train", "--multirun", *SMALL, "study=s", "trainer.epochs=25", "trainer.checkpoint_minutes=0.0001",
     "optimizer.lr=tag(log,interval(1e-3,1e-1))", f"hydra.sweeper.n_trials={TOTAL}", "sweep.retries=1000",
     "hydra/sweeper/sampler=random", "sweep.keep_checkpoints=100",
 )  # fmt: skip
@@ -45,8 +45,8 @@ def finished_once(folder: Path) -> list[optuna.trial.FrozenTrial]:
     for trial in trials:
         path = folder / "outputs" / "sweeps" / "s" / f"trial-{trial.number}"
         assert read_result(path).val_accuracy == trial.value
-        assert [line["epoch"] for line in read_metrics(path)] == list(range(1, 41))
-        assert sorted(trial.intermediate_values) == list(range(1, 41))
+        assert [line["epoch"] for line in read_metrics(path)] == list(range(1, 26))
+        assert sorted(trial.intermediate_values) == list(range(1, 26))
     return trials
 
 

@@ -12,17 +12,18 @@ PACKAGE = Path(__file__).parents[2] / "da6401"
 
 # From the bottom up. A part may import those of rows below its own; parts of one row do not know each other.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "shown"),
     ("rundir",),
-    ("config",),
+    ("claim", "config"),
     ("runtime", "tracking"),
     ("data",),
     ("models",),
     ("train",),
     ("run",),
-    ("verbs",),
+    ("compare", "reproduce", "verbs"),
     ("sweep", "report"),
     ("cli",),
+    ("__main__",),
 )
 ROW = {part: row for row, parts in enumerate(ORDER) for part in parts}
 

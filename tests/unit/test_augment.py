@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
 from da6401.config.schema import AugmentationConfig
-from da6401.data.augment import CROP_TRIES, Augmenter, crop_sizes, mix
+from da6401.data.augment import BLOCK, Augmenter, mix
 from da6401.data.batches import batch_rows, seeded
 
 ALL = AugmentationConfig(
-    flip=0.5, crop_scale=0.4, crop_ratio=1.33, rotate=10, brightness=0.3, contrast=0.3, saturation=0.3, erase=0.5
-)
+    flip=0.5, crop_scale=0.4, crop_ratio=1.33, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.2, trivial=True,
+    erase=0.5,
+)  # fmt: skip
 
 
 def pictures(count: int = 12, size: int = 16) -> torch.Tensor:
@@ -31,10 +33,28 @@ def test_without_changes_the_pixels_are_the_images() -> None:
     assert torch.equal(augmented(AugmentationConfig(), images, batch_size=5), images / 255)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 12])
-def test_the_batch_size_does_not_change_the_pixels(batch_size: int) -> None:
-    images = pictures()
-    assert torch.equal(augmented(ALL, images, batch_size=batch_size), augmented(ALL, images, batch_size=7))
+@pytest.mark.parametrize("cfg", [ALL, dataclasses.replace(ALL, rotate=10)])
+@pytest.mark.parametrize("size", [16, 55])
+def test_the_batch_size_does_not_change_the_pixels(cfg: AugmentationConfig, size: int) -> None:
+    images = pictures(12, size)
+    whole = augmented(cfg, images, batch_size=12)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for batch_size in (1, 5):
+            assert torch.equal(augmented(cfg, images, batch_size=batch_size), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_an_epoch_can_be_gone_on_with_in_its_middle() -> None:
+    count = BLOCK + 10
+    images = pictures(count, 4)
+    cfg = AugmentationConfig(brightness=0.5)
+    whole = augmented(cfg, images, batch_size=1000)
+    late = torch.arange(BLOCK - 5, count)
+    assert torch.equal(Augmenter(cfg, count=count, generator=seeded(0))(images[late], late), whole[late])
+    assert len({row.numpy().tobytes() for row in whole}) == count
 
 
 def test_a_seed_gives_one_epoch_and_another_seed_another() -> None:
@@ -54,7 +74,7 @@ def test_each_image_has_parameters_of_its_own() -> None:
     "changes",
     [
         {"flip": 0.5}, {"crop_scale": 0.3, "crop_ratio": 1.5}, {"rotate": 45}, {"brightness": 1.0}, {"contrast": 1.0},
-        {"saturation": 1.0}, {"erase": 1.0},
+        {"saturation": 1.0}, {"hue": 0.5}, {"trivial": True}, {"erase": 1.0},
     ],
 )  # fmt: skip
 def test_every_change_shows_and_stays_in_range(changes: dict[str, Any]) -> None:
@@ -82,25 +102,11 @@ def test_flip_means_the_same_alone_and_inside_the_resampling() -> None:
     assert torch.allclose(alone, resampled, atol=1e-3)
 
 
-def test_crops_fit_and_have_the_area_and_aspect_of_torchvisions() -> None:
-    draws = torch.rand(20_000, 2 * CROP_TRIES, generator=seeded(3))
-    width, height = crop_sizes(draws, 0.25, 4 / 3)
-    area, aspect = width * height, width / height
-    assert width.max() <= 1
-    assert height.max() <= 1
-    assert area.min() >= 0.2499
-    assert aspect.min() >= 0.7499
-    assert aspect.max() <= 1.3334
-    # torchvision 0.29, RandomResizedCrop.get_params on a 1000 px square, same ranges, 20,000 draws
-    assert area.mean().item() == pytest.approx(0.5635, abs=0.005)
-    assert aspect.log().mean().item() == pytest.approx(0.0, abs=0.004)
-
-
 def test_erasing_leaves_a_grey_rectangle_of_the_stated_area() -> None:
     images = torch.zeros(200, 3, 32, 32, dtype=torch.uint8)
     changed = augmented(AugmentationConfig(erase=1.0), images, batch_size=50)
     shares = (changed[:, 0] == 0.5).float().mean((1, 2))
-    assert ((shares > 0.01) & (shares < 0.24)).all()
+    assert ((shares > 0.01) & (shares < 0.36)).all()
 
 
 def test_mixup_and_cutmix_blend_with_the_share_that_they_report() -> None:

@@ -38,11 +38,16 @@ def config(root: Path, image_size: int = 4, val_role: ValRole = "auto", skip: bo
     return FolderConfig(root=str(root), image_size=image_size, val_role=val_role, on_bad="skip" if skip else "stop")
 
 
+def pixels_of(images: ImageSet) -> torch.Tensor:
+    return images.images_NCHW[torch.arange(len(images.names))]
+
+
 def assert_sound(images: ImageSet, size: int) -> None:
     count = len(images.names)
-    assert images.images_NCHW.shape == (count, 3, size, size)
-    assert images.images_NCHW.dtype == torch.uint8
-    assert images.images_NCHW.is_contiguous()
+    pixels = pixels_of(images)
+    assert images.images_NCHW.shape == pixels.shape == (count, 3, size, size)
+    assert pixels.dtype == torch.uint8
+    assert pixels.is_contiguous()
     assert images.labels_N.shape == (count,)
     assert images.labels_N.dtype == torch.int64
 
@@ -58,7 +63,7 @@ def test_digits_are_split_once_and_whole() -> None:
     assert sorted(names) == [f"digits/{row:04d}" for row in range(1797)]
     shares = np.bincount(data.validation.labels_N) / np.bincount(data.train.labels_N)
     assert shares == pytest.approx(np.full(10, 0.25), abs=0.02)
-    assert data.train.images_NCHW.max() == 255
+    assert pixels_of(data.train).max() == 255
 
 
 def test_no_setting_moves_the_digits_test_split() -> None:
@@ -76,15 +81,15 @@ def test_synthetic_images_do_not_depend_on_the_counts_and_are_quick() -> None:
     of_large = {
         name: image
         for part in (large.train, large.validation)
-        for name, image in zip(part.names, part.images_NCHW, strict=True)
+        for name, image in zip(part.names, pixels_of(part), strict=True)
     }
     assert len(small.train.names) == 320
-    for name, image in zip(small.train.names, small.train.images_NCHW, strict=True):
+    for name, image in zip(small.train.names, pixels_of(small.train), strict=True):
         assert torch.equal(image, of_large[name])
     test = load_test_data(SyntheticConfig(), small.class_names)
     assert_sound(test, 32)
     seen = {image.numpy().tobytes() for image in of_large.values()}
-    assert not any(image.numpy().tobytes() in seen for image in test.images_NCHW)
+    assert not any(image.numpy().tobytes() in seen for image in pixels_of(test))
 
 
 def test_synthetic_classes_can_be_told_apart() -> None:
@@ -92,7 +97,7 @@ def test_synthetic_classes_can_be_told_apart() -> None:
     data = load_training_data(SyntheticConfig(classes=5))
 
     def features(images: ImageSet) -> torch.Tensor:
-        pixels = images.images_NCHW.flatten(2).float() / 255
+        pixels = pixels_of(images).flatten(2).float() / 255
         return torch.cat([pixels.quantile(0.95, dim=2), pixels.quantile(0.05, dim=2)], dim=1)
 
     train, labels = features(data.train), data.train.labels_N
@@ -121,7 +126,7 @@ def test_three_folders(tmp_path: Path) -> None:
     test = load_test_data(config(root), data.class_names)
     assert test.names == ("test/a/0.png", "test/b/0.png", "test/b/1.png")
     with Image.open(root / "test/b/1.png") as image:
-        assert tuple(test.images_NCHW[2, :, 0, 0].tolist()) == image.getpixel((0, 0))
+        assert tuple(pixels_of(test)[2, :, 0, 0].tolist()) == image.getpixel((0, 0))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +323,7 @@ def test_bad_files_can_be_skipped_and_are_recorded(spoilt: Path) -> None:
     assert sorted(good) == [f"train/{name}/{number}.png" for name in "ab" for number in range(6)]
     for images in (data.train, data.validation):
         assert_sound(images, 4)
-        for name, image, label in zip(images.names, images.images_NCHW, images.labels_N, strict=True):
+        for name, image, label in zip(images.names, pixels_of(images), images.labels_N, strict=True):
             with Image.open(spoilt / name) as stored:
                 assert tuple(image[:, 0, 0].tolist()) == stored.getpixel((0, 0))
             assert data.class_names[int(label)] == name.split("/")[1]

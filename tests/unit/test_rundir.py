@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from da6401.claim import claimed
 from da6401.errors import RunError
 from da6401.rundir import (
     CONFIG,
@@ -14,8 +15,8 @@ from da6401.rundir import (
     METRICS,
     RESULT,
     RunResult,
+    WriteError,
     append_metrics,
-    claimed,
     read_metrics,
     read_result,
     write_json,
@@ -57,7 +58,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         file.write(b"half")  # type: ignore[attr-defined]
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match="disk full"):
         write_whole(path, fail_half_way)
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["file"]

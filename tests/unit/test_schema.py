@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from da6401.config import schema
-from da6401.config.schema import BACKBONES, Rule, RunConfig
+from da6401.config.rule import Rule
+from da6401.config.schema import BACKBONES, RunConfig
 
 CONFIGS: dict[str, type[Any]] = {
     name: kind for name, kind in vars(schema).items() if name.endswith("Config") and isinstance(kind, type)

@@ -1,0 +1,25 @@
+"""How a key of the schema says what it may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key's value must satisfy, beyond its type."""
+
+    doc: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None  # like low, but the bound itself is out
+    below: float | None = None  # like high, but the bound itself is out
+    pattern: str = ""  # a regular expression that the whole text must match
+    shape: str = ""  # the pattern in words
+
+
+def key(default: Any, doc: str, **rule: Any) -> Any:
+    """A dataclass field whose metadata holds its Rule."""
+    return field(default=default, metadata={"rule": Rule(doc, **rule)})

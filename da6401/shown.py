@@ -1,0 +1,83 @@
+"""What may be shown or written down: no control characters, no passwords."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import unquote
+
+SECRET_VARIABLES = ("WANDB_API_KEY", "PGPASSWORD", "MYSQL_PWD")
+SHORTEST = 4  # characters of a secret that is looked for by itself: "a" would be found everywhere
+# scheme://user:PASSWORD@host (a password may hold a slash or an @), and ?password=... behind a URL.
+IN_ADDRESS = re.compile(r"([A-Za-z][\w.+-]*://[^\s:/@'\"]*:)([^\s'\"]+)(?=@)")
+IN_QUERY = re.compile(r"([?&](?:\w*password|passwd|pwd|passphrase|token|api_?key|secret)=)([^&\s'\"]+)", re.IGNORECASE)
+
+_known: set[str] = set()
+
+
+def remember_secrets(words: Iterable[str]) -> None:
+    """Keep the passwords of a command line in mind: an error may repeat one without its address."""
+    for word in words:
+        for pattern in (IN_ADDRESS, IN_QUERY):
+            found = [match.group(2) for match in pattern.finditer(word)]
+            _known.update(text for secret in found for text in (secret, unquote(secret)) if len(text) >= SHORTEST)
+
+
+def redacted(text: str) -> str:
+    """The text without passwords of URLs, those of the command line, and the keys that the environment holds."""
+    text = IN_QUERY.sub(r"\1***", IN_ADDRESS.sub(r"\1***", text))
+    held = {value for name in SECRET_VARIABLES if len(value := os.environ.get(name, "")) >= SHORTEST}
+    for secret in sorted(_known | held, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def printable(text: str) -> str:
+    r"""Text that cannot steer a terminal: control characters as escapes, such as \x1b; line ends and tabs stay."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def safe(text: object) -> str:
+    """What a message, a table or a log may hold of something that others have named."""
+    return printable(redacted(str(text)))
+
+
+def safe_tree(value: object) -> object:
+    """Nested plain values with every text in them redacted."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {key: safe_tree(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [safe_tree(item) for item in value]
+    return value
+
+
+class SafeFormatter(logging.Formatter):
+    """A handler's own formatter, and then nothing secret and no control characters, tracebacks included."""
+
+    def __init__(self, inner: logging.Formatter | None) -> None:
+        super().__init__()
+        self.inner = inner or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(self.inner.format(record))
+
+
+@contextmanager
+def safe_logs() -> Iterator[None]:
+    """Within the block the present handlers of the root logger write only what is safe."""
+    handlers = list(logging.getLogger().handlers)
+    before = [handler.formatter for handler in handlers]
+    for handler in handlers:
+        handler.setFormatter(SafeFormatter(handler.formatter))
+    try:
+        yield
+    finally:
+        for handler, formatter in zip(handlers, before, strict=True):
+            handler.setFormatter(formatter)

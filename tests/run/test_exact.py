@@ -1,0 +1,209 @@
+"""The same config and seed give the same bits: in whatever experiment, alone or in a sweep, on a folder that moved."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from da6401.cli import main
+from da6401.data.batches import batches
+from da6401.errors import InterruptedRun
+from da6401.reproduce import NOT_REPRODUCED, reproduce_run
+from da6401.run import run
+from da6401.rundir import CONFIG, LAST, RECEIPT, RESULT, read_metrics, read_result, write_yaml
+from da6401.runtime import stop_on_signals
+from da6401.train import evaluate
+from tests import forked
+from tests.run.test_resume import HARD, TIMINGS, outcome
+from tests.small import SMALL, SMALL_BACKBONE, command, compose, da6401
+
+BACKBONE = (
+    *SMALL_BACKBONE, "data.image_size=32", "data.images_per_class=5", "model=resnet18", "model.weights=none",
+    "trainer.epochs=1", "optimizer=sgd",
+)  # fmt: skip
+EXPERIMENTS = {
+    "Part B, half frozen": (*BACKBONE, "model.freeze_depth=3", "trainer.ema_decay=0.9", "augmentation.mixup=0.4"),
+    "Part B, only the head": (*BACKBONE, "model.freeze_depth=5", "augmentation=strong"),
+    "early stopping": (*SMALL, "trainer.epochs=20", "trainer.patience=2", "optimizer.lr=1e-7", "trainer.ema_decay=0.5"),
+}
+
+
+def _metrics(folder: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(folder)]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_gives_the_same_bits_whatever_ran_before(tmp_path: Path, name: str) -> None:
+    cfg = compose(*EXPERIMENTS[name])
+    first = run(cfg, tmp_path / "a")
+    torch.rand(5)
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(False)
+    run(compose(*SMALL, "seed=9", "trainer.epochs=1", "augmentation=strong"), tmp_path / "other")
+    second = run(cfg, tmp_path / "b")
+    assert first.weights_sha256 == second.weights_sha256 is not None
+    assert first.best_weights_sha256 == second.best_weights_sha256 is not None
+    assert _metrics(tmp_path / "a") == _metrics(tmp_path / "b") != []
+
+
+def test_a_trial_of_a_sweep_has_the_bits_of_the_run_alone(tmp_path: Path) -> None:
+    fixed = (*SMALL, "trainer.epochs=2", "augmentation.mixup=0.4", "model.dropout=0.3", "trainer.patience=5")
+    done = da6401(
+        "train", "--multirun", *fixed, "study=s", "seed=choice(3,4)", "hydra.sweeper.n_trials=2",
+        "hydra/sweeper/sampler=grid", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for number in (0, 1):
+        trial = tmp_path / "outputs" / "sweeps" / "s" / f"trial-{number}"
+        seed = json.loads((trial / RECEIPT).read_text())["seed"]
+        alone = run(compose(*fixed, f"seed={seed}"), tmp_path / f"alone-{number}")
+        assert alone.weights_sha256 == read_result(trial).weights_sha256
+
+
+# ---- stopped by a signal ----------------------------------------------------------------------------------------
+
+
+def test_a_run_stopped_in_its_validation_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(compose(*HARD), tmp_path / "whole")
+
+    def stopped(images: Any, **settings: Any) -> Any:
+        for number, batch in enumerate(batches(images, **settings)):
+            if stopped.left == 0:  # type: ignore[attr-defined]
+                os.kill(os.getpid(), signal.SIGTERM)
+            stopped.left -= 1  # type: ignore[attr-defined]
+            yield batch
+            assert number < 100
+
+    for left in (0, 2):
+        stopped.left = left  # type: ignore[attr-defined]
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluate, "batches", stopped)
+            with pytest.raises(InterruptedRun):
+                run(compose(*HARD), tmp_path / "run")
+    run(compose(*HARD), tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_what_hangs_after_a_signal_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("da6401.runtime.GRACE", 0.2)
+    started = time.monotonic()
+
+    def hang() -> None:
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+
+    with pytest.raises(InterruptedRun):
+        hang()
+    assert time.monotonic() - started < 5
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    script = (
+        "import time; from da6401.runtime import stop_on_signals\n"
+        "with stop_on_signals():\n    print('ready', flush=True)\n    while True: time.sleep(0.05)"
+    )
+    words = [command()[0], "-c", script]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(2) == -signal.SIGTERM
+    process.stdout.close()
+
+
+# ---- run again --------------------------------------------------------------------------------------------------
+
+
+def _pictures(root: Path) -> None:
+    for split, name, number in [(s, n, i) for s in ("train", "val", "test") for n in ("cat", "dog") for i in range(5)]:
+        path = root / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour = (number * 40, 200 if name == "cat" else 20, {"train": 0, "val": 90, "test": 180}[split])
+        Image.new("RGB", (20, 20), colour).save(path)
+
+
+def test_a_folder_moved_with_its_data_is_reproduced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _pictures(tmp_path / "here")
+    net = [text for text in SMALL if text.startswith(("model.", "trainer."))]
+    cfg = compose("data=folder", f"data.root={tmp_path / 'here'}", "data.image_size=16", *net)
+    run(cfg, tmp_path / "run")
+    moved = tmp_path / "elsewhere" / "run"
+    shutil.copytree(tmp_path / "run", moved)
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(moved / "checkpoints")
+    assert reproduce_run(moved, [f"data.root={tmp_path / 'there'}"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"weights, last .*agrees", out)
+    assert re.search(r"data fingerprint .*agrees", out)
+    assert re.search(r"config data\.root .*DIFFERS", out)
+    assert "identical metrics in all 2 epochs" in out
+    (tmp_path / "there" / "train" / "cat" / "0.png").write_bytes(
+        (tmp_path / "there" / "train" / "dog" / "1.png").read_bytes()
+    )
+    assert reproduce_run(moved, [f"data.root={tmp_path / 'there'}"]) == NOT_REPRODUCED
+    out = capsys.readouterr().out
+    assert "likely cause: data fingerprint" in out
+    assert re.search(r"data fingerprint .*DIFFERS", out)
+
+
+def test_an_unfinished_run_is_compared_as_far_as_it_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(compose(*SMALL, "trainer.epochs=3"), tmp_path / "run")
+    (tmp_path / "run" / RESULT).unlink()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines[:2]))
+    assert reproduce_run(tmp_path / "run", []) == 0
+    assert "its 2 finished epochs are compared" in capsys.readouterr().out
+
+
+def test_compare_shows_keys_metrics_and_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(compose(*SMALL), tmp_path / "a")
+    run(compose(*SMALL, "trainer.epochs=3", "optimizer.lr=0.02"), tmp_path / "b")
+    write_yaml(tmp_path / "c" / CONFIG, {"seed": 0, "study": "\x1b[31mred"})
+    assert main(["compare", *(str(tmp_path / name) for name in "abc")]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert re.search(r"optimizer\.lr +0\.001 +0\.02 +-", out)
+    assert re.search(r"epochs_run +2 +3 +-", out)
+    assert re.search(r"status +completed +completed +unfinished", out)
+    last = read_metrics(tmp_path / "b")[-1]["val_loss"]
+    assert f"{last:.4f}" in out
+    assert len(re.findall(r"^ *B +3 +[▁▂▃▄▅▆▇█]{3} ", out, re.MULTILINE)) == 4
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+    assert "no key differs" in capsys.readouterr().out
+
+
+def test_compare_needs_no_torch(tmp_path: Path) -> None:
+    run(compose(*SMALL, "trainer.epochs=1"), tmp_path / "a")
+    script = "import sys; from da6401.cli import main; main(['compare', 'a', 'a']); assert 'torch' not in sys.modules"
+    subprocess.run([command()[0], "-c", script], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_resume_never_goes_to_a_new_folder(tmp_path: Path) -> None:
+    words = ("train", *SMALL, "trainer.epochs=1", "hydra.run.dir=run", "trainer.resume=never")
+    for _ in range(3):
+        code, out, errors = forked.command(words, cwd=tmp_path)
+        assert code == 0, errors
+    assert "run holds a run already, and trainer.resume=never: this one goes to run-3" in out
+    for name in ("run", "run-2", "run-3"):
+        assert read_result(tmp_path / name).status == "completed"
+        assert (tmp_path / name / "train.log").read_text().count("validation accuracy") == 1
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert forked.command(words[:-1], cwd=tmp_path)[0] == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert (tmp_path / "run" / LAST).exists()

@@ -69,7 +69,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     previous: dict[int, Any] = {}
 
     def restore() -> None:
-        if previous:
+        if signal.SIGALRM in previous:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in previous.items():
             signal.signal(signum, handler)
@@ -78,6 +78,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
         flag.signum = signum
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
+        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)  # until now the clock is a sweep's to use
         signal.setitimer(signal.ITIMER_REAL, GRACE)
 
     def on_alarm(signum: int, frame: FrameType | None) -> None:
@@ -85,8 +86,8 @@ def stop_on_signals() -> Iterator[StopFlag]:
         raise InterruptedRun(flag.signum)
 
     try:
-        for signum, handler in ((signal.SIGALRM, on_alarm), (signal.SIGINT, on_signal), (signal.SIGTERM, on_signal)):
-            previous[signum] = signal.signal(signum, handler)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            previous[signum] = signal.signal(signum, on_signal)
     except ValueError:  # not the main thread, as in a notebook's executor: signals stay with their owner
         pass
     try:

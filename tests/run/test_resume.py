@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from da6401.run import run
 from da6401.rundir import BEST, LAST, METRICS, RESULT, read_metrics, read_result
 from da6401.train import loop
 from da6401.train.checkpoint import load_checkpoint
-from tests.small import SMALL, command, compose
+from tests.small import SMALL, compose
 
 # Everything that has a state of its own: dropout, mixup, augmentation, the average of the weights, batch norm.
 HARD = (
@@ -77,29 +74,6 @@ def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
     torch.rand(3)  # the generator is somewhere else by the time that the run goes on
     run(compose(*HARD), tmp_path / "run")
     assert outcome(tmp_path / "run") == uninterrupted
-
-
-def test_a_run_killed_at_random_moments_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    epochs = "trainer.epochs=60"
-    run(compose(*HARD, epochs), tmp_path / "whole")
-    rng, kills = random.Random(0), 0
-    words = command("train", *HARD, epochs, "trainer.checkpoint_minutes=0.0001", f"hydra.run.dir={tmp_path / 'run'}")
-    while kills < 5 and not (tmp_path / "run" / RESULT).exists():
-        before = (tmp_path / "run" / LAST).stat().st_mtime_ns if (tmp_path / "run" / LAST).exists() else 0
-        process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:  # until it has come further
-            last = tmp_path / "run" / LAST
-            if last.exists() and last.stat().st_mtime_ns > before:
-                break
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))
-        process.kill()
-        process.wait()
-        kills += 1
-    assert kills >= 3, "the run ended before it could be killed: give it more epochs"
-    run(compose(*HARD, epochs), tmp_path / "run")
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
 def test_a_finished_run_or_another_config_is_refused(tmp_path: Path) -> None:

@@ -103,16 +103,19 @@ def test_two_slots_share_one_total_and_a_killed_worker_is_replaced(tmp_path: Pat
 
 
 def test_a_sweep_that_is_terminated_puts_its_trial_back_and_goes_on(tmp_path: Path) -> None:
-    process = subprocess.Popen(command(*WORDS), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = (*WORDS, "hydra.sweeper.n_trials=1")
+    process = subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = tmp_path / "outputs" / "sweeps" / "s" / "trial-0" / "checkpoints" / "last.pt"
     deadline = time.monotonic() + 60
     while not last.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.terminate()
     assert process.wait(timeout=30) == 143
-    assert TrialState.RUNNING not in {trial.state for trial in study(tmp_path).trials}
-    assert da6401(*WORDS, cwd=tmp_path).returncode == 0
-    finished_once(tmp_path)
+    assert [trial.state for trial in study(tmp_path).trials] == [TrialState.WAITING]
+    assert da6401(*words, cwd=tmp_path).returncode == 0
+    (trial,) = study(tmp_path).trials
+    assert trial.state is TrialState.COMPLETE
+    assert sorted(trial.intermediate_values) == list(range(1, 26))
 
 
 def test_a_trial_that_kills_its_worker_too_often_fails(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class StudySweeperConfig:
     pruner: Any = MISSING
     direction: Any = "maximize"  # or a list, one for each of sweep.objectives
     storage: str | None = None  # a database URL; null is an sqlite file in the sweep's folder
-    study_name: str | None = "${study}"
+    study_name: str | None = None  # null takes the name of the sweep's folder, which is `study`
     n_trials: int = 20  # the study's total, over all the times that the command is given
     n_jobs: int = 1  # worker processes; 1 is this process
     max_failure_rate: float = 1.0  # failed trials as a share of n_trials, above which the sweep stops

@@ -111,7 +111,7 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     space = parse_space(sweeper.params, sweeper.conditional, arguments, choices=choices)
     settings = SweepConfig(**cast(dict[str, Any], OmegaConf.to_container(config.sweep, resolve=True)))
     storage = storage_of(sweeper.storage, folder)
-    study = open_study(name=sweeper.study_name, storage=storage, directions=sweeper.directions)
+    study = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
     is_new = not study.get_trials(deepcopy=False)
     hold_space(study, space, extend=str(config.resume) == "extend")
     # The seed moves with the trials that are there and with the worker: nobody suggests the same points again.

@@ -28,7 +28,7 @@ def storage_of(storage: str | None, folder: Path) -> str:
     return storage or f"sqlite:///{(folder / 'study.db').absolute()}"
 
 
-def open_study(*, name: str | None, storage: str, directions: Sequence[str]) -> optuna.Study:
+def open_study(*, name: str, storage: str, directions: Sequence[str]) -> optuna.Study:
     """Create the study, or open it.
 
     Raises:

@@ -179,10 +179,8 @@ def fit(
                 state.sums.images += len(pixels_BCHW)
                 state.sums.loss += loss * len(pixels_BCHW)
                 state.sums.correct += correct
-                mean_loss, accuracy = state.sums.loss / state.sums.images, state.sums.correct / state.sums.images
-                progress.advance(state.sums.images, loss=mean_loss, accuracy=accuracy)
+                progress.advance(state.sums.images, loss=state.sums.mean_loss, accuracy=state.sums.accuracy)
         train_seconds = time.perf_counter() - epoch_started
-        mean_loss, accuracy = state.sums.loss / state.sums.images, state.sums.correct / state.sums.images
 
         # ---- validation ----
         kept = model if average is None else average.model
@@ -200,8 +198,8 @@ def fit(
         # ---- what is kept of it ----
         line = {
             "epoch": epoch,
-            "train_loss": mean_loss,
-            "train_accuracy": accuracy,
+            "train_loss": state.sums.mean_loss,
+            "train_accuracy": state.sums.accuracy,
             "val_loss": result.loss,
             "val_accuracy": result.accuracy,
             "lr": optimizer.param_groups[-1]["lr"],

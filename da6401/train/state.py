@@ -77,6 +77,16 @@ class EpochSums:
     loss: float = 0.0
     correct: int = 0
 
+    @property
+    def mean_loss(self) -> float:
+        """Over the images so far; there is at least one."""
+        return self.loss / self.images
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images so far whose first label was right."""
+        return self.correct / self.images
+
 
 @dataclass
 class TrainingState:

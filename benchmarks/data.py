@@ -44,7 +44,7 @@ from da6401.train.optim import build_optimizer
 
 PICTURES = 320
 SMALL_FILES = 12_000  # as many as iNaturalist-12K has, for the start-up
-ROUNDS = 3
+ROUNDS = 5
 STEPS = 20  # of training in a round
 CPU = torch.device("cpu")
 STANDARD = AugmentationConfig(

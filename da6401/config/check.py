@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import types
@@ -61,6 +62,7 @@ def value_problems(key: str, value: Any) -> list[str]:
     return [_refusal(*declared[0], value, key)]
 
 
+@functools.cache
 def belongs(key: str, model: str) -> bool:
     """Whether a dotted key exists with this model; a model that is not ours (a user's YAML) is given every key."""
     if not key.startswith("model."):

@@ -199,7 +199,8 @@ def _compose(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
-    tree = OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"])
+    ours = [str(name) for name in composed if name != "hydra"]
+    tree = OmegaConf.masked_copy(composed, ours) if "hydra" in composed else composed
     plain = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(name): value for name, value in plain.items()}

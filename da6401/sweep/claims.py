@@ -14,6 +14,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
+from da6401.sweep.pool import slot
 from da6401.sweep.space import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -28,7 +29,7 @@ class Worker:
         self.folder = folder / ".workers"
         self.retries = retries
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.name = uuid.uuid4().hex
+        self.name = f"{slot()}-{uuid.uuid4().hex}"  # the report's timeline reads the slot
         self.lease = FileLock(self.folder / f"{self.name}.lock")
         self.lease.acquire()
         self.turn = FileLock(self.folder / "turn.lock")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.core.utils import JobReturn
 from optuna.trial import TrialState
 
 from da6401.config.schema import SweepConfig
 from da6401.errors import RunError
 from da6401.rundir import read_result
+from da6401.sweep.launch import Launch
 from da6401.sweep.space import Space
 
 FRESH_SEED = 1_000_003  # the first of the fresh seeds: far from those that anyone types
@@ -50,7 +49,7 @@ def confirm(
     space: Space,
     folder: Path,
     settings: SweepConfig,
-    launch: Callable[[list[str], int], JobReturn],
+    launch: Launch,
 ) -> list[Confirmed]:
     """Retrain the best ``sweep.confirm_top`` trials with ``sweep.confirm_seeds`` seeds each; ranked by their mean.
 

@@ -32,6 +32,7 @@ from da6401.rundir import RunResult, read_result
 from da6401.sweep import disk, pool
 from da6401.sweep.claims import FINISHED, REASON, Worker
 from da6401.sweep.confirm import Confirmed, confirm
+from da6401.sweep.launch import Launch, launch_with
 from da6401.sweep.pruners import build_pruner
 from da6401.sweep.space import Space, parse_space
 from da6401.sweep.study import (
@@ -71,7 +72,7 @@ class Sweep:
     pruner: dict[str, Any]
     settings: SweepConfig
     max_failures: float
-    launch: Callable[[list[str], int], JobReturn]
+    launch: Launch
     started: float
 
 
@@ -129,9 +130,10 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     if extend is not None:
         space = dataclasses.replace(space, extend=functools.partial(extend, config))
     quiet = [f"{QUIET}=WARNING"] if OmegaConf.select(config, QUIET) is not None else []
+    run_one = launch_with(launcher)
 
     def launch(overrides: list[str], number: int) -> JobReturn:
-        return launcher.launch([[*overrides, *quiet]], initial_job_idx=number)[0]
+        return run_one([*overrides, *quiet], number)
 
     total = total_trials(study, space, sweeper.n_trials)
     return Sweep(

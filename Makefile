@@ -8,10 +8,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test check format bench clean
+.PHONY: help setup demo test kill-test check format bench bench-sweeps clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv and install everything into it
 
@@ -37,6 +37,12 @@ format: $(READY) ## format the code and mend what lint can mend
 bench: $(READY) ## is the data as fast as the device? about five minutes; table in benchmarks/README.md
 	$(BIN)/python -m pip install --quiet -e '.[dev,offline,bench]'
 	$(BIN)/python -m benchmarks.data
+
+bench-sweeps: $(READY) ## pruning, overhead, slots: an hour and more; ROOT=<clothing-small>; page in benchmarks/sweeps.md
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.slots
+	$(BIN)/python -m benchmarks.pruning --root $(ROOT)
+	$(BIN)/python -m benchmarks.sweeps
 
 clean: ## remove .venv and every cache; runs under outputs/ stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

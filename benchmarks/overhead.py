@@ -6,6 +6,7 @@ python -m benchmarks.overhead [--trials 1000]
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -29,8 +30,10 @@ def main() -> None:
 
     def instant(cfg: RunConfig, out: Path, watcher: object = None, *, files: Mapping[str, str]) -> RunResult:
         value = cfg.optimizer.lr * (1 - cfg.model.dropout)
-        result = RunResult(status="completed", val_accuracy=value, val_loss=1.0, best_epoch=1, epochs_run=1,
-                           test_accuracy=None, test_loss=None, parameters=1, macs=1, seconds=0.0, reason="")  # fmt: skip
+        result = RunResult(
+            status="completed", val_accuracy=value, val_loss=1.0, best_epoch=1, epochs_run=1, test_accuracy=None,
+            test_loss=None, parameters=1, macs=1, seconds=0.0, reason="",
+        )  # fmt: skip
         write_result(out, result)
         ends.append(time.perf_counter())
         return result
@@ -40,7 +43,7 @@ def main() -> None:
         code = da6401_main(["train", "--multirun", "sweep=part_a", f"hydra.sweeper.n_trials={trials}",
                             f"hydra.sweep.dir={folder}/study"])  # fmt: skip
     assert code == 0, "the sweep has failed"
-    seconds = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    seconds = [after - before for before, after in itertools.pairwise(ends)]
     first, last = statistics.fmean(seconds[:100]), statistics.fmean(seconds[-100:])
     found: dict[str, Any] = {"trials": trials, "first_100": first, "last_100": last, "ratio": last / first,
                              "mean": statistics.fmean(seconds)}  # fmt: skip

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from da6401.rundir import write_json
 
-OUT = Path("outputs/bench/pruning.json")
+OUT = Path("outputs/bench/pruning.json").absolute()
 TRIALS, EPOCHS, SEEDS = 40, 9, (0, 1, 2)
 PRUNERS = ("none", "successive_halving")
+TITLES = {"digits": "The digits at 16 px", "clothing": "clothing-small at 32 px"}
 SMALL = ("model.blocks=3", "model.filters=choice(8,16)", f"trainer.epochs={EPOCHS}", "trainer.threads=1")
 
 
@@ -36,12 +37,6 @@ def main() -> None:
         if options.only in (None, name):
             found[name] = measure(name, overrides)
             write_json(OUT, found)
-    for name, pruners in found.items():
-        print(
-            f"{name}: best validation accuracy and epochs of {TRIALS} trials of {EPOCHS} epochs, n={len(SEEDS)} seeds"
-        )
-        for line in table(pruners):
-            print(line)
 
 
 def measure(name: str, overrides: Sequence[str]) -> dict[str, list[dict[str, float]]]:
@@ -52,8 +47,10 @@ def measure(name: str, overrides: Sequence[str]) -> dict[str, list[dict[str, flo
             study = f"bench-{name}-{pruner}-{seed}"
             folder = Path("outputs/sweeps") / study
             shutil.rmtree(folder, ignore_errors=True)
-            words = ["train", "--multirun", "sweep=part_a", *SMALL, *overrides, f"seed={seed}", f"study={study}",
-                     f"hydra.sweeper.n_trials={TRIALS}", f"hydra/sweeper/pruner={pruner}", "sweep.keep_checkpoints=1"]  # fmt: skip
+            words = [
+                "train", "--multirun", "sweep=part_a", *SMALL, *overrides, f"seed={seed}", f"study={study}",
+                f"hydra.sweeper.n_trials={TRIALS}", f"hydra/sweeper/pruner={pruner}", "sweep.keep_checkpoints=1",
+            ]  # fmt: skip
             subprocess.run([sys.executable, "-m", "da6401", *words], check=True, stdout=subprocess.DEVNULL)
             summary = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
             best = {

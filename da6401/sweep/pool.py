@@ -27,6 +27,11 @@ def slot() -> int:
     return int(os.environ.get(SLOT, 0))
 
 
+def same_study(folder: Path) -> list[str]:
+    """Overrides that bring the same command to the same study, whose name may hold the time."""
+    return [f"study={folder.name}", f"hydra.sweep.dir='{folder}'"]
+
+
 def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:
     """Run the present command in ``slots`` worker processes until the study is at its total.
 
@@ -76,7 +81,7 @@ def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:
 
 
 def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> subprocess.Popen[bytes]:
-    words = [*sys.argv[1:], f"study={folder.name}", f"hydra.sweep.dir='{folder}'", "hydra.sweeper.n_jobs=1"]
+    words = [*sys.argv[1:], *same_study(folder), "hydra.sweeper.n_jobs=1"]
     if not any(word.lstrip("+").startswith("trainer.threads=") for word in words):
         words.append(f"trainer.threads={max(1, (os.cpu_count() or 1) // slots)}")
     environment = {**os.environ, SLOT: str(number)}

@@ -9,14 +9,11 @@ import dataclasses
 import functools
 import logging
 import math
-import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
@@ -33,6 +30,7 @@ from da6401.sweep import disk, pool
 from da6401.sweep.claims import FINISHED, REASON, Worker
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.launch import Launch, launch_with
+from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.pruners import build_pruner
 from da6401.sweep.space import Space, parse_space
 from da6401.sweep.study import (
@@ -54,10 +52,6 @@ log = logging.getLogger(__name__)
 
 QUIET = "hydra.job_logging.handlers.console.level"  # a trial's epochs go to its train.log, not to the terminal
 POLL_SECONDS = 0.5
-
-
-class TrialTimeoutError(Exception):
-    """A trial took longer than sweep.trial_minutes."""
 
 
 @dataclass
@@ -168,9 +162,16 @@ def _work(sweep: Sweep) -> None:
 
 def _launch(sweep: Sweep, trial: optuna.Trial, overrides: list[str]) -> JobReturn:
     name = sweep.study.study_name
+
+    def hung(reason: str) -> None:
+        log.error("trial %d %s: this process ends, and the sweep goes on", trial.number, reason)
+        trial.set_user_attr(REASON, reason)
+        sweep.study.tell(trial, state=TrialState.FAIL)
+        start_over(sweep.folder)
+
     with (
         handed_over(storage=sweep.storage, study=name, number=trial.number, pruner=sweep.pruner),
-        _time_limit(sweep.settings.trial_minutes),
+        time_limit(sweep.settings.trial_minutes, hung),
     ):
         return sweep.launch(overrides, trial.number)
 
@@ -238,25 +239,6 @@ def _is_enough(sweep: Sweep) -> bool:
             log.info("sweep.patience=%d trials without a better one: no further trial", settings.patience)
             return True
     return False
-
-
-@contextmanager
-def _time_limit(minutes: float) -> Iterator[None]:
-    """Raise TrialTimeoutError in the block after so many minutes; 0 is no limit. For the main thread of a process."""
-    if not minutes:
-        yield
-        return
-
-    def on_alarm(signum: int, frame: FrameType | None) -> None:
-        raise TrialTimeoutError(f"took longer than sweep.trial_minutes={minutes:g}")
-
-    previous = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 def _dry_run(sweep: Sweep) -> None:

@@ -1,0 +1,54 @@
+"""benchmarks/sweeps.md from what pruning.py, overhead.py and slots.py have left in outputs/bench/."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import date
+from pathlib import Path
+
+from benchmarks import overhead, pruning, slots
+
+PAGE = Path(__file__).parent / "sweeps.md"
+
+
+def main() -> None:
+    lines = [
+        "# Benchmarks of sweeps",
+        "",
+        f"Written by `make bench-sweeps` on {date.today()}, {os.cpu_count()} cores, no GPU. Bounds in brackets.",
+        "",
+        "## Pruning",
+        "",
+        f"`sweep=part_a` with and without `hydra/sweeper/pruner=successive_halving`: {pruning.TRIALS} trials of "
+        f"{pruning.EPOCHS} epochs, mean and standard deviation over n={len(pruning.SEEDS)} seeds (the best within 0.01 "
+        "of the unpruned mean, at 45% of its epochs or less). The seconds are of a machine that did other things too.",
+    ]
+    for name, results in _read(pruning.OUT).items():
+        lines += ["", f"### {pruning.TITLES[name]}", "", *pruning.table(results)]
+    cost, busy = _read(overhead.OUT), _read(slots.OUT)
+    if cost:
+        lines += [
+            "", "## What a trial costs besides its training", "",
+            f"{cost['trials']:,} trials of `sweep=part_a` whose runs return at once; everything else is real (sqlite): "
+            f"**{cost['mean']:.3f} s** a trial on average (0.15). Trials 1 to 100: {cost['first_100']:.3f} s each, "
+            f"the last 100: {cost['last_100']:.3f} s; ratio **{cost['ratio']:.2f}** (1.5).",
+        ]  # fmt: skip
+    if busy:
+        lines += [
+            "", "## Slots", "",
+            f"{busy['trials']} trials of {busy['shortest']:.1f} to {busy['longest']:.1f} s in {busy['slots']} slots: "
+            f"busy **{busy['busy']:.1%}** of {busy['seconds']:.0f} s (90%), from the first start to the last end.",
+        ]  # fmt: skip
+    text = "\n".join(lines) + "\n"
+    PAGE.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _read(path: Path) -> dict[str, dict]:  # type: ignore[type-arg]
+    content: dict[str, dict] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # type: ignore[type-arg]
+    return content
+
+
+if __name__ == "__main__":
+    main()

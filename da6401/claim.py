@@ -17,16 +17,19 @@ from da6401.rundir import (
     LOCK,
     METRICS,
     PREVIOUS,
+    PREVIOUS_BEST,
     RECEIPT,
     RESULT,
     RESUME_IGNORES,
+    TEST,
+    VALIDATION,
     differences,
     read_result,
     read_yaml,
     told_writes,
 )
 
-FILES = (CONFIG, RECEIPT, METRICS, RESULT, LOCK, BEST, LAST, PREVIOUS)
+FILES = (CONFIG, RECEIPT, METRICS, RESULT, LOCK, BEST, LAST, PREVIOUS, PREVIOUS_BEST, TEST, VALIDATION)
 
 
 @contextmanager

@@ -12,16 +12,20 @@ from types import MappingProxyType
 
 from da6401.claim import claimed, refuse_links, taken_up
 from da6401.config.check import tree_of
-from da6401.config.schema import PretrainedConfig, RunConfig
+from da6401.config.schema import RunConfig
 from da6401.data.sources import load_training_data
-from da6401.errors import DivergedError, InterruptedRun, PrunedError, RunError, UserError
+from da6401.errors import DivergedError, InterruptedRun, PrunedError, UserError
 from da6401.models.build import build_model
-from da6401.models.counts import count_layers, describe
+from da6401.models.counts import count, count_stages, describe
+from da6401.models.freezing import describe_schedule, epoch_plan
+from da6401.predictions import Predictions, write_predictions
 from da6401.rundir import (
     BEST,
     CONFIG,
     PREVIOUS,
+    PREVIOUS_BEST,
     RECEIPT,
+    VALIDATION,
     RunResult,
     Status,
     WriteError,
@@ -33,9 +37,12 @@ from da6401.rundir import (
 )
 from da6401.runtime import choose_device, prepare, receipt, stop_on_signals
 from da6401.shown import redacted
-from da6401.tracking import open_tracker
-from da6401.train.checkpoint import check_checksum, load_checkpoint, load_last, model_state, weights_sha256
+from da6401.tracking import Tracker, open_tracker
+from da6401.train.checkpoint import load_checkpoint, load_last, model_state, weights_sha256
+from da6401.train.feeds import feeds_of
+from da6401.train.keeping import settle_best
 from da6401.train.loop import Watcher, fit
+from da6401.train.memory import PeakMemory
 from da6401.train.state import History
 
 log = logging.getLogger(__name__)
@@ -63,76 +70,85 @@ def run(
     for note in data.notes:
         log.info(note)
     classes = list(data.class_names)
+    memory = PeakMemory(device)
     model = build_model(cfg.model, num_classes=len(classes), image_size=cfg.data.image_size)
-    layers = count_layers(model, cfg.data.image_size)
-    log.info(describe(layers))
+    model.follow(epoch_plan(cfg.model, cfg.trainer.epochs))  # what trains by the end: so it is counted
+    layers, shapes = count(model, cfg.data.image_size)
+    stages = count_stages(layers)
+    schedule = describe_schedule(cfg.model, epochs=cfg.trainer.epochs)
+    log.info("\n".join([describe(layers), *schedule]))
+    macs = sum(layer.macs for layer in layers)
+    feeds = feeds_of(cfg, model, data, stages, shapes=shapes, macs=macs, device=device)
     history = History()
 
-    def finish(status: Status, reason: str = "") -> RunResult:
-        done = status == "completed"
+    def finish(tracker: Tracker, status: Status, reason: str = "") -> RunResult:
+        best = load_checkpoint(out / BEST) if status == "completed" else None
         result = RunResult(
             status=status, val_accuracy=history.val_accuracy, val_loss=history.val_loss, best_epoch=history.best_epoch,
             epochs_run=history.epochs_run, test_accuracy=None, test_loss=None,
-            parameters=sum(layer.parameters for layer in layers), macs=sum(layer.macs for layer in layers),
+            parameters=sum(stage.parameters for stage in stages), macs=macs,
             seconds=time.perf_counter() - started, reason=redacted(reason),
-            weights_sha256=weights_sha256(model.state_dict()) if done else None,
-            best_weights_sha256=weights_sha256(model_state(load_checkpoint(out / BEST))) if done else None,
+            weights_sha256=weights_sha256(model.state_dict()) if best else None,
+            best_weights_sha256=weights_sha256(model_state(best)) if best else None,
+            trainable_parameters=sum(stage.trainable_parameters for stage in stages), peak_memory_mb=memory.megabytes(),
         )  # fmt: skip
+        write_json(out / RECEIPT, {**about, "features": feeds.facts})
+        if best and "probabilities" in best:  # a run that an older version began has none
+            labels_N, probabilities_NK = data.validation.labels_N.numpy(), best["probabilities"].numpy()
+            answers = Predictions(data.class_names, data.validation.names, labels_N, probabilities_NK)
+            write_predictions(out / VALIDATION, answers)
         write_result(out, result)
-        if status != "interrupted":  # nobody goes on from here: the checkpoint before the last has done its service
+        tracker.finish(result, data.validation.picture)
+        if status != "interrupted":  # nobody goes on from here: the checkpoints before the last have done their service
             (out / PREVIOUS).unlink(missing_ok=True)
+            (out / PREVIOUS_BEST).unlink(missing_ok=True)
         return result
 
     with claimed(out, tree, resume=cfg.trainer.resume == "auto") as goes_on:
         resumed = load_last(out) if goes_on else None
         if resumed is not None:
             history.restore(resumed)
-            if history.best_epoch is not None:
-                _proven(out / BEST)
+            settle_best(out, history.best_epoch)
             started -= history.seconds
             log.info("going on after epoch %d, in %s", history.epochs_run, out)
         write_yaml(out / CONFIG, tree)
         for each, text in files.items():
             write_text(out / each, text)
-        about = receipt(device=device, seed=cfg.seed, fingerprint=data.fingerprint, class_names=classes)
-        write_json(out / RECEIPT, {**about, "skipped": [vars(bad) for bad in data.skipped], "notes": data.notes})
+        about = {
+            **receipt(device=device, seed=cfg.seed, fingerprint=data.fingerprint, class_names=classes),
+            "skipped": [vars(bad) for bad in data.skipped],
+            "notes": data.notes,
+            "stages": [vars(stage) for stage in stages],
+        }
+        write_json(out / RECEIPT, {**about, "features": feeds.facts})
         write_metrics(out, history.lines)
         name = f"{out.name}-{uuid.uuid4().hex[:8]}"
-        factor = cfg.model.backbone_lr_factor if isinstance(cfg.model, PretrainedConfig) else 1.0
-        tracking = open_tracker(cfg.tracking, run_id=name, name=out.name, group=cfg.study, config=tree, out=out)
-        try:
-            with stop_on_signals() as stop, tracking as tracker:
+        track = open_tracker(cfg.tracking, run_id=name, name=out.name, group=cfg.study, config=tree, out=out)
+        with stop_on_signals() as stop, track as tracker:
+            try:
                 fit(
-                    model, data, trainer=cfg.trainer, optimizer_cfg=cfg.optimizer, schedule=cfg.schedule,
-                    augmentation=cfg.augmentation, backbone_lr_factor=factor, seed=cfg.seed, device=device,
+                    model, data, feeds=feeds, model_cfg=cfg.model, trainer=cfg.trainer, optimizer_cfg=cfg.optimizer,
+                    schedule=cfg.schedule, augmentation=cfg.augmentation, seed=cfg.seed, device=device,
                     tracker=tracker, watcher=watcher, stop=stop, history=history,
                     about={"class_names": classes, "config": tree}, out=out, resumed=resumed,
                 )  # fmt: skip
-        except DivergedError as error:
-            finish("diverged", str(error))
-            raise
-        except PrunedError as error:
-            finish("pruned", str(error))
-            raise
-        except InterruptedRun as error:
-            finish("interrupted", str(error))
-            raise
-        except WriteError:
-            raise  # unfinished: the same command goes on when there is room
-        except Exception as error:
-            finish("failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
-            raise
-        result = finish("completed")
+            except DivergedError as error:
+                finish(tracker, "diverged", str(error))
+                raise
+            except PrunedError as error:
+                finish(tracker, "pruned", str(error))
+                raise
+            except InterruptedRun as error:
+                finish(tracker, "interrupted", str(error))
+                raise
+            except WriteError:
+                raise  # unfinished: the same command goes on when there is room
+            except Exception as error:
+                finish(tracker, "failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
+                raise
+            result = finish(tracker, "completed")
     log.info(
         "validation accuracy %.4f in epoch %d of %d, %.1f s, in %s",
         result.val_accuracy, result.best_epoch, result.epochs_run, result.seconds, out,
     )  # fmt: skip
     return result
-
-
-def _proven(best: Path) -> None:
-    """The best weights so far are there and whole, before the run goes on."""
-    try:
-        check_checksum(best)
-    except (OSError, UserError) as error:
-        raise RunError(f"{best}: cannot be read ({error}); to start the run anew, remove {best.parent}") from error

@@ -27,9 +27,12 @@ CONFIG = "config.yaml"
 RECEIPT = "receipt.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
+VALIDATION = "validation.csv"  # of a completed run: the best epoch's answers
+TEST = "test.csv"  # of an evaluated run
 BEST = "checkpoints/best.pt"
 LAST = "checkpoints/last.pt"
 PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, until the run ends: for the case that last.pt is damaged
+PREVIOUS_BEST = "checkpoints/best.prev.pt"  # the best.pt that belongs to the last.pt before
 LOCK = ".lock"
 # What may differ when a run is taken up: none of it moves a bit of the weights.
 RESUME_IGNORES = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
@@ -66,6 +69,8 @@ class RunResult:
     reason: str  # why it did not complete, "" where it did
     weights_sha256: str | None = None  # of the weights after the last epoch; None where the run did not complete
     best_weights_sha256: str | None = None  # of those in best.pt
+    trainable_parameters: int = 0  # of those that some epoch trains; 0 in folders of before it was kept
+    peak_memory_mb: float = 0.0  # of the device on CUDA, else of the process; 0 in folders of before it was kept
 
 
 class WriteError(RunError):

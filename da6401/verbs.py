@@ -14,10 +14,11 @@ from da6401.config.compose import saved_config
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
 from da6401.data.images import read_image
 from da6401.data.sources import load_test_data
-from da6401.errors import DataError, RunError
+from da6401.errors import DataError, RunError, UserError
 from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
-from da6401.rundir import BEST, CONFIG, RESULT, read_result, write_result
+from da6401.predictions import Predictions, write_predictions
+from da6401.rundir import BEST, CONFIG, RESULT, TEST, read_json, read_result, write_result
 from da6401.runtime import choose_device, prepare
 from da6401.shown import safe
 from da6401.train.checkpoint import load_checkpoint, model_state
@@ -52,16 +53,38 @@ def evaluate_run(folder: Path) -> int:
         print(f"test accuracy {result.test_accuracy:.4f}  loss {result.test_loss:.4f}  (recorded; evaluated once)")
         return 0
     model, cfg, class_names = load_model(folder)
+    _refuse_unconfirmed(folder, cfg)
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     images = load_test_data(cfg.data, class_names)
     answer = evaluate(model.to(device), images, batch_size=cfg.trainer.batch_size, device=device)
+    probabilities_NK = answer.probabilities_NK.numpy()
+    predictions = Predictions(tuple(class_names), images.names, images.labels_N.numpy(), probabilities_NK)
+    write_predictions(folder / TEST, predictions)
     write_result(folder, dataclasses.replace(result, test_accuracy=answer.accuracy, test_loss=answer.loss))
     print(
         f"test accuracy {answer.accuracy:.4f}  loss {answer.loss:.4f}  on {len(images.labels_N)} images, "
-        f"recorded in {folder / RESULT}"
+        f"recorded in {folder / RESULT} and {TEST}"
     )
     return 0
+
+
+def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
+    """Where a sweep confirms its winner, only that run sees the test split: a choice among many would be lucky there.
+
+    Raises:
+        UserError: the run is another of that sweep, or nothing is confirmed yet.
+    """
+    place = folder.resolve()
+    sweep = next((parent for parent in (place.parent, place.parent.parent) if (parent / "sweep.json").is_file()), None)
+    if sweep is None or not cfg.sweep.confirm_top:
+        return
+    summary = read_json(sweep / "sweep.json")
+    if not summary.get("confirmed"):
+        raise UserError(f"{sweep.name} has not confirmed its winner yet (sweep.confirm_top): let the sweep end first")
+    winner = Path(str(summary.get("winner")))
+    if winner.name != place.name:
+        raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: da6401 evaluate {winner}")
 
 
 def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> int:

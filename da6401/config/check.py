@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from da6401.config.backbones import backbone_problems
 from da6401.config.cnn_shapes import shape_problems
+from da6401.config.freezing import freezing_problems
 from da6401.config.rule import Rule
 from da6401.config.schema import CnnConfig, RunConfig
 from da6401.errors import ConfigError
@@ -49,6 +50,9 @@ def cross_problems(config: RunConfig) -> list[str]:
         problems += shape_problems(config.model, config.data.image_size)
     else:
         problems += backbone_problems(config.model, config.data.image_size)
+        problems += freezing_problems(config.model, config.augmentation, epochs=config.trainer.epochs)
+    if config.sweep.curve and not any(name == config.sweep.curve for name, _, _ in documented_keys()):
+        problems.append(f"sweep.curve: {unknown_key(config.sweep.curve)}")
     return problems
 
 

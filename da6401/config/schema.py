@@ -1,32 +1,40 @@
 """Every configuration key: its type, default, unit and range. The one home of defaults; YAML only names departures.
 
 Plain dataclasses: importing this module costs neither torch nor Hydra, so builders take these values and tests make
-them by hand. ``check.py`` turns a composed tree into them; ``docs/configuration.md`` is written from them.
+them by hand. The keys of the models stand in ``model_schema.py``. ``check.py`` turns a composed tree into all of them;
+``docs/configuration.md`` is written from them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
+from da6401.config.model_schema import (
+    BACKBONES,
+    Activation,
+    Backbone,
+    CnnConfig,
+    FeatureDtype,
+    ModelConfig,
+    Organisation,
+    Pooling,
+    PretrainedConfig,
+)
 from da6401.config.rule import key
 
-Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "mish", "tanh"]
-Organisation = Literal["same", "double", "halve"]
-Pooling = Literal["max", "avg"]
-Backbone = Literal[
-    "googlenet",
-    "resnet18",
-    "resnet50",
-    "inception_v3",
-    "vgg16",
-    "mobilenet_v3_large",
-    "efficientnet_v2_s",
-    "convnext_tiny",
-    "vit_b_16",
-    "efficientnet_lite0",
+__all__ = [  # of model_schema; what is defined below needs no mention
+    "BACKBONES",
+    "Activation",
+    "Backbone",
+    "CnnConfig",
+    "FeatureDtype",
+    "ModelConfig",
+    "Organisation",
+    "Pooling",
+    "PretrainedConfig",
 ]
-BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
+
 ValRole = Literal["auto", "validation", "test"]
 Resize = Literal["stretch", "crop"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -82,52 +90,6 @@ class SyntheticConfig:
 
 
 DataConfig = DigitsConfig | FolderConfig | SyntheticConfig
-
-
-# ---- model ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class CnnConfig:
-    """Part A: blocks of convolution, (batch norm,) activation and 2 x 2 pooling, a dense layer, one output a class."""
-
-    name: Literal["cnn"] = key("cnn", "the kind of network")
-    filters: int | list[int] = key(
-        32, "filters of the first block (organisation says how they go on), or a list, one a block", low=1, high=8192
-    )
-    blocks: int = key(5, "number of blocks; a list of filters sets it instead", low=1, high=12)
-    organisation: Organisation = key("double", "filters from block to block; a list of filters sets it instead")
-    kernel_size: int | list[int] = key(
-        3, "side of the convolution kernels, odd; or a list, one a block", unit="px", low=1, high=31
-    )
-    activation: Activation = key("relu", "nonlinearity of the blocks and the dense layer")
-    batch_norm: bool = key(True, "batch normalisation after each convolution")
-    pooling: Pooling = key("max", "2 x 2 pooling that ends each block")
-    residual: bool = key(False, "add a second convolution to each block and a shortcut around both")
-    global_pool: bool = key(
-        False, "average each feature map to one number before the dense layer, instead of flattening"
-    )
-    dense_width: int = key(128, "neurons of the dense layer; 0 leaves it out", low=0, high=65536)
-    block_dropout: float = key(0.0, "probability of dropping a feature map at the end of a block", low=0, below=1)
-    dropout: float = key(0.0, "probability of dropping a neuron before the output layer", low=0, below=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainedConfig:
-    """Part B: a backbone as a list of stages, and a new head."""
-
-    name: Backbone = key("googlenet", "the backbone")
-    weights: str = key("imagenet", "imagenet, none (train from scratch), or the path of a state_dict file")
-    freeze_depth: int = key(
-        0, "freeze the first k stages: 0 trains all, the number of stages only the head", low=0, high=64
-    )
-    dropout: float = key(0.2, "probability of dropping a feature before the head's linear layer", low=0, below=1)
-    backbone_lr_factor: float = key(
-        0.1, "learning rate of the backbone's trained stages as a multiple of optimizer.lr", low=0, high=100
-    )
-
-
-ModelConfig = CnnConfig | PretrainedConfig
 
 
 # ---- augmentation, optimizer, schedule, trainer, tracking ---------------------------------------------------------
@@ -276,6 +238,10 @@ class SweepConfig:
         0, "retrain the best k trials with fresh seeds and rank them by their mean; 0 is off", low=0, high=1000
     )
     confirm_seeds: int = key(3, "fresh seeds of each confirmed trial", low=1, high=1000)
+    curve: str = key(
+        "", "at the end, results by each value of this key (model.freeze_depth): curve.csv, curve.png; empty is off",
+        pattern=r"([a-z_]+(\.[a-z_]+)*)?", shape="a dotted key",
+    )  # fmt: skip
 
 
 # ---- the whole ----------------------------------------------------------------------------------------------------

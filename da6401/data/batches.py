@@ -9,19 +9,21 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from da6401.data.cache import CachedImages
+from da6401.data.cache import CachedRows
 from da6401.data.sources import ImageSet
 
 AHEAD = 2  # batches that the thread may have ready before they are asked for
+SMALL = 2**18  # numbers in a batch: gathering fewer costs less than handing them from thread to thread
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's pictures (uint8, on the device), labels, and their positions in the epoch."""
+    """One step's pictures (uint8, on the device) or features, labels, and their positions in the epoch."""
 
     images_BCHW: Tensor
     labels_B: Tensor
@@ -53,8 +55,9 @@ def batches(
 ) -> Iterator[Batch]:
     """All images once, in a random order for training, or as they stand where ``shuffle`` is None.
 
-    A thread gathers the next batches while one is computed with; on CUDA they are pinned and copied without waiting.
-    It ends with the iteration, however that ends. The order is drawn here, so the thread has no part in chance.
+    A thread gathers the next batches while one is computed with, unless they are small; on CUDA they are pinned and
+    copied without waiting. It ends with the iteration, however that ends. The order is drawn here, so the thread has
+    no part in chance.
     """
     count = len(images.labels_N)
     order_N = torch.arange(count) if shuffle is None else torch.randperm(count, generator=shuffle)
@@ -80,13 +83,16 @@ def _gathered(
     def gather(rows_B: Tensor) -> Batch:
         chosen_B = order_N[rows_B]
         labels_B = images.labels_N[chosen_B]
-        if isinstance(images.images_NCHW, CachedImages):
+        if isinstance(images.images_NCHW, CachedRows):
             pixels_BCHW = images.images_NCHW.gather(chosen_B, pinned=pinned)
         else:
             pixels_BCHW = images.images_NCHW[chosen_B]
             pixels_BCHW = pixels_BCHW.pin_memory() if pinned else pixels_BCHW
         return Batch(pixels_BCHW, labels_B.pin_memory() if pinned else labels_B, rows_B)
 
+    if rows and len(rows[0]) * images.images_NCHW.shape[1:].numel() <= SMALL:
+        yield from map(gather, rows)
+        return
     waiting: deque[Future[Batch]] = deque()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     try:
@@ -98,3 +104,10 @@ def _gathered(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def equal_parts(size: int, parts: int) -> list[slice]:
+    """So many slices of 0..size, or ``size`` of them where that is less; the first ones may be longer by one."""
+    parts = min(parts, size)
+    ends = [size // parts * number + min(number, size % parts) for number in range(parts + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]

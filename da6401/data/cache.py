@@ -9,6 +9,7 @@ system keeps them in memory as it does for a mapping, but they do not count as t
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -16,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,38 +38,49 @@ DECODER = f"2, Pillow {PIL.__version__}"  # raise the number when read_image giv
 FILE = "images.bin"
 
 
-class CachedImages:
-    """Some of an entry's pictures, in an order of their own; indexed with positions it gives them as a tensor."""
+class CachedRows:
+    """Some rows of a file in an entry, in an order of their own; indexed with positions it gives them as a tensor."""
 
-    dtype = torch.uint8
-
-    def __init__(self, held: Held, rows_N: npt.NDArray[np.int64], size: int) -> None:
+    def __init__(
+        self, held: Held, file: Path, rows_N: npt.NDArray[np.int64], row_shape: Sequence[int], dtype: torch.dtype
+    ) -> None:
         self._held = held  # as long as it lives, nobody removes the entry
         self._rows_N = rows_N
-        self._file = _Descriptor(held.folder / FILE)
-        self.shape = torch.Size((len(rows_N), 3, size, size))
+        self._file = _Descriptor(file)
+        self.dtype = dtype
+        self.shape = torch.Size((len(rows_N), *row_shape))
 
     def __len__(self) -> int:
         return len(self._rows_N)
 
-    def select(self, positions: Sequence[int]) -> CachedImages:
-        """Those of the pictures that stand at these positions."""
-        return CachedImages(self._held, self._rows_N[np.asarray(positions, dtype=np.int64)], self.shape[-1])
+    def select(self, positions: npt.ArrayLike) -> Self:
+        """Those of the rows that stand at these positions."""
+        chosen = copy.copy(self)
+        chosen._rows_N = self._rows_N[np.asarray(positions, dtype=np.int64)]
+        chosen.shape = torch.Size((len(chosen._rows_N), *self.shape[1:]))
+        return chosen
 
     def __getitem__(self, positions_B: torch.Tensor) -> torch.Tensor:
         return self.gather(positions_B, pinned=False)
 
     def gather(self, positions_B: torch.Tensor, *, pinned: bool) -> torch.Tensor:
-        """The pictures at these positions: uint8 (B, 3, S, S), contiguous; pinned for a copy to CUDA where asked."""
+        """The rows at these positions, contiguous; pinned for a copy to CUDA where asked."""
         rows_B = self._rows_N[positions_B.numpy()]
-        out = torch.empty((len(rows_B), *self.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-        flat = out.numpy().reshape(-1)
-        row_bytes = self.shape[1] * self.shape[2] * self.shape[3]
+        out = torch.empty((len(rows_B), *self.shape[1:]), dtype=self.dtype, pin_memory=pinned)
+        flat = out.view(-1).view(torch.uint8).numpy()
+        row_bytes = self.shape[1:].numel() * self.dtype.itemsize
         # Rows that follow each other in the file, as in validation, are read at once.
         starts = np.flatnonzero(np.diff(rows_B, prepend=-2) != 1)
         for start, end in zip(starts, [*starts[1:], len(rows_B)], strict=False):
             self._file.read_into(flat[start * row_bytes : end * row_bytes], int(rows_B[start]) * row_bytes)
         return out
+
+
+class CachedImages(CachedRows):
+    """Pictures of an entry: uint8 (N, 3, S, S)."""
+
+    def __init__(self, held: Held, rows_N: npt.NDArray[np.int64], size: int) -> None:
+        super().__init__(held, held.folder / FILE, rows_N, (3, size, size), torch.uint8)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from da6401.data.tree import BadFile
@@ -32,6 +34,10 @@ class ImageSet:
     images_NCHW: Pixels  # RGB
     labels_N: torch.Tensor  # int64, (N,), index into class_names
     names: tuple[str, ...]  # "train/cat/1.jpg", or "digits/0012"
+
+    def picture(self, row: int) -> npt.NDArray[np.uint8]:
+        """One image as RGB (S, S, 3), 0..255."""
+        return self.images_NCHW[torch.tensor([row])][0].permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from da6401.config.cnn_shapes import filters_of, kernels_of, shape_problems
 from da6401.config.schema import CnnConfig, ModelConfig
 from da6401.errors import ModelError
 from da6401.models.cnn import Cnn
+from da6401.models.freezing import final_plan
 from da6401.models.stages import StagedModel
 
 
 def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> StagedModel:
-    """The network for square images of this side in px, with its stages frozen as configured.
+    """The network for square images of this side in px, with the stages frozen that never train.
 
     Initial weights come from torch's global generator: seed it before.
 
@@ -40,7 +41,7 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
     model = build_backbone(
         name=cfg.name, source=cfg.weights, num_classes=num_classes, image_size=image_size, dropout=cfg.dropout
     )
-    model.freeze(cfg.freeze_depth)
+    model.follow(final_plan(cfg))
     return model
 
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from da6401.models.stages import StagedModel
 
 _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Conv2d, "conv"),
@@ -38,8 +41,31 @@ class LayerCount:
     stage: str  # the stage's name, "head", or "" for a network without stages
 
 
+@dataclass(frozen=True)
+class StageCount:
+    """One stage, or the head, for one image."""
+
+    name: str
+    frozen: bool  # nothing in it trains
+    parameters: int
+    trainable_parameters: int
+    macs_share: float  # of the whole network's MACs, 0..1
+
+
+class Counts(NamedTuple):
+    """What one forward pass shows of a model."""
+
+    layers: list[LayerCount]
+    stage_shapes: list[tuple[int, ...]]  # what each stage gives for one image, without the batch, first to last
+
+
 def count_layers(model: nn.Module, image_size: int | tuple[int, int]) -> list[LayerCount]:
-    """Every layer that has parameters, in the order in which the model lists them, for one RGB image.
+    """Every layer that has parameters, in the order in which the model lists them, for one RGB image."""
+    return count(model, image_size).layers
+
+
+def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
+    """The layers of count_layers and the stages' shapes.
 
     The shapes come from one forward pass on the meta device, which computes nothing: any size costs milliseconds,
     and neither the model nor the random state is touched. Attention is counted from its shapes, for its
@@ -59,7 +85,10 @@ def count_layers(model: nn.Module, image_size: int | tuple[int, int]) -> list[La
 
         return layer.register_forward_hook(record)
 
-    hooks = [watch(name, layer) for name, layer in layers.items()]
+    stage_shapes: list[tuple[int, ...]] = []
+    stages = model.stages.values() if isinstance(model, StagedModel) else ()
+    hooks = [stage.register_forward_hook(lambda _, x, y: stage_shapes.append(tuple(y.shape[1:]))) for stage in stages]
+    hooks += [watch(name, layer) for name, layer in layers.items()]
     modes = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in modes:
@@ -72,7 +101,7 @@ def count_layers(model: nn.Module, image_size: int | tuple[int, int]) -> list[La
             module.training = training
         for hook in hooks:
             hook.remove()
-    return [
+    counts = [
         LayerCount(
             name=name,
             kind=_kind(layer),
@@ -84,6 +113,7 @@ def count_layers(model: nn.Module, image_size: int | tuple[int, int]) -> list[La
         )
         for name, layer in layers.items()
     ]
+    return Counts(counts, stage_shapes)
 
 
 def closed_form(
@@ -116,28 +146,45 @@ def closed_form(
     return parameters, macs
 
 
+def count_stages(counts: Sequence[LayerCount]) -> list[StageCount]:
+    """The layers summed by stage, the head last."""
+    macs = sum(layer.macs for layer in counts)
+    stages = []
+    for name in dict.fromkeys(layer.stage for layer in counts):
+        inside = [layer for layer in counts if layer.stage == name]
+        trained = sum(layer.parameters for layer in inside if layer.trainable)
+        share = sum(layer.macs for layer in inside) / max(macs, 1)
+        stages.append(StageCount(name, trained == 0, sum(layer.parameters for layer in inside), trained, share))
+    return stages
+
+
 def describe(counts: Sequence[LayerCount]) -> str:
-    """The table printed before training: each layer, the totals, and each stage's share of the MACs."""
+    """The table printed before training: each layer, the totals, and each stage: its state, its share of the MACs."""
     rows = [("layer", "kind", "output", "parameters", "MACs", "")]
     for layer in counts:
         shape = " x ".join(map(str, layer.output_shape))
         state = "" if layer.trainable else "frozen"
         name = layer.name.removeprefix("stages.")
         rows.append((name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}", state))
-    parameters = sum(layer.parameters for layer in counts)
-    trained = sum(layer.parameters for layer in counts if layer.trainable)
+    stages = count_stages(counts)
+    parameters = sum(stage.parameters for stage in stages)
+    trained = sum(stage.trainable_parameters for stage in stages)
     macs = sum(layer.macs for layer in counts)
     lines = [*_aligned(rows, "lllrrl"), ""]
     lines.append(f"parameters {parameters:,}, trained {trained:,}; {macs:,} multiply-accumulates an image")
-    stages = [("stage", "parameters", "share of MACs", "up to here")]
-    reached = 0
-    for stage in dict.fromkeys(layer.stage for layer in counts):
-        inside = [layer for layer in counts if layer.stage == stage]
-        own = sum(layer.macs for layer in inside)
-        reached += own
-        total = sum(layer.parameters for layer in inside)
-        stages.append((stage, f"{total:,}", f"{own / max(macs, 1):.4f}", f"{reached / max(macs, 1):.4f}"))
-    return "\n".join([*lines, *_aligned(stages, "lrrr")])
+    table = [("stage", "", "parameters", "trained", "share of MACs", "up to here")]
+    reached = 0.0
+    for stage in stages:
+        reached += stage.macs_share
+        state = "frozen" if stage.frozen else "trained" if stage.trainable_parameters == stage.parameters else "partly"
+        numbers = (
+            f"{stage.parameters:,}",
+            f"{stage.trainable_parameters:,}",
+            f"{stage.macs_share:.4f}",
+            f"{reached:.4f}",
+        )
+        table.append((stage.name, state, *numbers))
+    return "\n".join([*lines, *_aligned(table, "llrrrr")])
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from da6401.errors import ModelError
+from da6401.models.freezing import Plan
+
+NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d,
+)  # fmt: skip
 
 
 class ParameterGroups(NamedTuple):
-    """The parameters that train, by name; frozen ones are in neither group."""
+    """The parameters that train, by name; frozen ones are in none of the groups."""
 
-    backbone: dict[str, nn.Parameter]
+    stages: list[dict[str, nn.Parameter]]  # one a stage, first to last
     head: dict[str, nn.Parameter]
 
 
@@ -37,7 +42,7 @@ class StagedModel(nn.Module):
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.head = head
-        self.freeze_depth = 0
+        self.plan = Plan(depth=0)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
@@ -47,33 +52,53 @@ class StagedModel(nn.Module):
         return tuple(self.stages.keys())
 
     def freeze(self, depth: int) -> None:
-        """Freeze the first `depth` stages and let all others train: no gradient, and eval mode from now on.
+        """Freeze the first `depth` stages and let all others train.
 
         Raises:
             ModelError: depth is outside 0..number of stages.
         """
+        self.follow(Plan(depth=depth))
+
+    def follow(self, plan: Plan) -> None:
+        """Freeze and let go as the plan says; what keeps still has no gradient, and is in eval mode from now on.
+
+        Raises:
+            ModelError: the plan is for another number of stages.
+        """
         names = self.stage_names
-        if not 0 <= depth <= len(names):
-            raise ModelError(f"freeze_depth={depth}: the stages are {', '.join(names)}; use 0..{len(names)}")
-        self.freeze_depth = depth
-        for position, stage in enumerate(self.stages.values()):
-            for parameter in stage.parameters():
-                parameter.requires_grad_(position >= depth)
-                if position < depth:
-                    parameter.grad = None  # an optimizer would still step on a gradient from before
+        if not (0 <= plan.depth <= len(names) and 0 <= plan.last <= len(names) - plan.depth):
+            raise ModelError(
+                f"freeze_depth={plan.depth} (and freeze_last={plan.last}): the stages are {', '.join(names)}; "
+                f"use 0..{len(names)}"
+            )
+        self.plan = plan
+        for stage, trains in zip(self.stages.values(), self._training_stages(), strict=True):
+            for module in stage.modules():
+                moves = trains and (not plan.norms_only or isinstance(module, NORMS))
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(moves)
+                    if not moves:
+                        parameter.grad = None  # an optimizer would still step on a gradient from before
         self.train(self.training)
 
+    def _training_stages(self) -> list[bool]:
+        """Of each stage, whether something of it trains."""
+        count = len(self.stages)
+        return [self.plan.depth <= position < count - self.plan.last for position in range(count)]
+
     def train(self, mode: bool = True) -> Self:
-        """Switch the mode of all but the frozen stages, which stay in eval: else their BatchNorm would move on."""
-        super().train(mode)
-        for stage in islice(self.stages.values(), self.freeze_depth):
-            stage.eval()
+        """Switch the mode of all but the stages that keep still: else their BatchNorm would move on."""
+        self.training = mode
+        self.head.train(mode)
+        for stage, trains in zip(self.stages.values(), self._training_stages(), strict=True):
+            if trains or stage.training:  # a deep network's modules are many: those in eval mode are left alone
+                stage.train(mode and trains)
         return self
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits (B, K) of RGB images with values in 0..1."""
-        features = self.run_stages(self.normalise(images_BCHW), 0, len(self.stages))
-        logits_BK: Tensor = self.head(features)
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """Logits (B, K) of RGB images (B, C, H, W) with values in 0..1, or of stage `first`'s input where it is > 0."""
+        x = self.normalise(x) if first == 0 else x
+        logits_BK: Tensor = self.head(self.run_stages(x, first, len(self.stages)))
         return logits_BK
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
@@ -86,7 +111,7 @@ class StagedModel(nn.Module):
 
         No gradient flows through frozen stages, not even to x: `freeze(0)` first where one is wanted.
         """
-        cut = min(max(first, self.freeze_depth), last)
+        cut = min(max(first, self.plan.depth), last)
         with torch.no_grad():
             for stage in islice(self.stages.values(), first, cut):
                 x = stage(x)
@@ -95,12 +120,23 @@ class StagedModel(nn.Module):
         return x
 
     def parameter_groups(self) -> ParameterGroups:
-        """The trained parameters of the stages and those of the head, so that each can have its own rate."""
-        trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return ParameterGroups(
-            backbone={name: parameter for name, parameter in trained.items() if not name.startswith("head.")},
-            head={name: parameter for name, parameter in trained.items() if name.startswith("head.")},
-        )
+        """The trained parameters of each stage and those of the head, so that each can have its own rate."""
+
+        def trained(prefix: str) -> dict[str, nn.Parameter]:
+            named = self.get_submodule(prefix).named_parameters(prefix)
+            return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+        return ParameterGroups(stages=[trained(f"stages.{name}") for name in self.stage_names], head=trained("head"))
+
+    def moving(self) -> dict[str, Tensor]:
+        """What training can change by the present plan: parameters, and the statistics of stages that train."""
+        parts = [
+            f"stages.{name}" for name, trains in zip(self.stage_names, self._training_stages(), strict=True) if trains
+        ]
+        inside = tuple(f"{part}." for part in [*parts, "head"])
+        still = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        state = self.state_dict()
+        return {name: tensor for name, tensor in state.items() if name.startswith(inside) and name not in still}
 
 
 def output_layer(features: int, num_classes: int) -> nn.Linear:

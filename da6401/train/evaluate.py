@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from da6401.config.schema import Precision
 from da6401.data.batches import batches
 from da6401.data.sources import ImageSet
 from da6401.errors import InterruptedRun
@@ -25,6 +26,16 @@ class Evaluation:
     probabilities_NK: Tensor  # float32, on the CPU
 
 
+AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def laid_out(x: Tensor, *, channels_last: bool) -> Tensor:
+    """The same values in the memory layout that the network computes in; tokens and flat features have only one."""
+    if x.ndim < 4:
+        return x
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -34,23 +45,27 @@ def evaluate(
     device: torch.device,
     autocast_dtype: torch.dtype | None = None,
     channels_last: bool = True,
+    first: int = 0,
     stop: StopFlag | None = None,
 ) -> Evaluation:
     """Classify every image once, unaugmented, in eval mode; the model's mode is put back after.
+
+    Args:
+        first: ``images`` are pictures where it is 0, and else what stage ``first`` is fed with.
 
     Raises:
         InterruptedRun: ``stop`` was set.
     """
     was_training = model.training
     model.eval()
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     logits = []
     for batch in batches(images, batch_size=batch_size, device=device, shuffle=None):
         if stop is not None and stop.signum is not None:
             raise InterruptedRun(stop.signum)
-        pixels_BCHW = batch.images_BCHW.float().div_(255).contiguous(memory_format=layout)
+        x = batch.images_BCHW if first else batch.images_BCHW.float().div_(255)
+        x = laid_out(x, channels_last=channels_last)
         with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-            logits.append(model(pixels_BCHW).float())
+            logits.append((model(x, first) if first else model(x)).float())
     model.train(was_training)
     logits_NK = torch.cat(logits).cpu()
     labels_N = images.labels_N

@@ -16,24 +16,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from da6401.config.schema import AugmentationConfig, OptimizerConfig, Precision, ScheduleConfig, TrainerConfig
+from da6401.config.schema import AugmentationConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
 from da6401.data.augment import Augmenter, mix
-from da6401.data.batches import batch_rows, batches, seeded
+from da6401.data.batches import batch_rows, batches, equal_parts, seeded
 from da6401.data.sources import TrainingData
 from da6401.errors import ConfigError, DivergedError, InterruptedRun
+from da6401.models.freezing import epoch_plan, rate_factors
 from da6401.models.stages import StagedModel
-from da6401.rundir import BEST, LAST, PREVIOUS, append_metrics
+from da6401.rundir import append_metrics
 from da6401.runtime import StopFlag
 from da6401.tracking import Tracker
-from da6401.train.checkpoint import save_checkpoint
-from da6401.train.evaluate import evaluate
+from da6401.train.evaluate import AUTOCAST, Evaluation, evaluate, laid_out
+from da6401.train.features import Feed, Feeds
+from da6401.train.keeping import Keeper
 from da6401.train.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
 from da6401.train.progress import EpochProgress, epoch_line
 from da6401.train.state import EpochSums, History, TrainingState
 
 log = logging.getLogger(__name__)
 
-AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 ORDER, AUGMENT, MIX = range(3)  # the purposes that have random numbers of their own
 
 
@@ -48,11 +49,12 @@ def fit(
     model: StagedModel,
     data: TrainingData,
     *,
+    feeds: Feeds,
+    model_cfg: ModelConfig,
     trainer: TrainerConfig,
     optimizer_cfg: OptimizerConfig,
     schedule: ScheduleConfig,
     augmentation: AugmentationConfig,
-    backbone_lr_factor: float,
     seed: int,
     device: torch.device,
     tracker: Tracker,
@@ -66,6 +68,8 @@ def fit(
     """Train, and leave in ``out`` one line of metrics an epoch and the best and the last checkpoint.
 
     Args:
+        feeds: what the epochs are fed with: pictures, or what the frozen stages make of them.
+        model_cfg: which stages train when, and how fast.
         history: updated after each epoch.
         about: plain values stored in the checkpoints beside the weights.
         resumed: the content of last.pt, from which the run goes on as if it had never stopped; None starts it.
@@ -81,21 +85,27 @@ def fit(
     autocast_dtype = AUTOCAST[trainer.precision]
     layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    model.follow(epoch_plan(model_cfg, trainer.epochs))  # all that will ever train: the optimizer is made once
     forward = torch.compile(model) if trainer.compile else model
+    moving = model.moving()
     groups = model.parameter_groups()
+    rates = rate_factors(model_cfg, len(groups.stages))
     optimizer = build_optimizer(
         optimizer_cfg,
-        backbone=groups.backbone.values(),
+        stages=[(group.values(), rate) for group, rate in zip(groups.stages, rates, strict=True)],
         head=groups.head.values(),
-        backbone_lr_factor=backbone_lr_factor,
     )
-    average = WeightAverage(model, trainer.ema_decay) if trainer.ema_decay > 0 else None
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    average = WeightAverage(model, trainer.ema_decay, moving) if trainer.ema_decay > 0 else None
+    kept = model if average is None else average.model  # what is validated and kept
     scaler = torch.amp.GradScaler(device.type, enabled=trainer.precision == "fp16")
     state = TrainingState(model, optimizer, scaler, average, history, device, mixing=torch.Generator())
     if resumed is not None:
         state.restore(resumed)
     started = time.perf_counter() - history.seconds
-    saved = time.perf_counter()
+    states = {id(each): each.state_dict() for each in (model, kept)}.values()
+    still = [tensor for each in states for name, tensor in each.items() if name not in moving]
+    keeper = Keeper(out, about, model=kept.state_dict(), still=still)
     class_weights_K = balanced_weights(data.train.labels_N, len(data.class_names)) if trainer.class_weights else None
     if class_weights_K is not None:
         class_weights_K = class_weights_K.to(device)
@@ -105,16 +115,16 @@ def fit(
     def loss_of(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         return F.cross_entropy(logits_BK, labels_B, class_weights_K, label_smoothing=trainer.label_smoothing)
 
-    def step_on(pixels_BCHW: Tensor, targets: Sequence[tuple[Tensor, float]]) -> tuple[float, int]:
+    def step_on(inputs: Tensor, targets: Sequence[tuple[Tensor, float]], *, first: int) -> tuple[float, int]:
         """One step of the optimizer; the batch's loss, and how many of its first labels were right."""
         optimizer.zero_grad(set_to_none=True)
-        total, correct, size = 0.0, 0, len(pixels_BCHW)
-        for rows in torch.arange(size).tensor_split(min(history.parts, size)):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        total, correct, size = 0.0, 0, len(inputs)
+        for part in equal_parts(size, history.parts):
             with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-                logits_BK = forward(pixels_BCHW[part].contiguous(memory_format=layout))
+                x = laid_out(inputs[part], channels_last=trainer.channels_last)
+                logits_BK = forward(x, first) if first else forward(x)
                 losses = [share * loss_of(logits_BK, labels_B[part]) for labels_B, share in targets]
-                loss = torch.stack(losses).sum() * (len(rows) / size)
+                loss = torch.stack(losses).sum() * ((part.stop - part.start) / size)
             value = loss.item()
             if not math.isfinite(value):
                 where = f"epoch {history.epochs_run + 1}, step {state.sums.batches + 1}"
@@ -124,98 +134,105 @@ def fit(
             correct += int((logits_BK.argmax(1) == targets[0][0][part]).sum())
         if trainer.clip_norm > 0:
             scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_norm)
+            torch.nn.utils.clip_grad_norm_(trained, trainer.clip_norm)
         scaler.step(optimizer)
         scaler.update()
         if average is not None:
-            average.update(model)
+            average.update()
         return total, correct
 
-    def save(path: str, content: Mapping[str, Any]) -> None:
-        nonlocal saved
+    def keep(*, best: Evaluation | None = None, now: bool = False) -> None:
         history.seconds = time.perf_counter() - started
-        previous = out / PREVIOUS if path == LAST else None
-        save_checkpoint(out / path, {**about, **content}, previous=previous)
-        saved = time.perf_counter()
+        content = None
+        if best is not None:
+            content = {"model": kept.state_dict(), "epoch": history.epochs_run, "probabilities": best.probabilities_NK}
+        keeper.keep(state.checkpoint(), best=content, now=now)
 
-    for epoch in range(history.epochs_run + 1, trainer.epochs + 1):
-        if trainer.patience and history.epochs_run - history.risen_epoch >= trainer.patience:
-            log.info("stopped early: no better validation accuracy in %d epochs", trainer.patience)
-            return
-        # ---- one pass over the training images, from where a checkpoint left it ----
-        epoch_started, images_before = time.perf_counter(), state.sums.images
-        model.train()
-        if state.sums.batches == 0:
-            state.mixing.set_state(seeded(seed, MIX, epoch).get_state())
-        augment = Augmenter(augmentation, count=count, generator=seeded(seed, AUGMENT, epoch))
-        with EpochProgress(epoch, trainer.epochs, count, show=trainer.progress) as progress:
-            order = seeded(seed, ORDER, epoch)
-            stream = batches(data.train, batch_size=trainer.batch_size, device=device, shuffle=order)
-            for batch in islice(stream, state.sums.batches, None):
-                if stop.signum is not None:
-                    save(LAST, state.checkpoint())
-                    raise InterruptedRun(stop.signum)
-                if trainer.checkpoint_minutes and time.perf_counter() - saved > 60 * trainer.checkpoint_minutes:
-                    save(LAST, state.checkpoint())
-                step = (epoch - 1) * steps_per_epoch + state.sums.batches
-                factor = lr_factor(schedule, step, steps_per_epoch=steps_per_epoch, epochs=trainer.epochs)
-                set_learning_rate(optimizer, factor)
-                pixels_BCHW = augment(batch.images_BCHW, batch.rows_B)
-                targets = [(batch.labels_B, 1.0)]
-                if augmentation.mixup > 0 or augmentation.cutmix > 0:
-                    pixels_BCHW, others, share = mix(pixels_BCHW, augmentation, state.mixing)
-                    targets = [(batch.labels_B, share), (batch.labels_B[others.to(device)], 1 - share)]
-                while True:
-                    try:
-                        loss, correct = step_on(pixels_BCHW, targets)
-                        break
-                    except torch.OutOfMemoryError:
-                        if history.parts >= len(pixels_BCHW):
-                            raise
-                        history.parts *= 2
-                        torch.cuda.empty_cache()
-                        log.warning("out of memory: batches are computed in %d parts from here on", history.parts)
-                state.sums.batches += 1
-                state.sums.images += len(pixels_BCHW)
-                state.sums.loss += loss * len(pixels_BCHW)
-                state.sums.correct += correct
-                progress.advance(state.sums.images, loss=state.sums.mean_loss, accuracy=state.sums.accuracy)
-        train_seconds = time.perf_counter() - epoch_started
+    feed: Feed | None = None
+    try:
+        for epoch in range(history.epochs_run + 1, trainer.epochs + 1):
+            if trainer.patience and history.epochs_run - history.risen_epoch >= trainer.patience:
+                log.info("stopped early: no better validation accuracy in %d epochs", trainer.patience)
+                return
+            plan = epoch_plan(model_cfg, epoch)
+            if feed is None or plan != model.plan:
+                model.follow(plan)
+                feed = feeds.open(plan.depth, stop=stop)
 
-        # ---- validation ----
-        kept = model if average is None else average.model
-        try:
-            result = evaluate(
-                kept, data.validation, batch_size=trainer.batch_size, device=device,
-                autocast_dtype=autocast_dtype, channels_last=trainer.channels_last, stop=stop,
-            )  # fmt: skip
-        except InterruptedRun:
-            save(LAST, state.checkpoint())  # all batches of the epoch are done: it goes on with the validation
-            raise
-        if not math.isfinite(result.loss):
-            raise DivergedError(f"the validation loss is {result.loss} in epoch {epoch}: try a lower optimizer.lr")
+            # ---- one pass over the training images, from where a checkpoint left it ----
+            epoch_started, images_before = time.perf_counter(), state.sums.images
+            model.train()
+            if state.sums.batches == 0:
+                state.mixing.set_state(seeded(seed, MIX, epoch).get_state())
+            augment = Augmenter(augmentation, count=count, generator=seeded(seed, AUGMENT, epoch))
+            images = feed.images_of(epoch, torch.randperm(count, generator=seeded(seed, ORDER, epoch)), augment)
+            with EpochProgress(epoch, trainer.epochs, count, show=trainer.progress) as progress:
+                order = seeded(seed, ORDER, epoch)
+                stream = batches(images, batch_size=trainer.batch_size, device=device, shuffle=order)
+                for batch in islice(stream, state.sums.batches, None):
+                    if stop.signum is not None:
+                        keep(now=True)
+                        raise InterruptedRun(stop.signum)
+                    if trainer.checkpoint_minutes and keeper.age > 60 * trainer.checkpoint_minutes:
+                        keep(now=True)
+                    step = (epoch - 1) * steps_per_epoch + state.sums.batches
+                    factor = lr_factor(schedule, step, steps_per_epoch=steps_per_epoch, epochs=trainer.epochs)
+                    set_learning_rate(optimizer, factor)
+                    inputs = feed.inputs(batch, augment)
+                    targets = [(batch.labels_B, 1.0)]
+                    if augmentation.mixup > 0 or augmentation.cutmix > 0:
+                        inputs, others, share = mix(inputs, augmentation, state.mixing)
+                        targets = [(batch.labels_B, share), (batch.labels_B[others.to(device)], 1 - share)]
+                    while True:
+                        try:
+                            loss, correct = step_on(inputs, targets, first=feed.cut)
+                            break
+                        except torch.OutOfMemoryError:
+                            if history.parts >= len(inputs):
+                                raise
+                            history.parts *= 2
+                            torch.cuda.empty_cache()
+                            log.warning("out of memory: batches are computed in %d parts from here on", history.parts)
+                    state.sums.batches += 1
+                    state.sums.images += len(inputs)
+                    state.sums.loss += loss * len(inputs)
+                    state.sums.correct += correct
+                    progress.advance(state.sums.images, loss=state.sums.mean_loss, accuracy=state.sums.accuracy)
+            train_seconds = time.perf_counter() - epoch_started
 
-        # ---- what is kept of it ----
-        line = {
-            "epoch": epoch,
-            "train_loss": state.sums.mean_loss,
-            "train_accuracy": state.sums.accuracy,
-            "val_loss": result.loss,
-            "val_accuracy": result.accuracy,
-            "lr": optimizer.param_groups[-1]["lr"],
-            "images_per_second": (state.sums.images - images_before) / train_seconds,
-            "seconds": time.perf_counter() - epoch_started,
-        }
-        better = history.add(line)
-        state.sums = EpochSums()
-        if better:
-            save(BEST, {"model": kept.state_dict(), "epoch": epoch})
-        save(LAST, state.checkpoint())
-        append_metrics(out, line)
-        tracker.log(epoch, line)
-        log.info(epoch_line(line, epochs=trainer.epochs, better=better))
-        if watcher is not None:
-            watcher.epoch_done(epoch, result.accuracy)
+            # ---- validation ----
+            try:
+                result = evaluate(
+                    kept, feed.validation, batch_size=trainer.batch_size, device=device, autocast_dtype=autocast_dtype,
+                    channels_last=trainer.channels_last, first=feed.cut, stop=stop,
+                )  # fmt: skip
+            except InterruptedRun:
+                keep(now=True)  # all batches of the epoch are done: it goes on with the validation
+                raise
+            if not math.isfinite(result.loss):
+                raise DivergedError(f"the validation loss is {result.loss} in epoch {epoch}: try a lower optimizer.lr")
+
+            # ---- what is kept of it ----
+            line = {
+                "epoch": epoch,
+                "train_loss": state.sums.mean_loss,
+                "train_accuracy": state.sums.accuracy,
+                "val_loss": result.loss,
+                "val_accuracy": result.accuracy,
+                "lr": optimizer.param_groups[-1]["lr"],
+                "images_per_second": (state.sums.images - images_before) / train_seconds,
+                "seconds": time.perf_counter() - epoch_started,
+            }
+            better = history.add(line)
+            state.sums = EpochSums()
+            keep(best=result if better else None)
+            append_metrics(out, line)
+            tracker.log(epoch, line)
+            log.info(epoch_line(line, epochs=trainer.epochs, better=better))
+            if watcher is not None:
+                watcher.epoch_done(epoch, result.accuracy)
+    finally:
+        keeper.flush()
 
 
 def balanced_weights(labels_N: Tensor, classes: int) -> Tensor:

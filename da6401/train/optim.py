@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 import torch
 from torch import nn
@@ -13,15 +14,23 @@ from da6401.config.schema import OptimizerConfig, ScheduleConfig
 
 
 def build_optimizer(
-    cfg: OptimizerConfig, *, backbone: Iterable[nn.Parameter], head: Iterable[nn.Parameter], backbone_lr_factor: float
+    cfg: OptimizerConfig, *, stages: Sequence[tuple[Iterable[nn.Parameter], float]], head: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """An optimizer over the parameters that train, in groups by part and by weight decay.
+    """An optimizer over the parameters that train, in groups by rate and by weight decay; the head's come last.
 
-    Each group carries its own highest rate as ``base_lr``; frozen parameters are in none, so nothing can decay them.
-    Biases and the scales of norms (one dimension) have no weight decay.
+    Each group carries its own highest rate as ``base_lr``. Frozen parameters are in no group, and those that a
+    schedule freezes for now have no gradient, so that nothing can decay them. Biases and the scales of norms (one
+    dimension) have no weight decay.
+
+    Args:
+        stages: the parameters of each stage, and their rate as a multiple of cfg.lr.
     """
+    parts: list[tuple[float, list[nn.Parameter]]] = [
+        (factor, [parameter for parameters, _ in same for parameter in parameters])
+        for factor, same in groupby(stages, key=lambda part: part[1])
+    ]
     groups = []
-    for parameters, factor in ((backbone, backbone_lr_factor), (head, 1.0)):
+    for factor, parameters in [*parts, (1.0, list(head))]:
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         for decays in (True, False):
             members = [parameter for parameter in trained if (parameter.ndim > 1) == decays]
@@ -77,19 +86,24 @@ class WeightAverage:
     """An exponential moving average of a model's parameters and statistics, for validation and keeping.
 
     Young averages follow faster, min(decay, (1 + n) / (10 + n)) after n updates, or they would be mostly the start.
+
+    Args:
+        moving: the names in the state dict of what may change; all else is the model's, now and later.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, moving: Iterable[str]) -> None:
         self.decay = decay
         self.updates = 0
         self.model = copy.deepcopy(model).requires_grad_(False)
+        averages, values = self.model.state_dict(), model.state_dict()  # both share their memory with the models
+        self._pairs = [(averages[name], values[name]) for name in moving]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Move the average towards the model's present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+        for average, value in self._pairs:
             if average.is_floating_point():
                 average.lerp_(value, 1 - decay)
             else:

@@ -19,7 +19,7 @@ from da6401 import rundir
 from da6401.errors import RunError
 from da6401.run import run
 from da6401.rundir import BEST, LAST, METRICS, PREVIOUS, RESULT, WriteError, read_metrics, read_result
-from da6401.train import loop
+from da6401.train import keeping, loop
 from da6401.train.checkpoint import load_checkpoint, save_checkpoint
 from tests import forked
 from tests.run.test_resume import HARD, outcome
@@ -47,6 +47,7 @@ def _stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, *, epoch: int) -> No
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "append_metrics", full)
+        patch.setattr(keeping, "PATIENCE", 0)  # every epoch is written at once, as in runs of real length
         with pytest.raises(WriteError, match="No space left on device"):
             run(compose(*HARD), folder)
 

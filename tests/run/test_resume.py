@@ -126,10 +126,10 @@ def test_out_of_memory_halves_the_batch_and_keeps_its_gradient(tmp_path: Path, m
     run(cfg, tmp_path / "whole")
     original = StagedModel.forward
 
-    def small_device(self: StagedModel, images_BCHW: torch.Tensor) -> torch.Tensor:
-        if self.training and len(images_BCHW) > 3:
+    def small_device(self: StagedModel, x: torch.Tensor, first: int = 0) -> torch.Tensor:
+        if self.training and len(x) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(self, images_BCHW)
+        return original(self, x, first)
 
     monkeypatch.setattr(StagedModel, "forward", small_device)
     run(cfg, tmp_path / "parts")

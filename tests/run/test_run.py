@@ -19,7 +19,7 @@ from da6401.config.schema import CnnConfig
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, RunError
 from da6401.models.build import build_model
 from da6401.run import run
-from da6401.rundir import BEST, CONFIG, LAST, METRICS, RECEIPT, RESULT, read_metrics, read_result
+from da6401.rundir import BEST, CONFIG, LAST, METRICS, RECEIPT, RESULT, VALIDATION, read_metrics, read_result
 from da6401.runtime import prepare, stop_on_signals
 from da6401.train.checkpoint import load_checkpoint
 from tests.small import SMALL, SMALL_BACKBONE, command, compose
@@ -45,7 +45,7 @@ def test_a_run_folder_holds_all_that_it_should(tmp_path: Path) -> None:
     result = run(cfg, tmp_path / "run")
     folder = tmp_path / "run"
     names = {item.name for item in folder.iterdir() if not item.name.startswith(".")}
-    assert names == {CONFIG, RECEIPT, METRICS, RESULT, "checkpoints"}
+    assert names == {CONFIG, RECEIPT, METRICS, RESULT, VALIDATION, "checkpoints"}
     assert saved_config(folder / CONFIG) == cfg
     assert read_result(folder) == result
     assert result.status == "completed"

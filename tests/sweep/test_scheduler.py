@@ -197,6 +197,9 @@ def test_the_confirmed_winner_is_ranked_by_its_mean(capfd: pytest.CaptureFixture
     assert "regression to the mean" in printed
     assert f"da6401 reproduce {confirmed[0]['run']}" in printed
     assert len(open_study().trials) == 3  # the confirmation is not part of the search
+    assert main(["evaluate", "outputs/sweeps/s/trial-0"]) == 2
+    assert f"da6401 evaluate {confirmed[0]['run']}" in capfd.readouterr().err
+    assert main(["evaluate", confirmed[0]["run"]]) == 0
     before = {run: (run / "result.json").stat().st_mtime_ns for run in Path("outputs/sweeps/s/confirm").iterdir()}
     sweep(*words)
     assert {run: (run / "result.json").stat().st_mtime_ns for run in before} == before

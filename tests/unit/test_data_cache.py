@@ -233,7 +233,10 @@ def gathering_threads() -> int:
     return sum(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
-def test_the_gathering_thread_ends_with_the_iteration_however_it_ends(root: Path) -> None:
+def test_the_gathering_thread_ends_with_the_iteration_however_it_ends(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("da6401.data.batches.SMALL", 0)
     images = load_training_data(config(root)).train
     seen = [gathering_threads() for _ in batches(images, batch_size=2, device=CPU, shuffle=seeded(0))]
     assert seen[0] == max(seen) == 1
@@ -252,7 +255,10 @@ def test_the_gathering_thread_ends_with_the_iteration_however_it_ends(root: Path
     assert gathering_threads() == 0
 
 
-def test_an_error_of_the_gathering_thread_reaches_the_loop() -> None:
+@pytest.mark.parametrize("small", [0, 10**6])
+def test_an_error_of_the_gathering_thread_reaches_the_loop(monkeypatch: pytest.MonkeyPatch, small: int) -> None:
+    monkeypatch.setattr("da6401.data.batches.SMALL", small)
+
     class Broken:
         shape = torch.Size((4, 3, 2, 2))
 
@@ -268,8 +274,10 @@ def test_an_error_of_the_gathering_thread_reaches_the_loop() -> None:
 def test_a_process_that_leaves_in_mid_epoch_does_not_hang() -> None:
     code = """
 import torch
+import da6401.data.batches
 from da6401.data.batches import batches
 from da6401.data.sets import ImageSet
+da6401.data.batches.SMALL = 0
 images = ImageSet(torch.zeros(64, 3, 4, 4, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64), ("x",) * 64)
 stream = batches(images, batch_size=2, device=torch.device("cpu"), shuffle=None)
 next(stream)

@@ -113,12 +113,12 @@ def test_parameter_groups_hold_each_trained_parameter_once() -> None:
     model = small()
     model.freeze(2)
     groups = model.parameter_groups()
-    assert {name.split(".")[1] for name in groups.backbone} == {"s2"}
+    assert [{name.split(".")[1] for name in stage} for stage in groups.stages] == [set(), set(), {"s2"}]
     assert set(groups.head) == {"head.2.weight", "head.2.bias"}
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert sorted(trained) == sorted(id(p) for group in groups for p in group.values())
+    assert sorted(trained) == sorted(id(p) for group in (*groups.stages, groups.head) for p in group.values())
     model.freeze(3)
-    assert model.parameter_groups().backbone == {}
+    assert model.parameter_groups().stages == [{}, {}, {}]
 
 
 def test_a_checkpoint_carries_its_normalisation() -> None:

@@ -45,7 +45,7 @@ def test_every_optimizer_lowers_a_loss(name: str) -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
     cfg = OptimizerConfig(name=name, lr=0.01, weight_decay=0.01)  # type: ignore[arg-type]
-    optimizer = build_optimizer(cfg, backbone=[], head=model.parameters(), backbone_lr_factor=1.0)
+    optimizer = build_optimizer(cfg, stages=[], head=model.parameters())
     inputs, target = torch.randn(32, 4), torch.randn(32, 1)
 
     def loss() -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_groups_have_their_own_rates_and_norms_no_decay() -> None:
     head = nn.Linear(3, 2)
     backbone[0].weight.requires_grad_(False)
     cfg = OptimizerConfig(name="sgd", lr=0.5, weight_decay=0.1)
-    optimizer = build_optimizer(cfg, backbone=backbone.parameters(), head=head.parameters(), backbone_lr_factor=0.1)
+    optimizer = build_optimizer(cfg, stages=[(backbone.parameters(), 0.1)], head=head.parameters())
     set_learning_rate(optimizer, 0.5)
     seen = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     assert id(backbone[0].weight) not in seen
@@ -77,12 +77,12 @@ def test_groups_have_their_own_rates_and_norms_no_decay() -> None:
 def test_the_average_follows_the_weights_and_starts_quickly() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    average = WeightAverage(model, decay=0.9)
+    average = WeightAverage(model, 0.9, ["weight"])
     nn.init.ones_(model.weight)
-    average.update(model)
+    average.update()
     assert float(average.model.state_dict()["weight"]) == pytest.approx(0.9)  # the first decay is (1 + 0) / (10 + 0)
     for _ in range(200):
-        average.update(model)
+        average.update()
     assert float(average.model.state_dict()["weight"]) == pytest.approx(1.0, abs=1e-6)
     assert model.weight.item() == 1.0
 

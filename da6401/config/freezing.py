@@ -1,0 +1,56 @@
+"""What cannot be asked of freezing and of the features that frozen stages give."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from da6401.config.backbones import FACTS
+from da6401.config.schema import AugmentationConfig, PretrainedConfig
+
+
+def freezing_problems(model: PretrainedConfig, augmentation: AugmentationConfig, *, epochs: int) -> list[str]:
+    """The combinations that contradict themselves, or that would switch something off without a word."""
+    problems = []
+    count = len(FACTS[model.name].stages)
+    if model.freeze_depth <= count < model.freeze_depth + model.freeze_last:
+        problems.append(
+            f"model.freeze_last={model.freeze_last}: with model.freeze_depth={model.freeze_depth} that is more than "
+            f"the {count} stages of {model.name}; use 0..{count - model.freeze_depth}"
+        )
+    some_train = model.freeze_depth + model.freeze_last < count
+    if some_train and model.train_only == "norm" and model.name == "vgg16":
+        problems.append("model.train_only=norm: vgg16 has no normalisation layers; use all, or another backbone")
+    if some_train and model.head_epochs >= epochs:
+        problems.append(
+            f"model.head_epochs={model.head_epochs}: trainer.epochs={epochs} leaves no epoch for the stages; use "
+            f"fewer, or model.freeze_depth={count} to train the head alone"
+        )
+    if model.feature_cache == "on":
+        if mixes(augmentation):
+            problems.append(
+                "model.feature_cache=on: augmentation.mixup and augmentation.cutmix mix pixels, and features are kept "
+                "instead of pixels; set both to 0, or use model.feature_cache=auto"
+            )
+        elif views_of(model, augmentation) == 1 and augmentation != AugmentationConfig():
+            problems.append(
+                "model.feature_cache=on: model.feature_views=1 keeps the plain images alone, without the augmentation; "
+                "use model.feature_views=4 (or more), augmentation=none, or model.feature_cache=auto"
+            )
+    return problems
+
+
+def mixes(augmentation: AugmentationConfig) -> bool:
+    """Whether images are mixed with each other, which a kept feature cannot follow."""
+    return augmentation.mixup > 0 or augmentation.cutmix > 0
+
+
+def flips_only(augmentation: AugmentationConfig) -> bool:
+    """Whether the flip is all: then an image has two forms, and both can be kept."""
+    return augmentation.flip > 0 and dataclasses.replace(augmentation, flip=0.0) == AugmentationConfig()
+
+
+def views_of(model: PretrainedConfig, augmentation: AugmentationConfig) -> int:
+    """How many views of a training image the feature cache holds."""
+    if augmentation == AugmentationConfig():
+        return 1
+    return 2 if flips_only(augmentation) else model.feature_views

@@ -18,8 +18,10 @@ from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
+from da6401.config.compose import saved_config
 from da6401.rundir import CONFIG, METRICS, write_json, write_text
 from da6401.sweep.confirm import Confirmed
+from da6401.sweep.curve import write_curve
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ def write_summary(study: optuna.Study, folder: Path, *, seconds: float, confirme
     if (winner / CONFIG).exists():
         head = f"# study {study.study_name}: the winner, {winner.name}\n# {command}\n"
         write_text(folder / "best.yaml", head + (winner / CONFIG).read_text(encoding="utf-8"))
+        if key := saved_config(winner / CONFIG).sweep.curve:  # all trials of a sweep have the same
+            console.print(write_curve(folder, key))
     if confirmed:
         console.print(
             f"winner, confirmed: trial {confirmed[0].trial}, {confirmed[0].mean:.4f} +- {confirmed[0].deviation:.4f}"

@@ -1,0 +1,155 @@
+"""experiment=freeze_curve and sweep.curve: the trials of a sweep by one key, as a table, a CSV and a picture."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from da6401.cli import main
+from da6401.config.compose import check_command_line
+from da6401.models.pretrained import BACKBONE_TABLE
+from da6401.rundir import CONFIG, RunResult, read_result, write_result, write_yaml
+from da6401.sweep.curve import draw, read_points, write_curve
+from tests.small import SMALL, SMALL_BACKBONE, compose
+
+KEY = "model.freeze_depth"
+RESULT = RunResult(
+    status="completed", val_accuracy=0.5, val_loss=1.0, best_epoch=1, epochs_run=1, test_accuracy=None, test_loss=None,
+    parameters=100, macs=10, seconds=2.0, reason="", trainable_parameters=80, peak_memory_mb=50.0,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["da6401"])
+
+
+def trial(folder: Path, number: int, value: object, result: RunResult = RESULT) -> None:
+    write_yaml(folder / f"trial-{number}" / CONFIG, {"model": {"freeze_depth": value}})
+    write_result(folder / f"trial-{number}", result)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "curve.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def text(told: Table | str) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(told)
+    return captured.get()
+
+
+def _tiny_resnet(image_size: int) -> nn.Module:
+    """Five stages like resnet18's, a thousandth of the size."""
+    stem = {"conv1": nn.Conv2d(3, 4, 3), "bn1": nn.BatchNorm2d(4), "relu": nn.ReLU(), "maxpool": nn.MaxPool2d(2)}
+    net = nn.Module()
+    for name, layer in (stem | {f"layer{number}": nn.Conv2d(4, 4, 1) for number in range(1, 5)}).items():
+        net.add_module(name, layer)
+    return net
+
+
+def test_every_depth_and_seed_is_trained_and_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = dataclasses.replace(BACKBONE_TABLE["resnet18"], make=_tiny_resnet, features=4)
+    monkeypatch.setitem(BACKBONE_TABLE, "resnet18", tiny)
+    words = (*SMALL_BACKBONE, "trainer.epochs=1", "model=resnet18", "model.weights=none")
+    fewer = (f"{KEY}=choice(0,5)", "seed=choice(0,1)")
+    assert main(["train", "--multirun", "experiment=freeze_curve", *words, *fewer, "study=s"]) == 0
+    folder = Path("outputs/sweeps/s")
+    out = capsys.readouterr().out
+    assert "by model.freeze_depth: mean +- standard deviation" in out
+    table = rows(folder)
+    assert [(row[KEY], row["n"]) for row in table] == [("0", "2"), ("5", "2")]
+    results = [read_result(path.parent) for path in folder.glob("trial-*/result.json")]
+    assert len(results) == 4
+    for row in table:
+        trained = int(float(row["trainable_parameters_mean"]))
+        own = [result for result in results if result.trainable_parameters == trained]
+        assert len(own) == 2
+        assert float(row["val_accuracy_mean"]) == statistics.fmean(result.val_accuracy or 0.0 for result in own)
+        assert float(row["seconds_std"]) == statistics.stdev(result.seconds for result in own)
+        assert f"{trained:,}" in out
+    assert float(table[1]["trainable_parameters_mean"]) == 4 * 3 + 3  # the head alone
+    with Image.open(folder / "curve.png") as picture:
+        assert picture.size == (1200, 840)
+
+
+def test_the_space_is_every_depth_of_the_chosen_backbone(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("experiment=freeze_curve", "model=googlenet", "model.weights=none", "data=synthetic", "sweep.dry_run=true")
+    assert main(["train", "--multirun", *words, "study=s"]) == 0
+    assert f"{13 * 3} trials" in capsys.readouterr().out
+
+
+def test_the_numbers_of_a_value_are_its_trials(tmp_path: Path) -> None:
+    other = dataclasses.replace(RESULT, val_accuracy=0.7, seconds=4.0)
+    for number, (depth, result) in enumerate([(10, RESULT), (2, RESULT), (2, other)]):
+        trial(tmp_path, number, depth, result)
+    trial(tmp_path, 3, 2, dataclasses.replace(RESULT, status="pruned", val_accuracy=0.1))
+    trial(tmp_path, 4, 2, dataclasses.replace(RESULT, status="failed", val_accuracy=None))
+    (tmp_path / "trial-5").mkdir()
+    shown = text(write_curve(tmp_path, KEY))
+    two, ten = rows(tmp_path)
+    assert (two[KEY], ten[KEY]) == ("2", "10")  # in the order of numbers
+    assert (two["n"], ten["n"]) == ("2", "1")
+    assert float(two["val_accuracy_mean"]) == pytest.approx(0.6)
+    assert float(two["val_accuracy_std"]) == pytest.approx(0.02**0.5)
+    assert float(two["seconds_std"]) == pytest.approx(2**0.5)
+    assert ten["val_accuracy_std"] == ""  # one trial has no deviation
+    assert "0.6000 +- 0.1414" in shown
+    assert "0.5000 +-" not in shown
+
+
+def test_the_picture_shows_each_trial_and_names_what_it_shows(tmp_path: Path) -> None:
+    for number, (depth, accuracy) in enumerate([(0, 0.5), (0, 0.7), (4, 0.8), (4, 0.6)]):
+        trial(tmp_path, number, depth, dataclasses.replace(RESULT, val_accuracy=accuracy))
+    figure = draw(read_points(tmp_path, KEY), KEY)
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "validation accuracy (0 to 1)", "trainable parameters", "time of a run (s)", "peak memory (MB)",
+    ]  # fmt: skip
+    assert {axes.get_xlabel() for axes in figure.axes} == {KEY}
+    dots = [line for line in figure.axes[0].lines if line.get_color() == "0.6"]
+    heights = np.concatenate([np.asarray(line.get_ydata()) for line in dots])
+    assert sorted(heights) == [0.5, 0.6, 0.7, 0.8]
+    (bars,) = figure.axes[0].containers
+    assert len(bars.get_children()) == 4  # the means, two caps and the bars
+
+
+def test_values_that_are_no_numbers_stand_side_by_side(tmp_path: Path) -> None:
+    for number, value in enumerate(["silu", [8, 16], "relu", None]):
+        trial(tmp_path, number, value)
+    write_curve(tmp_path, KEY)
+    assert [row[KEY] for row in rows(tmp_path)] == ["None", "[8, 16]", "relu", "silu"]
+    ticks = draw(read_points(tmp_path, KEY), KEY).axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == ["None", "[8, 16]", "relu", "silu"]
+
+
+def test_a_key_that_no_trial_has_is_said(tmp_path: Path) -> None:
+    trial(tmp_path, 0, 1)
+    assert "no completed trial has the key model.nonsense" in text(write_curve(tmp_path, "model.nonsense"))
+    assert not (tmp_path / "curve.csv").exists()
+
+
+def test_without_the_key_there_is_no_curve() -> None:
+    assert main(["train", "--multirun", *SMALL, "trainer.epochs=1", "study=s", "seed=choice(0,1)",
+                 "hydra.sweeper.n_trials=1"]) == 0  # fmt: skip
+    assert not list(Path("outputs/sweeps/s").glob("curve.*"))
+
+
+def test_alone_it_is_one_run_of_part_b() -> None:
+    curve, part_b = compose("experiment=freeze_curve"), compose("experiment=part_b")
+    assert dataclasses.replace(curve, sweep=part_b.sweep, study=part_b.study) == part_b
+    assert curve.sweep.curve == KEY
+    assert check_command_line(["experiment=freeze_curve", "model=vit_b_16"], config_dir=None, multirun=True) is not None

@@ -1,0 +1,102 @@
+"""`da6401 explain RUN`: pictures of what a trained model sees, and where it errs, in RUN/explain."""
+
+# N images, B batch, K classes, C channels, H height, W width
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from da6401.config.schema import RunConfig
+from da6401.data.batches import batches
+from da6401.data.sources import ImageSet, load_test_data, load_training_data
+from da6401.errors import DataError, RunError
+from da6401.models.stages import StagedModel
+from da6401.report.explain_pictures import own_style, save
+from da6401.report.explain_views import Answers, choose, views
+from da6401.rundir import told_writes, write_text
+from da6401.runtime import choose_device, prepare
+from da6401.shown import safe
+from da6401.verbs import load_model
+
+FOLDER = "explain"
+ABOUT = "about.json"
+
+
+def explain_run(folder: Path, *, split: str) -> int:
+    """Write the pictures of a run's best model and RUN/explain/about.json, on the images of a split.
+
+    Raises:
+        UserError: no such run, no such split, a device that is not here, or no room on the disk.
+    """
+    out = folder / FOLDER
+    model, cfg, class_names = load_model(folder)
+    if out.is_symlink():
+        raise RunError(f"{out}: is a symbolic link, and could lead out of the run folder; remove it")
+    device = choose_device(cfg.device)
+    prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
+    images = _images(cfg, class_names, split)
+    model.freeze(0)  # for the gradients to reach the image
+    model.requires_grad_(False)
+    answers = _answer(model.to(device), images, class_names, cfg, device)
+    model.cpu()
+    with told_writes(out):
+        out.mkdir(exist_ok=True)
+        (out / ABOUT).unlink(missing_ok=True)  # it would speak of pictures that are being replaced
+    about = []
+    with own_style():
+        for picture in views(model, answers, cfg.seed, split):
+            save(picture.draw(), out / picture.file)
+            about.append({"file": picture.file, "title": picture.title, "caption": picture.caption})
+            print(f"{safe(out / picture.file)}  {picture.title}")
+    write_text(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _images(cfg: RunConfig, class_names: Sequence[str], split: str) -> ImageSet:
+    if split == "test":
+        try:
+            return load_test_data(cfg.data, class_names)
+        except DataError as error:
+            raise DataError(
+                f"{error}\nFor pictures of the validation split instead, add --split validation."
+            ) from error
+    data = load_training_data(cfg.data)
+    if list(data.class_names) != list(class_names):
+        raise DataError(f"data={cfg.data.source} has other classes than the model: explain it on its own data.")
+    return data.validation
+
+
+@torch.inference_mode()
+def _answer(
+    model: StagedModel, images: ImageSet, class_names: Sequence[str], cfg: RunConfig, device: torch.device
+) -> Answers:
+    """Classify the whole split, and keep the features of the images that the embedding shows."""
+    labels_N = images.labels_N.numpy()
+    choice = choose(labels_N, seed=cfg.seed)
+    wanted_N = torch.zeros(len(labels_N), dtype=torch.bool)
+    wanted_N[torch.from_numpy(choice.embedded_P)] = True
+
+    output_layer = [module for module in model.head.modules() if isinstance(module, nn.Linear)][-1]
+    inputs: list[Tensor] = []
+    handle = output_layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    logits, features = [], []
+    try:
+        for batch in batches(images, batch_size=cfg.trainer.batch_size, device=device, shuffle=None):
+            pixels_BCHW = batch.images_BCHW.float().div_(255).contiguous(memory_format=torch.channels_last)
+            logits.append(model(pixels_BCHW).float().cpu())
+            features.append(inputs.pop().float().cpu()[wanted_N[batch.rows_B]])
+    finally:
+        handle.remove()
+    probabilities_NK = torch.cat(logits).softmax(1)
+    if not probabilities_NK.isfinite().all():
+        raise RunError("the model's answers are not finite numbers: its weights are damaged, train it again")
+    confidence_N, predicted_N = probabilities_NK.max(1)
+    return Answers(
+        images=images, class_names=class_names, labels_N=labels_N, predicted_N=predicted_N.numpy(),
+        confidence_N=confidence_N.numpy(), choice=choice, features_PE=torch.cat(features).numpy(),
+    )  # fmt: skip

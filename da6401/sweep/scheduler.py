@@ -23,7 +23,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
-from da6401.config.schema import SweepConfig
+from da6401.config.schema import SweepConfig, TrackingConfig
 from da6401.errors import PrunedError, RunError, UserError
 from da6401.rundir import RunResult, read_result
 from da6401.sweep import disk, pool
@@ -44,6 +44,7 @@ from da6401.sweep.study import (
 )
 from da6401.sweep.summary import best_trials, progress_line, run_folder, write_summary
 from da6401.sweep.trial import handed_over
+from da6401.tracking import track_sweep
 
 if TYPE_CHECKING:
     from da6401.sweep.plugin import StudySweeper
@@ -97,6 +98,8 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
         confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.launch)
     finally:
         write_summary(sweep.study, sweep.folder, seconds=time.perf_counter() - sweep.started, confirmed=confirmed)
+    tracking = TrackingConfig(**cast(dict[str, Any], OmegaConf.to_container(config.tracking, resolve=True)))
+    track_sweep(tracking, study=sweep.study.study_name, folder=sweep.folder)
 
 
 def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> Sweep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import logging
@@ -21,17 +22,32 @@ import pytest
 
 from da6401 import tracking
 from da6401.config.schema import TrackingConfig
+from da6401.rundir import RunResult
 from da6401.tracking import LocalTracker, WandbTracker, open_tracker
 
 OFFLINE = TrackingConfig(backend="wandb", timeout=20)
+CONFIG = {"model": {"name": "cnn"}, "optimizer": {"lr": 0.01}}
+RUN: dict[str, Any] = {"run_id": "r", "name": "n", "group": "", "config": CONFIG}
+INTERRUPTED = RunResult(
+    status="interrupted", val_accuracy=0.9, val_loss=0.3, best_epoch=1, epochs_run=2, test_accuracy=None,
+    test_loss=None, parameters=10, macs=20, seconds=1.5, reason="stopped",
+)  # fmt: skip
+
+
+def started(cfg: TrackingConfig, out: Path) -> WandbTracker:
+    return WandbTracker(cfg, run_id="r", name="n", group="", job_type="train", tags=[], config={}, out=out)
+
+
+def picture(row: int) -> Any:
+    raise AssertionError("a run that did not complete shows no pictures")
 
 
 def track(cfg: TrackingConfig, out: Path, *, run_id: str = "run-1", steps: int = 2) -> None:
     """One short run: a loss at each step."""
-    config = {"seed": 7, "optimizer": {"lr": 0.01}}
-    with open_tracker(cfg, run_id=run_id, name="a name", group="a study", config=config, out=out) as tracker:
+    with open_tracker(cfg, run_id=run_id, name="a name", group="a study", config=CONFIG, out=out) as tracker:
         for step in range(1, steps + 1):
             tracker.log(step, {"train/loss": 1.0 / step})
+        tracker.finish(INTERRUPTED, picture)
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -41,17 +57,34 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 # ---- a wandb that misbehaves --------------------------------------------------------------------------------------
 
 
+class FakeArtifact:
+    def __init__(self, name: str, *, type: str) -> None:
+        self.name, self.type = name, type
+        self.files: list[str] = []
+
+    def add_file(self, path: str) -> None:
+        self.files.append(Path(path).name)
+
+
 class FakeRun:
     def __init__(self, fake: FakeWandb, options: dict[str, Any]) -> None:
         self.fake, self.options = fake, options
+        self.id = options["id"]
         self.history: list[tuple[int, dict[str, float]]] = []
+        self.summary: dict[str, Any] = {}
+        self.artifacts: list[FakeArtifact] = []
         self.exit_code: int | None = None
         self.offline = options["mode"] == "offline"
         self.dir, self.url = "out/wandb/offline-run-1/files", "a page"
 
-    def log(self, values: dict[str, float], *, step: int) -> None:
+    def log(self, values: dict[str, float], *, step: int, commit: bool) -> None:
+        assert commit, "a row that waits for the next one would overwrite the summary"
         self.fake.enter("log")
         self.history.append((step, values))
+
+    def log_artifact(self, artifact: FakeArtifact) -> None:
+        self.fake.enter("artifact")
+        self.artifacts.append(artifact)
 
     def finish(self, *, exit_code: int) -> None:
         self.fake.enter("finish")
@@ -62,6 +95,7 @@ class FakeWandb:
     """Does ``trouble[call]()`` on entering a call of that name, and keeps the runs that it was asked for."""
 
     Settings = SimpleNamespace
+    Artifact = FakeArtifact
 
     def __init__(self) -> None:
         self.trouble: dict[str, Callable[[], None]] = {}
@@ -121,51 +155,51 @@ def test_a_well_wandb_gets_every_number_and_the_end(
     assert run.history == [(1, {"train/loss": 1.0}), (2, {"train/loss": 0.5}), (3, {"train/loss": 1 / 3})]
     assert run.exit_code == 0
     assert run.options["id"] == "run-1"
-    assert run.options["config"]["optimizer"] == {"lr": 0.01}
+    assert run.options["config"] == {"model.name": "cnn", "optimizer.lr": 0.01}
+    assert (run.options["job_type"], run.options["tags"]) == ("train", ["part_a"])
+    known = {name: value for name, value in dataclasses.asdict(INTERRUPTED).items() if value is not None}
+    assert run.summary == known
+    assert "test_accuracy" not in known
     assert fake.threads == {"wandb-tracker"}, "the training thread must never be inside wandb"
     assert warnings_in(caplog) == []
 
 
 def test_offline_decides_before_init_and_asks_nobody(fake: FakeWandb, tmp_path: Path) -> None:
     track(OFFLINE, tmp_path)
-    assert [call for call in fake.calls if call not in ("log", "init")] == ["init offline", "finish"]
+    assert [call for call in fake.calls if call not in ("log", "init", "artifact")] == ["init offline", "finish"]
 
 
 def test_a_failed_run_is_failed_there_too(fake: FakeWandb, tmp_path: Path) -> None:
-    with (
-        pytest.raises(ZeroDivisionError),
-        open_tracker(OFFLINE, run_id="r", name="n", group="", config={}, out=tmp_path),
-    ):
+    with pytest.raises(ZeroDivisionError), open_tracker(OFFLINE, **RUN, out=tmp_path):
         raise ZeroDivisionError
     assert fake.runs[0].exit_code == 1
 
 
 def test_ids_and_empty_names_are_what_wandb_takes(fake: FakeWandb, tmp_path: Path) -> None:
-    with open_tracker(OFFLINE, run_id="study/3:a#b", name="n", group="", config={}, out=tmp_path):
+    with open_tracker(OFFLINE, **RUN | {"run_id": "study/3:a#b"}, out=tmp_path):
         pass
     options = fake.runs[0].options
     assert (options["id"], options["group"], options["entity"]) == ("study-3-a-b", None, None)
 
 
-@pytest.mark.parametrize("call", ["init", "log", "finish"])
+@pytest.mark.parametrize("call", ["init", "log", "artifact", "finish"])
 def test_a_hang_holds_the_run_up_for_the_timeout_at_most(
     fake: FakeWandb, tmp_path: Path, caplog: pytest.LogCaptureFixture, call: str
 ) -> None:
     fake.trouble[call] = fake.hang
     start = time.monotonic()
-    with open_tracker(
-        TrackingConfig(backend="wandb", timeout=1.0), run_id="r", name="n", group="", config={}, out=tmp_path
-    ) as tracker:
+    with open_tracker(TrackingConfig(backend="wandb", timeout=1.0), **RUN, out=tmp_path) as tracker:
         for step in range(200):
             tracker.log(step, {"x": 1.0})
+        tracker.finish(INTERRUPTED, picture)
         trained = time.monotonic() - start
-    assert trained < 0.8, "log() must not wait"
+    assert trained < 0.8, "neither log() nor finish() may wait"
     assert 0.8 < time.monotonic() - start < 5
     (warning,) = warnings_in(caplog)
     assert "tracking.timeout=1 s" in warning
 
 
-@pytest.mark.parametrize("call", ["init", "log", "finish"])
+@pytest.mark.parametrize("call", ["init", "log", "artifact", "finish"])
 @pytest.mark.parametrize("problem", [ValueError("broken"), SystemExit(4), KeyboardInterrupt()])
 def test_whatever_wandb_raises_is_one_warning(
     fake: FakeWandb, tmp_path: Path, caplog: pytest.LogCaptureFixture, call: str, problem: BaseException
@@ -192,7 +226,7 @@ def test_a_queue_that_nobody_empties_stays_bounded(
     monkeypatch.setattr(tracking, "QUEUE_LIMIT", 5)
     fake.trouble["init"] = fake.hang
     cfg = TrackingConfig(backend="wandb", timeout=0.1)
-    tracker = WandbTracker(cfg, run_id="r", name="n", group="", config={}, out=tmp_path)
+    tracker = started(cfg, tmp_path)
     for step in range(50):
         tracker.log(step, {"x": 1.0})
     tracker.close()
@@ -222,7 +256,7 @@ def test_online_without_an_answer_goes_offline(
 
 
 def test_closing_twice_and_logging_late_do_nothing(fake: FakeWandb, tmp_path: Path) -> None:
-    tracker = WandbTracker(OFFLINE, run_id="r", name="n", group="", config={}, out=tmp_path)
+    tracker = started(OFFLINE, tmp_path)
     tracker.close()
     tracker.close()
     tracker.log(1, {"x": 1.0})
@@ -231,8 +265,9 @@ def test_closing_twice_and_logging_late_do_nothing(fake: FakeWandb, tmp_path: Pa
 
 
 def test_local_starts_no_wandb(fake: FakeWandb, tmp_path: Path) -> None:
-    with open_tracker(TrackingConfig(), run_id="r", name="n", group="", config={}, out=tmp_path) as tracker:
+    with open_tracker(TrackingConfig(), **RUN, out=tmp_path) as tracker:
         tracker.log(1, {"x": 1.0})
+        tracker.finish(INTERRUPTED, picture)
     assert isinstance(tracker, LocalTracker)
     assert fake.calls == []
     assert list(tmp_path.iterdir()) == []
@@ -243,16 +278,23 @@ def test_local_starts_no_wandb(fake: FakeWandb, tmp_path: Path) -> None:
 SCRIPT = """
 import os, random, signal, sys, time
 from da6401.config.schema import TrackingConfig
+from da6401.rundir import RunResult
 from da6401.tracking import open_tracker
 from pathlib import Path
 
+RESULT = RunResult(
+    status="pruned", val_accuracy=0.9, val_loss=0.3, best_epoch=1, epochs_run=2, test_accuracy=None,
+    test_loss=None, parameters=10, macs=20, seconds=1.5, reason="",
+)
+
 def track(run_id, out, *, mode="offline", timeout=30.0, during=lambda: None):
     cfg = TrackingConfig(backend="wandb", mode=mode, timeout=timeout)
-    config = {"seed": 7, "model": {"name": run_id, "filters": [8, 16]}}
+    config = {"seed": 7, "model": {"name": run_id, "filters": [8, 16]}, "data": {"root": "x://me:secret@host"}}
     with open_tracker(cfg, run_id=run_id, name="name of " + run_id, group="a study", config=config, out=Path(out)) as t:
         t.log(1, {"val/loss": float("nan"), "lr": 0.1})
         during()
-        t.log(2, {"val/loss": 0.25, "lr": 0.1})
+        t.log(2, {"val/loss": 0.25, "lr": 0.1, "val_accuracy": 0.5})
+        t.finish(RESULT, None)
 
 def wait_for_run(out):
     while not any(file.stat().st_size for file in Path(out).glob("wandb/offline-run-*/run-*.wandb")):
@@ -297,17 +339,22 @@ def records_of(file: Path) -> list[Any]:
     return records
 
 
+def values_of(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
 def read_back(out: Path) -> dict[str, Any]:
-    """Config, name, group and history of the one run that wandb wrote under a run folder."""
+    """Config, name, group, history and summary of the one run that wandb wrote under a run folder."""
     (file,) = out.glob("wandb/offline-run-*/run-*.wandb")
-    found: dict[str, Any] = {"history": []}
+    found: dict[str, Any] = {"history": [], "summary": {}}
     for record in records_of(file):
         if record.HasField("run"):
             found |= {"id": record.run.run_id, "name": record.run.display_name, "group": record.run.run_group}
             found["config"] = {item.key: json.loads(item.value_json) for item in record.run.config.update}
         if record.HasField("history"):
-            row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            found["history"].append(row)
+            found["history"].append(values_of(record.history.item))
+        if record.HasField("summary"):
+            found["summary"] |= values_of(record.summary.update)
         if record.HasField("exit"):
             found["exit_code"] = record.exit.exit_code
     return found
@@ -334,7 +381,9 @@ print("the program's own line")
     for run_id, folder in (("first", "a"), ("second", "b")):
         run = read_back(tmp_path / folder)
         assert (run["id"], run["name"], run["group"], run["exit_code"]) == (run_id, f"name of {run_id}", "a study", 0)
-        assert run["config"]["model"] == {"name": run_id, "filters": [8, 16]}
+        assert (run["config"]["model.name"], run["config"]["model.filters"]) == (run_id, [8, 16])
+        assert run["config"]["data.root"] == "x://me:***@host"
+        assert {"status": "pruned", "val_accuracy": 0.9, "parameters": 10}.items() <= run["summary"].items()
         first, second = run["history"]
         assert math.isnan(float(first["val/loss"]))
         assert (first["_step"], second["_step"], second["val/loss"], second["lr"]) == (1, 2, 0.25, 0.1)
@@ -353,16 +402,16 @@ def test_a_server_that_never_answers_costs_half_the_timeout(tmp_path: Path) -> N
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         start = time.monotonic()
         done = run_script(
-            'track("r", "a", mode="online", timeout=6)',
+            'track("r", "a", mode="online", timeout=10)',
             tmp_path,
-            seconds=30,
+            seconds=40,
             WANDB_BASE_URL=url,
             WANDB_API_KEY="0" * 40,
         )
         seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     assert "recorded offline" in done.stderr
-    assert seconds < 20
+    assert seconds < 25
     assert len(read_back(tmp_path / "a")["history"]) == 2
 
 

@@ -1,0 +1,94 @@
+"""Runs and sweeps from Python: the command line's own work, its config system and its messages."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, overload
+
+from da6401.claim import new_beside, used
+from da6401.config.schema import RunConfig
+from da6401.errors import ConfigError
+from da6401.folders import Run, Sweep, load_run, load_sweep
+
+__all__ = ["Run", "Sweep", "load_run", "load_sweep", "train"]
+
+
+@overload
+def train(
+    *overrides: str,
+    config_dir: Path | str | None = ...,
+    out: Path | str | None = ...,
+    multirun: Literal[False] = ...,
+) -> Run: ...
+@overload
+def train(
+    *overrides: str, config_dir: Path | str | None = ..., out: Path | str | None = ..., multirun: Literal[True]
+) -> Sweep: ...
+def train(
+    *overrides: str, config_dir: Path | str | None = None, out: Path | str | None = None, multirun: bool = False
+) -> Run | Sweep:
+    """`da6401 train [--multirun] OVERRIDES` in this process, where the data stays in memory for the next run.
+
+    A sweep with ``hydra.sweeper.n_jobs`` over 1 starts worker processes, as on the command line.
+
+    Args:
+        overrides: as typed there, such as "model.filters=16"; no quotes for the shell.
+        config_dir: a folder of YAML files of your own (--config-dir).
+        out: the run's or the sweep's folder; None names it as the command line does, under outputs/. The folder of a
+            run that was stopped goes on with it, and so does a study's name for a sweep.
+
+    Raises:
+        UserError: a ConfigError that tells every problem, or its kin: the command line's own message.
+        DivergedError: the loss was not finite. InterruptedRun: stopped by a signal, with a checkpoint.
+    """
+    from da6401.cli import train as run_command
+    from da6401.config.compose import check_command_line
+
+    flags = [f"{word}: no key=value; write config_dir=, out= or multirun=" for word in overrides if word[:1] == "-"]
+    if flags:
+        raise ConfigError(flags)
+    cfg = check_command_line(overrides, config_dir=None if config_dir is None else str(config_dir), multirun=multirun)
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    named = _typed(overrides, key) if out is None else str(out)
+    now = datetime.now()
+    words = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
+    if not multirun:
+        folder = Path(named or f"outputs/runs/{now:%Y-%m-%d/%H-%M-%S-%f}")
+        if cfg is not None and cfg.trainer.resume == "never" and used(folder):
+            folder = new_beside(folder)
+    elif named:
+        folder, words = Path(named), [*words, "--multirun"]
+    else:  # a sweep over models has no single configuration that could say its name
+        sweep = _typed(overrides, "sweep")
+        unnamed = f"{sweep}_{now:%Y-%m-%d_%H-%M-%S}" if sweep else RunConfig().study
+        study = cfg.study if cfg else _typed(overrides, "study") or unnamed
+        folder, words = Path("outputs/sweeps", study), [*words, "--multirun", f"study={study}"]
+    quoted = str(folder).replace("'", r"\'")
+    with _kept_as_it_was():
+        run_command([*words, f"{key}='{quoted}'"])
+    return Sweep(folder, storage=_typed(overrides, "hydra.sweeper.storage") or None) if multirun else Run(folder)
+
+
+def _typed(overrides: Sequence[str], key: str) -> str:
+    """What the last key=... of the overrides says; empty without."""
+    values = [value for name, _, value in (word.lstrip("+").partition("=") for word in overrides) if name == key]
+    return values[-1].strip("'\"") if values else ""
+
+
+@contextmanager
+def _kept_as_it_was() -> Iterator[None]:
+    """Hydra takes over the arguments and the root logger; a notebook goes on with its own."""
+    root = logging.getLogger()
+    arguments, handlers, level = sys.argv, list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in set(root.handlers) - set(handlers):
+            handler.close()  # of train.log
+        sys.argv, root.handlers[:] = arguments, handlers
+        root.setLevel(level)

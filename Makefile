@@ -19,7 +19,7 @@ demo: $(READY) ## the main job: sweep Part A on the embedded digits (DEMO_OVERRI
 	$(BIN)/da6401 train --multirun sweep=part_a hydra.sweeper.n_trials=8 trainer.epochs=5 $(DEMO_OVERRIDES)
 
 test: $(READY) ## all tests (PYTEST_ARGS="-k name")
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 kill-test: $(READY) ## 25 runs killed (SIGKILL) at random moments, resumed, their weights compared
 	DA6401_KILLS=25 $(BIN)/python -m pytest tests/run/test_kill.py

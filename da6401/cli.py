@@ -160,6 +160,18 @@ def _parser() -> argparse.ArgumentParser:
     predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
+    export = _run_verb(verbs, "export", "the best model as ONNX and torch.export files, checked", _export)
+    export.add_argument("--out", type=Path, help="the folder for them; RUN/export without")
+    explain = _run_verb(verbs, "explain", "pictures of what the model sees and where it errs", _explain)
+    explain.add_argument("--split", choices=("test", "validation"), default="test", help="whose images to show")
+    text = "one self-contained HTML page of a run, a sweep, or several"
+    report = verbs.add_parser("report", help=text, description=text, allow_abbrev=False)
+    report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="run and sweep folders")
+    report.add_argument("--out", type=Path, help="the page to write; DIR/report.html without")
+    report.add_argument("--storage", help="the study's storage URL, where it is not in the sweep's folder")
+    report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
+    report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
+    report.set_defaults(handler=_report)
 
     from da6401.data.verbs import register
 
@@ -196,3 +208,21 @@ def _predict(given: argparse.Namespace) -> int:
     from da6401.verbs import predict_images
 
     return predict_images(given.run, given.images, as_json=given.json)
+
+
+def _export(given: argparse.Namespace) -> int:
+    from da6401.export import export_run
+
+    return export_run(given.run, given.out)
+
+
+def _explain(given: argparse.Namespace) -> int:
+    from da6401.report.explain import explain_run
+
+    return explain_run(given.run, split=given.split)
+
+
+def _report(given: argparse.Namespace) -> int:
+    from da6401.report.page import report
+
+    return report(given.folders, out=given.out, storage=given.storage, watch=given.watch, port=given.port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -15,10 +16,10 @@ from da6401.sweep.summary import best_trials, run_folder
 CHECKPOINTS = "checkpoints"
 
 
-def prune_checkpoints(study: optuna.Study, folder: Path, settings: SweepConfig) -> None:
+def prune_checkpoints(study: optuna.Study, trials: Sequence[FrozenTrial], folder: Path, settings: SweepConfig) -> None:
     """Remove the checkpoints of finished trials beyond the best k, and beyond the room; the best trials' never."""
-    keep = {trial.number for trial in best_trials(study)}
-    finished = study.get_trials(deepcopy=False, states=FINISHED)
+    keep = {trial.number for trial in best_trials(study, trials)}
+    finished = [trial for trial in trials if trial.state in FINISHED]
     room = settings.checkpoint_gb * 1e9
     used = 0
     for rank, trial in enumerate(_ranked(study, finished)):

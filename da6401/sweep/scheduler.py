@@ -111,7 +111,8 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     storage = storage_of(sweeper.storage, folder)
     study = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
     is_new = not study.get_trials(deepcopy=False)
-    hold_space(study, space, extend=str(config.resume) == "extend")
+    if not pool.is_worker():  # a worker has the leader's command, and overrides of its own
+        hold_space(study, space, extend=str(config.resume) == "extend")
     # The seed moves with the trials that are there and with the worker: nobody suggests the same points again.
     seed = int(config.seed) + 1000 * pool.slot() + len(study.get_trials(deepcopy=False))
     study.sampler = build_sampler(sweeper.sampler, space, seed=seed)
@@ -153,9 +154,10 @@ def _work(sweep: Sweep) -> None:
             trial, overrides = claimed
             ended = _finished_before(sweep, trial.number) or _launch(sweep, trial, overrides)
             _tell(sweep, trial, ended)
-            disk.prune_checkpoints(sweep.study, sweep.folder, sweep.settings)
-            log.info(progress_line(sweep.study, trial.number, sweep.total, started=sweep.started))
-            failed = len(sweep.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+            trials = sweep.study.get_trials(deepcopy=False)
+            disk.prune_checkpoints(sweep.study, trials, sweep.folder, sweep.settings)
+            log.info(progress_line(sweep.study, trials, trial.number, sweep.total, started=sweep.started))
+            failed = sum(each.state is TrialState.FAIL for each in trials)
             if failed > sweep.max_failures:
                 reason = sweep.study.trials[trial.number].user_attrs.get(REASON, "")
                 raise UserError(f"{failed} trials failed, more than hydra.sweeper.max_failure_rate allows: {reason}")
@@ -237,7 +239,7 @@ def _is_enough(sweep: Sweep) -> bool:
         return True
     if settings.patience and len(sweep.study.directions) == 1:
         trials = sweep.study.get_trials(deepcopy=False, states=FINISHED)
-        after = [sum(trial.number > best.number for trial in trials) for best in best_trials(sweep.study)]
+        after = [sum(trial.number > best.number for trial in trials) for best in best_trials(sweep.study, trials)]
         if after and after[0] >= settings.patience:
             log.info("sweep.patience=%d trials without a better one: no further trial", settings.patience)
             return True

@@ -40,7 +40,7 @@ def run_folder(folder: Path, number: int) -> Path:
 def write_summary(study: optuna.Study, folder: Path, *, seconds: float, confirmed: Sequence[Confirmed]) -> None:
     """Write sweep.json and best.yaml, and print the table of trials, the winner and its command."""
     trials = study.trials
-    best = best_trials(study)
+    best = best_trials(study, trials)
     states = Counter(trial.state.name.lower() for trial in trials)
     winner = confirmed[0].run if confirmed else run_folder(folder, best[0].number) if best else None
     command = None if winner is None else f"da6401 reproduce {shlex.quote(str(winner))}"
@@ -93,9 +93,10 @@ def confirmed_table(confirmed: Sequence[Confirmed]) -> Table:
     return table
 
 
-def progress_line(study: optuna.Study, number: int, total: int, *, started: float) -> str:
+def progress_line(
+    study: optuna.Study, trials: Sequence[FrozenTrial], number: int, total: int, *, started: float
+) -> str:
     """One line after each trial: how it ended, how far the sweep is, the best so far, the time left."""
-    trials = study.get_trials(deepcopy=False)
     trial = trials[number]
     counts = Counter(item.state for item in trials)
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
@@ -109,7 +110,7 @@ def progress_line(study: optuna.Study, number: int, total: int, *, started: floa
         if counts[state]:
             parts.append(f"{counts[state]} {word}")
     if len(study.directions) == 1:
-        parts += [f"best {best.values[0]:.4f} (trial {best.number})" for best in best_trials(study)]
+        parts += [f"best {best.values[0]:.4f} (trial {best.number})" for best in best_trials(study, trials)]
     began = time.time() - _since(started)
     mine = [t for t in trials if t.datetime_complete is not None and t.datetime_complete.timestamp() > began]
     if mine and done < total:
@@ -137,9 +138,9 @@ def _entry(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
     return {"trial": trial.number, "value": value, "run": run, "params": trial.params}
 
 
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+def best_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The best completed trial that keeps the hard limits, the Pareto set where there are several goals, or none."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     done = [trial for trial in complete if max(trial.constraints.values(), default=0.0) <= 0]
     if not done or len(study.directions) > 1:
         return study.best_trials if done else []

@@ -216,7 +216,7 @@ def training_row(root: Path) -> Row:
     model = build_model(CnnConfig(), num_classes=10, image_size=64).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = model.parameter_groups()
     optimizer = build_optimizer(
-        OptimizerConfig(), backbone=groups.backbone.values(), head=groups.head.values(), backbone_lr_factor=1.0
+        OptimizerConfig(), stages=[(group.values(), 1.0) for group in groups.stages], head=groups.head.values()
     )
 
     def step(pixels_BCHW: Tensor, labels_B: Tensor) -> None:

@@ -1,0 +1,48 @@
+"""The blocks that a page is made of, as plain values; page.js has one function for each kind."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from da6401.shown import safe
+
+Block = dict[str, Any]
+
+
+def section(title: str, *blocks: Block | None) -> dict[str, Any]:
+    return {"id": title.lower().replace(" ", "-"), "title": title, "blocks": [each for each in blocks if each]}
+
+
+def text(said: str, tone: str = "note") -> Block:
+    return {"kind": "text", "text": said, "tone": tone}
+
+
+def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Block:
+    plain = [[cell(value) for value in row] for row in rows]
+    return {"kind": "table", "caption": caption, "columns": list(columns), "rows": plain}
+
+
+def facts(*items: tuple[str, Any, str]) -> Block:
+    return {"kind": "facts", "items": [{"label": a, "value": cell(b), "note": c} for a, b, c in items]}
+
+
+def cell(value: Any) -> Any:
+    """A value as JSON has it: no infinity, no passwords."""
+    if value is None or isinstance(value, (bool, int)):
+        return str(value).lower() if isinstance(value, bool) else value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return safe(json.dumps(value) if isinstance(value, (list, dict)) else value)
+
+
+def seconds(value: float) -> str:
+    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
+def command(folder: Path) -> Block:
+    return {"kind": "command", "text": f"da6401 reproduce {shlex.quote(str(folder))}"}

@@ -1,0 +1,320 @@
+"""What a report reads: run folders, sweep folders and studies, as plain values. Nothing here writes or trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from da6401.errors import RunError
+from da6401.predictions import Predictions, read_predictions
+from da6401.rundir import (
+    CONFIG,
+    METRICS,
+    RECEIPT,
+    RESULT,
+    TEST,
+    VALIDATION,
+    RunResult,
+    flat,
+    read_json,
+    read_metrics,
+    read_result,
+    read_yaml,
+)
+from da6401.shown import safe
+
+Read = TypeVar("Read")
+DATABASE = "study.db"
+SUMMARY = "sweep.json"
+STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder, as far as it goes."""
+
+    folder: Path
+    config: dict[str, Any]  # nested; {} where the run has not begun
+    result: RunResult | None  # None: unfinished
+    epochs: list[dict[str, float]]
+    receipt: dict[str, Any]
+    predictions: dict[str, Predictions] = field(default_factory=dict)  # by split; {} where they were not asked for
+
+    @property
+    def status(self) -> str:
+        return self.result.status if self.result else "unfinished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a sweep optimises."""
+
+    index: int
+    name: str  # val_accuracy, parameters, ...
+    maximise: bool
+
+    def better(self, one: float, other: float) -> bool:
+        return one > other if self.maximise else one < other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A trial of a study together with its run folder."""
+
+    number: int
+    state: str  # complete, pruned, fail, running, waiting
+    values: tuple[float, ...] | None  # of a completed trial, one for each goal
+    params: dict[str, Any]
+    run: Run
+    reason: str
+    slot: str
+    attempts: int
+    start: datetime | None
+    end: datetime | None
+    keeps_limits: bool
+    is_default: bool  # enqueued before the sampler chose anything: the configuration's own values
+
+    def reached(self, goal: Goal) -> float | None:
+        """The objective of a completed trial; of another what its last epoch had, where that is the objective."""
+        if self.values:
+            return self.values[goal.index]
+        lines = [line[goal.name] for line in self.run.epochs if goal.name in line]
+        return lines[-1] if lines else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep folder."""
+
+    folder: Path
+    name: str
+    trials: list[Trial]
+    goals: list[Goal]
+    logarithmic: frozenset[str]  # parameters searched on a logarithmic scale
+    summary: dict[str, Any]  # sweep.json; {} while the sweep runs
+    frozen: list[FrozenTrial]  # the study's own; [] without a study
+    problems: list[str]  # what could not be read
+
+    @property
+    def complete(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.values]
+
+    @property
+    def params(self) -> list[str]:
+        """Every searched key, in the order of the trials."""
+        return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
+
+    @property
+    def default(self) -> Trial | None:
+        return next((trial for trial in self.trials[:1] if trial.is_default), None)
+
+    @property
+    def best(self) -> list[Trial]:
+        """The best trial within the hard limits (the earliest of equal ones); of several goals the Pareto front."""
+        inside = [trial for trial in self.complete if trial.keeps_limits]
+        front = [trial for trial in inside if not any(self._dominates(other, trial) for other in inside)]
+        return front[:1] if len(self.goals) == 1 else front
+
+    def _dominates(self, one: Trial, other: Trial) -> bool:
+        pairs = [(one.reached(goal), other.reached(goal), goal) for goal in self.goals]
+        assert all(a is not None and b is not None for a, b, _ in pairs), "completed trials have values"
+        return not any(goal.better(b, a) for a, b, goal in pairs) and any(goal.better(a, b) for a, b, goal in pairs)  # type: ignore[arg-type]
+
+
+def is_sweep(folder: Path, storage: str | None) -> bool:
+    """Whether a folder is a sweep's; with the study elsewhere, one that is no run's is.
+
+    Raises:
+        RunError: it is no run's either.
+    """
+    if (folder / DATABASE).exists() or (folder / SUMMARY).exists() or any(folder.glob("trial-*/")):
+        return True
+    if not any((folder / name).exists() for name in (CONFIG, METRICS, RESULT)):
+        if storage is not None and folder.is_dir():
+            return True
+        what = "holds neither a run nor a sweep" if folder.is_dir() else "is no folder"
+        raise RunError(f"{folder}: {what}; name a run folder (it has {CONFIG}) or one under outputs/sweeps")
+    return False
+
+
+def read_run(folder: Path, *, predictions: bool) -> Run:
+    """A run folder; what is not there yet is empty.
+
+    Raises:
+        RunError: a file that is there is damaged.
+    """
+    splits = {"test": TEST, "validation": VALIDATION} if predictions else {}
+    return Run(
+        folder=folder,
+        config=_kept(folder / CONFIG, read_yaml) or {},
+        result=_kept(folder / RESULT, _result),
+        epochs=_kept(folder / METRICS, _epochs) or [],
+        receipt=(_kept(folder / RECEIPT, read_json) or {}) if predictions else {},
+        predictions={
+            split: read
+            for split, name in splits.items()
+            if (read := _kept(folder / name, read_predictions)) is not None
+        },
+    )
+
+
+def read_sweep(folder: Path, storage: str | None) -> Sweep:
+    """A sweep folder with its study; without a study, as much as the trials' folders tell.
+
+    Raises:
+        RunError: the study cannot be opened, or sweep.json is damaged.
+    """
+    summary = _kept(folder / SUMMARY, read_json) or {}
+    name = str(summary.get("study", folder.absolute().name))
+    problems: list[str] = []
+    if storage is None and not (folder / DATABASE).exists():
+        problems.append(f"There is no {DATABASE} here: what follows is read from the trials' folders alone. "
+                        "If the study is in another database, name it with --storage.")  # fmt: skip
+        trials, directions = _without_study(folder, problems), ["maximize"]
+        frozen: list[FrozenTrial] = []
+    else:
+        address = storage or f"sqlite:///{(folder / DATABASE).absolute()}"
+        frozen, directions = _study(address, name)
+        trials = [_trial(trial, folder, problems) for trial in frozen]
+    configs = [trial.run.config for trial in trials if trial.run.config]
+    names = str(configs[0].get("sweep", {}).get("objectives", "val_accuracy")).split(",") if configs else []
+    if len(names) != len(directions):
+        names = ["val_accuracy"] if len(directions) == 1 else [f"value {index}" for index in range(len(directions))]
+    goals = [
+        Goal(index=index, name=names[index], maximise=directions[index] == "maximize") for index in range(len(names))
+    ]
+    logarithmic = frozenset(
+        key for trial in frozen for key, each in trial.distributions.items() if getattr(each, "log", False)
+    )
+    return Sweep(
+        folder=folder, name=name, trials=trials, goals=goals, logarithmic=logarithmic, summary=summary, frozen=frozen,
+        problems=problems,
+    )  # fmt: skip
+
+
+def is_numeric(values: Sequence[Any]) -> bool:
+    """Whether these have an order worth a scale: numbers, and more than one of them."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def signature(folders: Sequence[Path], storage: str | None) -> str:
+    """What changes whenever a report of these folders would."""
+    names = ("", "trial-*/", "confirm/*/")
+    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST, VALIDATION, "explain/about.json")
+    seen = []
+    for path in sorted(
+        path for folder in folders for name in names for file in files for path in folder.glob(name + file)
+    ):
+        try:
+            found = path.stat()
+            seen.append(f"{path} {found.st_mtime_ns} {found.st_size}")
+        except OSError:  # it went away between the listing and the look
+            continue
+    if storage is not None:
+        for folder in folders:
+            if is_sweep(folder, storage):
+                trials = read_sweep(folder, storage).frozen
+                seen += [f"{trial.number} {trial.state} {len(trial.intermediate_values)}" for trial in trials]
+    return "\n".join(seen)
+
+
+def _kept(path: Path, read: Callable[[Path], Read]) -> Read | None:
+    """A file's content, read again only where it has changed; None where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return cast(Read, _read(read, path, found.st_mtime_ns, found.st_size))
+
+
+@functools.lru_cache(maxsize=8192)  # a page that is made again and again reads what is new, not 500 configs
+def _read(read: Callable[[Path], object], path: Path, changed: int, size: int) -> object:
+    return read(path)
+
+
+def _result(path: Path) -> RunResult:
+    return read_result(path.parent)
+
+
+def _epochs(path: Path) -> list[dict[str, float]]:
+    return read_metrics(path.parent)
+
+
+def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str]]:
+    """The trials and directions of a study; the database is not written to.
+
+    Raises:
+        RunError: it cannot be opened, or has no such study.
+    """
+    storage = None
+    try:
+        storage = optuna.storages.RDBStorage(address, skip_table_creation=True)
+        study = optuna.load_study(study_name=name, storage=storage)
+        return study.get_trials(deepcopy=False), [direction.name.lower() for direction in study.directions]
+    except Exception as error:  # databases' own errors have no common base, and each means the same here
+        reason = safe(str(error).partition("\n")[0]) or type(error).__name__
+        raise RunError(
+            f"{safe(address)}: the study {safe(name)} cannot be read ({reason}); "
+            "check the file, or name the study's database with --storage"
+        ) from error
+    finally:
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _trial(trial: FrozenTrial, folder: Path, problems: list[str]) -> Trial:
+    own = trial.user_attrs
+    owner = str(own.get("owner", ""))
+    run = _trial_run(folder / f"trial-{trial.number}", problems)
+    if not run.epochs and trial.intermediate_values:  # the folder is on another machine
+        epochs = [{"epoch": float(e), "val_accuracy": v} for e, v in sorted(trial.intermediate_values.items())]
+        run = dataclasses.replace(run, epochs=epochs)
+    return Trial(
+        number=trial.number, state=trial.state.name.lower(), values=tuple(trial.values) if trial.values else None,
+        params=dict(trial.params), run=run, reason=str(own.get("reason") or (run.result.reason if run.result else "")),
+        slot=owner.partition("-")[0] if "-" in owner else "0", attempts=int(own.get("attempts", 1)),
+        start=trial.datetime_start, end=trial.datetime_complete,
+        keeps_limits=max(trial.constraints.values(), default=0.0) <= 0,
+        is_default=trial.number == 0 and "fixed_params" in trial.system_attrs,
+    )  # fmt: skip
+
+
+def _trial_run(folder: Path, problems: list[str]) -> Run:
+    """The run folder of a trial; a damaged one is said, and the report goes on without it."""
+    try:
+        return read_run(folder, predictions=False)
+    except RunError as error:
+        problems.append(safe(error))
+        return Run(folder=folder, config={}, result=None, epochs=[], receipt={})
+
+
+def _without_study(folder: Path, problems: list[str]) -> list[Trial]:
+    """The trials as their folders tell: their values, and as parameters the keys in which their configs differ."""
+    numbers = sorted(int(path.name[6:]) for path in folder.glob("trial-*/") if path.name[6:].isdecimal())
+    runs = {number: _trial_run(folder / f"trial-{number}", problems) for number in numbers}
+    leaves = {number: flat(run.config) for number, run in runs.items() if run.config}
+    keys = dict.fromkeys(key for each in leaves.values() for key in each)
+    differing = [key for key in keys if len({str(each.get(key)) for each in leaves.values()}) > 1]
+    trials = []
+    for number, run in runs.items():
+        state = STATES.get(run.status, "fail") if run.result else "running"
+        value = run.result.val_accuracy if run.result else None
+        own = leaves.get(number, {})
+        trials.append(
+            Trial(
+                number=number, state=state, values=(value,) if state == "complete" and value is not None else None,
+                params={key: own[key] for key in differing if key in own}, run=run,
+                reason=run.result.reason if run.result else "", slot="", attempts=1, start=None, end=None,
+                keeps_limits=True, is_default=False,
+            )
+        )  # fmt: skip
+    return trials

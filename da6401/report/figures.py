@@ -1,0 +1,299 @@
+"""The charts of a sweep."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from da6401.report.charts import Chart, axis, chart, epochs, label, number, word
+from da6401.report.collect import Goal, Sweep, Trial, is_numeric
+
+SHADES = 6  # of the lines in parallel coordinates
+STATES = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
+SYMBOLS = {"complete": "circle", "pruned": "triangle-down-open", "fail": "x-thin-open", "running": "circle-open"}
+
+
+def history(sweep: Sweep, goal: Goal) -> Chart:
+    """Every trial's objective in the order, or at the time, of its creation, and the best so far."""
+    reached = {trial.number: trial.reached(goal) for trial in sweep.trials}
+    values = [value for value in reached.values() if value is not None]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    floor = low - 0.08 * ((high - low) or 1.0)  # where those stand that have no value
+    traces: list[dict[str, Any]] = []
+    times: list[list[str | None]] = []
+    for state, symbol in SYMBOLS.items():
+        mine = [trial for trial in sweep.trials if trial.state == state and (state != "running" or trial.start)]
+        if not mine:
+            continue
+        texts = [f"trial {t.number}, {t.state}: {number(reached[t.number])}" for t in mine]
+        traces.append(
+            {
+                "type": "scatter", "mode": "markers", "name": "failed" if state == "fail" else state,
+                "x": [t.number for t in mine],
+                "y": [floor if (value := reached[t.number]) is None else value for t in mine],
+                "marker": {"symbol": symbol, "size": 8, "color": STATES[state], "line": {"width": 1.5}},
+                "customdata": [t.number for t in mine], "text": texts, "hovertemplate": "%{text}<extra></extra>",
+            }
+        )  # fmt: skip
+        times.append([_time(t) for t in mine])
+    steps: list[Trial] = []
+    for trial in (t for t in sweep.complete if t.keeps_limits):
+        if not steps or goal.better(trial.reached(goal) or 0.0, steps[-1].reached(goal) or 0.0):
+            steps.append(trial)
+    if steps:
+        ends = [*steps, sweep.trials[-1]]
+        best = [reached[t.number] for t in steps]
+        traces.append(
+            {
+                "type": "scatter", "mode": "lines", "name": "best so far", "x": [t.number for t in ends],
+                "y": [*best, best[-1]], "line": {"shape": "hv", "color": "@strong", "width": 2}, "hoverinfo": "skip",
+            }
+        )  # fmt: skip
+        times.append([_time(t) for t in ends])
+    counts = {state: sum(t.state == state for t in sweep.trials) for state in STATES}
+    said = ", ".join(f"{count} {'failed' if s == 'fail' else s}" for s, count in counts.items() if count)
+    drawn = chart(
+        "history", "History", f"{word(goal.name).capitalize()} of {len(sweep.trials)} trials: {said}."
+        + (f" The best so far rose {len(steps) - 1} times after the first." if len(steps) > 1 and goal.maximise else "")
+        + (" Crosses at the bottom failed." if counts["fail"] else ""),
+        traces, {"xaxis": axis("trial"), "yaxis": axis(word(goal.name)), "showlegend": True},
+        columns=["trial", "state", "created", word(goal.name)],
+        rows=[[t.number, t.state, _time(t), reached[t.number]] for t in sweep.trials],
+    )  # fmt: skip
+    if all(t.start for t in sweep.trials):
+        drawn["views"] = {"by trial": [trace["x"] for trace in traces], "by time of creation": times}
+    return drawn
+
+
+def learning_curves(sweep: Sweep, goal: Goal) -> Chart:
+    """The validation curve of every trial, the best and the default trial apart."""
+    metric = goal.name if goal.name in ("val_accuracy", "val_loss") else "val_accuracy"
+    best, first = next(iter(sweep.best), None), sweep.default
+    apart = {trial.number for trial in (best, first) if trial}
+    traces = []
+    for state, colour in STATES.items():
+        mine = [t for t in sweep.trials if t.state == state and t.number not in apart and t.run.epochs]
+        if mine:
+            name = "failed" if state == "fail" else state
+            faint = 0.4 if state == "complete" else 0.8
+            traces.append(_curves(mine, metric, name=name, line={"color": colour, "width": 1.2}, opacity=faint))
+    if first and first.run.epochs and first is not best:
+        line = {"color": "@strong", "width": 2, "dash": "dot"}
+        traces.append(_curves([first], metric, name=f"default, trial {first.number}", line=line))
+    if best and best.run.epochs:
+        line = {"color": "@strong", "width": 3}
+        traces.append(_curves([best], metric, name=f"best, trial {best.number}", line=line))
+    rows = [
+        [t.number, t.state, len(t.run.epochs), max(v), v[-1]]
+        for t in sweep.trials
+        if (v := [line[metric] for line in t.run.epochs if metric in line])
+    ]
+    return chart(
+        "curves", "Learning curves", f"{word(metric).capitalize()} by epoch of {len(rows)} trials.", traces,
+        {"xaxis": epochs(trial.run.epochs for trial in sweep.trials), "yaxis": axis(word(metric)), "showlegend": True},
+        columns=["trial", "state", "epochs", f"highest {word(metric)}", "last"], rows=rows,
+    )  # fmt: skip
+
+
+def _curves(trials: Sequence[Trial], metric: str, *, name: str, **style: Any) -> dict[str, Any]:
+    """One trace for all of these: 500 of their own would take seconds to draw."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    numbers: list[int | None] = []
+    for trial in trials:
+        lines = [line for line in trial.run.epochs if metric in line]
+        x += [line["epoch"] for line in lines] + [None]
+        y += [line[metric] for line in lines] + [None]
+        numbers += [trial.number] * len(lines) + [None]
+    return {
+        "type": "scatter", "mode": "lines" if len(x) > 2 else "markers", "name": name, "x": x, "y": y,
+        "customdata": numbers, "hovertemplate": "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>", **style,
+    }  # fmt: skip
+
+
+def parallel(sweep: Sweep, goal: Goal) -> Chart:
+    """Parallel coordinates: one axis a parameter, one line a completed trial, darker the better."""
+    done = sorted(sweep.complete, key=lambda t: (t.reached(goal) or 0.0) * (1 if goal.maximise else -1))
+    columns = [(name, [t.params.get(name) for t in done], name in sweep.logarithmic) for name in sweep.params]
+    columns.append((word(goal.name), [t.reached(goal) for t in done], False))
+    traces: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    heights = []
+    for place, (name, values, log) in enumerate(columns):
+        scaled, ticks = _scaled(values, log=log)
+        heights.append(scaled)
+        title = label(_short(name, sweep.params)).replace(" ", "<br>")
+        annotations.append({"x": place, "y": 1.12, "text": f"<b>{title}</b>"})
+        annotations += [
+            {"x": place, "y": y, "text": text, "xanchor": "left", "xshift": 5, "bgcolor": "@panel"} for y, text in ticks
+        ]
+    for shade in range(SHADES):
+        x: list[float | None] = []
+        y: list[float | None] = []
+        numbers: list[int | None] = []
+        for rank, trial in enumerate(done):
+            if rank * SHADES // len(done) == shade:
+                x += [*range(len(columns)), None]
+                y += [*(each[rank] for each in heights), None]
+                numbers += [trial.number] * len(columns) + [None]
+        traces.append(
+            {
+                "type": "scatter", "mode": "lines+markers", "x": x, "y": y, "customdata": numbers,
+                "line": {"color": f"@shade{shade}", "width": 1.5 if shade < SHADES - 1 else 2.5},
+                "marker": {"size": 5}, "hovertemplate": "trial %{customdata}<extra></extra>",
+            }
+        )  # fmt: skip
+    for each in annotations:
+        each |= {"showarrow": False, "yanchor": "middle", "font": {"size": 11}}
+    lines = [
+        {"type": "line", "x0": p, "x1": p, "y0": 0, "y1": 1, "line": {"color": "@rule", "width": 1}}
+        for p in range(len(columns))
+    ]
+    hidden = {"showgrid": False, "zeroline": False, "showticklabels": False, "showline": False, "fixedrange": True}
+    return chart(
+        "parallel", "Parallel coordinates",
+        f"The parameters of {len(done)} completed trials: the stronger the colour, the better. "
+        "Drag the mouse over an axis to keep the trials that pass there: the table below shows them alone.",
+        traces,
+        {
+            "xaxis": {**hidden, "range": [-0.3, len(columns) - 0.45]}, "yaxis": {**hidden, "range": [-0.2, 1.2]},
+            "annotations": annotations, "shapes": lines, "dragmode": "select", "margin": {"l": 10, "r": 10, "b": 10},
+        },
+        columns=["trial", *(name for name, _, _ in columns)],
+        rows=[[t.number, *(values[rank] for _, values, _ in columns)] for rank, t in enumerate(done)],
+        height=420, width=100 * len(columns),
+    )  # fmt: skip
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """A key's last part, where no other key ends so."""
+    last = name.rpartition(".")[2]
+    return last if sum(each.rpartition(".")[2] == last for each in names) <= 1 else name
+
+
+def _scaled(values: Sequence[Any], *, log: bool) -> tuple[list[float], list[tuple[float, str]]]:
+    """Heights 0..1 of an axis' values, and its ticks; a trial that has no such parameter stands below the axis."""
+    present = [value for value in values if value is not None]
+    missing = [] if len(present) == len(values) else [(-0.14, "not used")]
+    if present and is_numeric(present) and len(set(present)) > 1:
+        turn = math.log if log and min(present) > 0 else float
+        low, high = turn(min(present)), turn(max(present))
+        place = {value: (turn(value) - low) / (high - low) for value in set(present)}
+        shown = place if len(place) <= 5 else (min(present), max(present))
+        ticks = [(place[value], f"{value:.3g}") for value in shown]
+        return [-0.14 if value is None else place[value] for value in values], ticks + missing
+    names = sorted({str(value) for value in present})
+    rungs = {name: (index + 0.5) / len(names) for index, name in enumerate(names)}
+    return [-0.14 if v is None else rungs[str(v)] for v in values], [(y, label(n)) for n, y in rungs.items()] + missing
+
+
+def slices(sweep: Sweep, goal: Goal) -> list[Chart]:
+    """The objective against each parameter alone."""
+    drawn = []
+    for name in sweep.params:
+        mine = [t for t in sweep.complete if name in t.params]
+        values = [t.params[name] for t in mine]
+        if len({str(value) for value in values}) < 2:
+            continue
+        reached = [t.reached(goal) for t in mine]
+        scale = is_numeric(values)
+        x = values if scale else [label(value) for value in values]
+        points = {
+            "type": "scatter", "mode": "markers", "x": x, "y": reached, "customdata": [t.number for t in mine],
+            "marker": {"size": 7, "color": "@accent", "opacity": 0.55},
+            "hovertemplate": "trial %{customdata}: %{x}, %{y:.4f}<extra></extra>",
+        }  # fmt: skip
+        traces = [points]
+        if len(set(values)) <= 8:  # a mean for each value
+            groups = {each: [r for v, r in zip(x, reached, strict=True) if v == each and r is not None] for each in x}
+            means = [statistics.fmean(group) for group in groups.values()]
+            symbol = {"symbol": "line-ew-open", "size": 26, "color": "@strong", "line": {"width": 2}}
+            traces.append(
+                {
+                    "type": "scatter", "mode": "markers", "x": list(groups), "y": means, "marker": symbol,
+                    "hovertemplate": "mean %{y:.4f}<extra></extra>",
+                }
+            )  # fmt: skip
+        log = scale and name in sweep.logarithmic and min(values) > 0
+        kind: dict[str, Any] = {"type": "log" if log else "-" if scale else "category", "tickformat": "~g"}
+        if log and max(values) / min(values) >= 10:
+            kind["dtick"] = 1  # a mark each power of ten
+        drawn.append(
+            chart(
+                f"slice {name}", name, f"{word(goal.name).capitalize()} against {name}, n = {len(mine)} trials.",
+                traces,
+                {"xaxis": {"nticks": 5, **kind}, "yaxis": {"nticks": 5}},
+                columns=["trial", name, word(goal.name)],
+                rows=[[t.number, t.params[name], t.reached(goal)] for t in mine], height=240,
+            )
+        )  # fmt: skip
+    return drawn
+
+
+def pareto(sweep: Sweep, one: Goal, other: Goal) -> Chart:
+    """Two goals against each other; the front are the trials that no other beats in both."""
+    front = sorted(sweep.best, key=lambda t: t.reached(one) or 0.0)
+    chosen = {t.number for t in front}
+    rest = [t for t in sweep.complete if t.number not in chosen]
+    traces = [
+        {
+            "type": "scatter", "mode": mode, "name": name, "x": [t.reached(one) for t in trials],
+            "y": [t.reached(other) for t in trials], "customdata": [t.number for t in trials],
+            "text": [str(t.number) for t in trials], "textposition": "top center",
+            "marker": {"size": size, "color": colour}, "line": {"color": colour, "shape": shape},
+            "hovertemplate": "trial %{customdata}: %{x:.4f}, %{y:.5g}<extra></extra>",
+        }
+        for name, trials, mode, size, colour, shape in (
+            ("beaten", rest, "markers", 7, "@pruned", "linear"),
+            ("Pareto front", front, "lines+markers+text", 9, "@accent", "hv" if one.maximise else "vh"),
+        )
+    ]  # fmt: skip
+    return chart(
+        f"pareto {other.name}", "Pareto front",
+        f"{word(one.name).capitalize()} against {word(other.name)}: {len(front)} of {len(sweep.complete)} completed "
+        "trials are beaten by no other.",
+        traces, {"xaxis": axis(word(one.name)), "yaxis": axis(word(other.name)), "showlegend": True},
+        columns=["trial", word(one.name), word(other.name), "on the front"],
+        rows=[[t.number, t.reached(one), t.reached(other), t.number in chosen] for t in sweep.complete],
+    )  # fmt: skip
+
+
+def timeline(sweep: Sweep) -> Chart:
+    """Which slot ran which trial when."""
+    traces = []
+    begun = [t for t in sweep.trials if t.start]
+    now = max((moment for t in begun if (moment := t.end or t.start)), default=None)
+    for state, colour in STATES.items():
+        mine = [t for t in begun if t.state == state]
+        if mine:
+            lengths = [(((t.end or now or t.start) - t.start).total_seconds()) for t in mine]  # type: ignore[operator]
+            traces.append(
+                {
+                    "type": "bar", "orientation": "h", "name": "failed" if state == "fail" else state,
+                    "y": [f"slot {label(t.slot)}" for t in mine], "base": [_time(t) for t in mine],
+                    "x": [1000 * seconds for seconds in lengths], "customdata": [t.number for t in mine],
+                    "text": [str(t.number) for t in mine], "textposition": "inside", "insidetextanchor": "middle",
+                    "marker": {"color": colour, "line": {"color": "@panel", "width": 1}},
+                    "hovertext": [f"trial {t.number}, {s:.1f} s" for t, s in zip(mine, lengths, strict=True)],
+                    "hoverinfo": "text",
+                }
+            )  # fmt: skip
+    slots = sorted({t.slot for t in begun})
+    return chart(
+        "timeline", "Timeline", f"{len(begun)} trials on {len(slots)} {'slot' if len(slots) == 1 else 'slots'}.",
+        traces,
+        {
+            "barmode": "overlay", "xaxis": {"type": "date"}, "showlegend": True,
+            "yaxis": {"type": "category", "autorange": "reversed", "categoryorder": "category ascending"},
+        },
+        columns=["trial", "slot", "state", "start", "end", "attempts"],
+        rows=[[t.number, t.slot, t.state, _time(t), _time(t, end=True), t.attempts] for t in begun],
+        height=140 + 42 * len(slots),
+    )  # fmt: skip
+
+
+def _time(trial: Trial, *, end: bool = False) -> str | None:
+    moment = trial.end if end else trial.start
+    return moment.isoformat(sep=" ", timespec="milliseconds") if moment else None

@@ -1,0 +1,91 @@
+"""The page: one HTML file with its data, style, script and Plotly inside, which asks no other machine for anything."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from da6401 import __version__
+from da6401.report.document import document
+from da6401.rundir import write_text
+from da6401.shown import safe
+
+
+def report(folders: Sequence[Path], *, out: Path | None, storage: str | None, watch: bool, port: int) -> int:
+    """Write the report of these run and sweep folders, or serve it until Ctrl-C; the exit code is 0.
+
+    Args:
+        out: the page; report.html in the first folder without. While watching, no file is written without it.
+        storage: the address of the studies' database, where it is not in the sweep's folder.
+        port: of 127.0.0.1, to serve at; 0 takes a free one.
+
+    Raises:
+        RunError: a folder that is neither a run's nor a sweep's, or is damaged.
+        UserError: the port is taken.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if watch:
+        from da6401.report.serve import serve
+
+        return serve(folders, out=out, storage=storage, port=port)
+    path = out or folders[0] / "report.html"
+    write_text(path, page(made(folders, storage), live=False))
+    print(f"report: {safe(path)}")
+    return 0
+
+
+def made(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
+    """The report's data, with the time."""
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    return {**document(folders, storage), "made": f"{now}, da6401 {__version__}"}
+
+
+def page(data: Mapping[str, Any], *, live: bool) -> str:
+    """The HTML of a report; a live one asks its own server for new data."""
+    packed, plotly_hash = _plotly()
+    script = _asset("page.js")
+    source = "'self'" if live else "'none'"
+    scripts = f"'{_hash(script)}' '{plotly_hash}'"
+    policy = (
+        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; "
+        f"connect-src {source}; base-uri 'none'; form-action 'none'"
+    )
+    filled = {
+        "live": "yes" if live else "no", "policy": policy, "title": html.escape(safe(data["title"])),
+        "style": _asset("page.css"), "script": script, "plotly": packed, "data": as_json(data),
+    }  # fmt: skip
+    # In one pass: a class called {{script}} stays what it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found.group(1)], _asset("template.html"))
+
+
+def as_json(data: Mapping[str, Any]) -> str:
+    """JSON that may stand inside a script element: no < in it, and nothing but ASCII."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _asset(name: str) -> str:
+    return resources.files("da6401.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _plotly() -> tuple[str, str]:
+    """Plotly's JavaScript as the package carries it, packed (1.9 MB instead of 4.8), and its hash for the policy."""
+    code = resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
+    text = code.decode("utf-8")
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii"), _hash(text)
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

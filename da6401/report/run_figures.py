@@ -1,0 +1,136 @@
+"""The charts of runs: curves, confusion matrix, calibration."""
+
+# N images, K classes
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from da6401.predictions import Predictions
+from da6401.report.charts import Chart, axis, chart, epochs, label
+from da6401.report.collect import Run
+
+BINS = 10  # of the reliability curve, equally wide
+
+
+def run_curves(run: Run, prefix: str) -> list[Chart]:
+    """Loss and accuracy on train and validation, and the learning rate, by epoch."""
+    best = run.result.best_epoch if run.result else None
+    mark = {"type": "line", "x0": best, "x1": best, "yref": "paper", "y0": 0, "y1": 1}
+    shapes = [{**mark, "line": {"color": "@muted", "width": 1, "dash": "dot"}}] if best else []
+    drawn = []
+    wanted = (("Loss", ("train_loss", "val_loss")), ("Accuracy", ("train_accuracy", "val_accuracy")))
+    for title, metrics in (*wanted, ("Learning rate", ("lr",))):
+        traces = [
+            {
+                "type": "scatter", "mode": "lines+markers", "name": metric.replace("_", " "),
+                "x": [line["epoch"] for line in run.epochs if metric in line],
+                "y": [line[metric] for line in run.epochs if metric in line],
+                "line": {"color": colour, "width": 2}, "marker": {"size": 4},
+            }
+            for metric, colour in zip(metrics, ("@muted", "@accent")[-len(metrics) :], strict=True)
+        ]  # fmt: skip
+        said = f" The dotted line is the best epoch, {best}." if best else ""
+        drawn.append(
+            chart(
+                f"{prefix}{title}", title, f"{title} over {len(run.epochs)} epochs.{said}", traces,
+                {"xaxis": epochs([run.epochs]), "showlegend": len(metrics) > 1, "shapes": shapes},
+                columns=["epoch", *metrics],
+                rows=[[line["epoch"], *(line.get(m) for m in metrics)] for line in run.epochs], height=280,
+            )
+        )  # fmt: skip
+    return drawn
+
+
+def together(runs: Mapping[str, Run]) -> Chart:
+    """The validation accuracy of several runs by epoch."""
+    dashes = ("solid", "dash", "dot", "dashdot", "longdash")
+    shades = ("@accent", "@strong", "@pruned", "@failed", "@running")
+    traces = [
+        {
+            "type": "scatter", "mode": "lines+markers", "name": label(name), "x": [e["epoch"] for e in run.epochs],
+            "y": [e.get("val_accuracy") for e in run.epochs], "marker": {"size": 4},
+            "line": {"color": shades[index % 5], "dash": dashes[index % 5], "width": 2},
+        }
+        for index, (name, run) in enumerate(runs.items())
+    ]  # fmt: skip
+    return chart(
+        "together", "Validation accuracy", f"The curves of {len(runs)} runs, of a sweep its winner's.", traces,
+        {"xaxis": epochs(r.epochs for r in runs.values()), "yaxis": axis("validation accuracy"), "showlegend": True},
+        columns=["run", "epochs", "last validation accuracy"],
+        rows=[[n, len(r.epochs), r.epochs[-1].get("val_accuracy") if r.epochs else None] for n, r in runs.items()],
+    )  # fmt: skip
+
+
+def confusion(predictions: Predictions, prefix: str) -> Chart:
+    """Counts of true against predicted classes, coloured by the share of the true class."""
+    count = len(predictions.class_names)
+    counts_KK = np.zeros((count, count), dtype=np.int64)
+    np.add.at(counts_KK, (predictions.labels_N, predictions.probabilities_NK.argmax(axis=1)), 1)
+    shares_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
+    names = [label(name) for name in predictions.class_names]
+    places = list(range(count))
+    ticks = {"tickvals": places, "ticktext": names, "showgrid": False, "zeroline": False}
+    few = count <= 20
+    heat = {
+        "type": "heatmap", "z": shares_KK.round(4).tolist(), "x": places, "y": places, "zmin": 0, "zmax": 1,
+        "colorscale": "@heat", "showscale": False, "text": counts_KK.tolist(), "xgap": 2, "ygap": 2,
+        "texttemplate": "%{text}" if few else "",
+        "hovertext": [[f"{t} taken for {p}: {counts_KK[i, j]}" for j, p in enumerate(names)]
+                      for i, t in enumerate(names)],
+        "hoverinfo": "text",
+    }  # fmt: skip
+    right = int(np.trace(counts_KK))
+    return chart(
+        f"{prefix}confusion", "Confusion matrix",
+        f"{right} of {counts_KK.sum()} images on the diagonal are right. Numbers are images, colour is the "
+        "share of the true class.",
+        [heat],
+        {"xaxis": axis("predicted", **ticks, tickangle=-40 if count > 3 else 0),
+         "yaxis": axis("true", **ticks, autorange="reversed")},
+        columns=["true class", *predictions.class_names],
+        rows=[[name, *row] for name, row in zip(predictions.class_names, counts_KK.tolist(), strict=True)],
+        height=min(900, 190 + 34 * count), width=0 if count <= 6 else 190 + (46 if few else 14) * count,
+    )  # fmt: skip
+
+
+def calibration(predictions: Predictions) -> tuple[float, list[tuple[float, float, int]]]:
+    """The expected calibration error (0..1), and confidence, accuracy and count of each bin that has images.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks": bins of equal width over the highest probability.
+    """
+    sure_N = predictions.probabilities_NK.max(axis=1).astype(np.float64)
+    right_N = predictions.probabilities_NK.argmax(axis=1) == predictions.labels_N
+    bin_N = np.minimum((sure_N * BINS).astype(int), BINS - 1)
+    bins = [
+        (float(sure_N[inside].mean()), float(right_N[inside].mean()), int(inside.sum()))
+        for inside in (bin_N == index for index in range(BINS))
+        if inside.any()
+    ]
+    return sum(abs(sure - right) * count for sure, right, count in bins) / len(sure_N), bins
+
+
+def reliability(predictions: Predictions, prefix: str) -> Chart:
+    """Accuracy against confidence, with the expected calibration error."""
+    error, bins = calibration(predictions)
+    total = len(predictions.labels_N)
+    traces = [
+        {"type": "scatter", "mode": "lines", "name": "perfectly calibrated", "x": [0, 1], "y": [0, 1],
+         "line": {"color": "@muted", "dash": "dot"}, "hoverinfo": "skip"},
+        {"type": "scatter", "mode": "lines+markers", "name": "this model", "x": [b[0] for b in bins],
+         "y": [b[1] for b in bins], "line": {"color": "@accent", "width": 2},
+         "marker": {"size": [6 + 22 * math.sqrt(b[2] / total) for b in bins], "color": "@accent"},
+         "text": [f"confidence {c:.3f}, accuracy {a:.3f}, {n} images" for c, a, n in bins], "hoverinfo": "text"},
+    ]  # fmt: skip
+    return chart(
+        f"{prefix}reliability", "Calibration",
+        f"Expected calibration error {error:.4f} ({BINS} bins of equal width, n = {total} images): below the dotted "
+        "line the model is surer than it is right. A larger point holds more images.",
+        traces,
+        {"xaxis": axis("confidence", range=[-0.02, 1.04]), "yaxis": axis("accuracy", range=[-0.04, 1.06]),
+         "showlegend": True},
+        columns=["confidence", "accuracy", "images"], rows=bins,
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""What the page says of a run, in its order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from da6401.predictions import Predictions
+from da6401.report import run_figures
+from da6401.report.blocks import Block, command, facts, seconds, section, table, text
+from da6401.report.charts import number
+from da6401.report.collect import Run
+from da6401.report.pictures import pictures
+from da6401.rundir import flat
+from da6401.shown import safe
+
+MISTAKES = 15  # of the most confident ones
+Z95 = 1.96  # standard deviations to either side that hold 95% of a normal distribution
+
+
+def run_sections(run: Run) -> list[dict[str, Any]]:
+    prefix = f"{run.folder.name}-"
+    result = run.result
+    notes = []
+    if result is None:
+        notes.append(text("This run is unfinished: there is no result.json yet.", "warning"))
+    elif result.status != "completed":
+        notes.append(text(f"This run did not complete ({result.status}): {safe(result.reason)}", "warning"))
+    sections = [section("Result", *notes, _reached(run), command(run.folder) if run.config else None)]
+    if run.epochs:
+        charts = run_figures.run_curves(run, prefix)
+        sections.append(section("Curves", {"kind": "charts", "items": charts}))
+    split = next(iter(run.predictions), None)
+    if split is None:
+        remedy = "da6401 evaluate writes those of the test split" if result else "they come with the end of the run"
+        sections.append(section("Predictions", text(f"There are no predictions in this folder yet; {remedy}.")))
+    else:
+        found = run.predictions[split]
+        said = text(f"On the {split} split, n = {len(found.labels_N)} images.")
+        sections += [
+            section("Confusion matrix", said, run_figures.confusion(found, prefix)),
+            section("Classes", said, _classes(found)),
+            section("Calibration", said, run_figures.reliability(found, prefix)),
+            section("Confident mistakes", said, _mistakes(found)),
+        ]
+    sections.append(section("Stages", _stages(run)))
+    shown = pictures(run.folder)
+    if shown:
+        sections.append(section("Explanations", *shown))
+    receipt = {key: value for key, value in run.receipt.items() if key not in ("stages", "class_names")}
+    if receipt:
+        rows = list(flat(receipt).items())
+        sections.append(section("Receipt", table("What the numbers depend on", ["entry", "value"], rows)))
+    if run.config:
+        whole = table("config.yaml", ["key", "value"], list(flat(run.config).items()))
+        sections.append(section("Config", {**whole, "folded": True}))
+    return sections
+
+
+def _reached(run: Run) -> Block:
+    result = run.result
+    if result is None:
+        last = run.epochs[-1] if run.epochs else {}
+        value = last.get("val_accuracy")
+        return facts(("Validation accuracy so far", number(value), f"epoch {len(run.epochs)}"))
+    shares: list[tuple[str, Any, str]] = []
+    for split, value, note in (("Test", result.test_accuracy, ""),
+                               ("Validation", result.val_accuracy, f"epoch {result.best_epoch}")):  # fmt: skip
+        if value is not None:
+            count = len(found.labels_N) if (found := run.predictions.get(split.lower())) else 0
+            interval = "95% interval {:.3f} to {:.3f}, n = {}".format(*wilson(value, count), count) if count else ""
+            shares.append((f"{split} accuracy", number(value), ", ".join(each for each in (note, interval) if each)))
+    speed = [line["images_per_second"] for line in run.epochs if "images_per_second" in line]
+    fast = f"{result.epochs_run} epochs, {max(speed):,.0f} images/s" if speed else f"{result.epochs_run} epochs"
+    name = str(run.config.get("model", {}).get("name", ""))
+    return facts(*shares, ("Parameters", result.parameters, name),
+                  ("Multiply-accumulates", result.macs, "of one image"),
+                  ("Time", seconds(result.seconds), fast))  # fmt: skip
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95% interval of a share of ``count`` images (Wilson 1927): right at the ends, too."""
+    middle = (share + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
+    half = Z95 / (1 + Z95**2 / count) * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _classes(predictions: Predictions) -> Block:
+    guessed_N, rows = predictions.probabilities_NK.argmax(axis=1), []
+    for index, name in enumerate(predictions.class_names):
+        is_N, said_N = predictions.labels_N == index, guessed_N == index
+        hits, support, said = int((is_N & said_N).sum()), int(is_N.sum()), int(said_N.sum())
+        precision, recall = hits / said if said else None, hits / support if support else None
+        f1 = 2 * hits / (said + support) if said + support else None
+        rows.append([name, precision, recall, f1, support, said])
+    columns = ["class", "precision", "recall", "F1", "images", "predicted"]
+    return table("Precision and recall of each class", columns, rows)
+
+
+def _mistakes(predictions: Predictions) -> Block:
+    guessed_N = predictions.probabilities_NK.argmax(axis=1)
+    wrong = np.flatnonzero(guessed_N != predictions.labels_N)
+    if not len(wrong):
+        return text("There is none: every image is right.")
+    sure = predictions.probabilities_NK.max(axis=1)
+    names, chosen = predictions.class_names, wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
+    rows = [[predictions.names[i], names[predictions.labels_N[i]], names[guessed_N[i]], float(sure[i]),
+             float(predictions.probabilities_NK[i, predictions.labels_N[i]])] for i in chosen]  # fmt: skip
+    columns = ["image", "true class", "predicted", "confidence", "probability of the true class"]
+    return table(f"The {len(rows)} surest of {len(wrong)} mistakes", columns, rows)
+
+
+def _stages(run: Run) -> Block:
+    stages = run.receipt.get("stages")
+    if not isinstance(stages, list) or not all(isinstance(each, Mapping) for each in stages) or not stages:
+        return text("The receipt of this run does not list the model's stages.")
+    keys = {"name": "stage", "frozen": "frozen", "parameters": "parameters", "trainable_parameters": "trained",
+            "macs_share": "share of multiply-accumulates"}  # fmt: skip
+    rows = [[{True: "frozen", False: "trained"}.get(stage.get("frozen")) if key == "frozen" else stage.get(key)
+             for key in keys] for stage in stages]  # fmt: skip
+    return table("The model's stages, from the image to the head", list(keys.values()), rows)

@@ -1,0 +1,106 @@
+"""``da6401 report --watch``: the page on this machine's loopback address, made anew when the folders change."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from da6401.errors import UserError
+from da6401.report.collect import signature
+from da6401.report.page import as_json, made, page
+from da6401.rundir import write_text
+from da6401.shown import safe
+
+HOST = "127.0.0.1"
+SECONDS = 1.0  # between two looks at the folders, however many browsers ask
+
+
+class Source:
+    """The newest data; made by whoever asks first after a change. Nothing is written, so watchers do not meet."""
+
+    def __init__(self, folders: Sequence[Path], *, out: Path | None, storage: str | None) -> None:
+        self.folders, self.out, self.storage = folders, out, storage
+        self.lock = threading.Lock()
+        self.seen = signature(folders, storage)
+        self.looked = time.monotonic()
+        self.data = made(folders, storage)
+        self._keep()
+
+    def newest(self) -> dict[str, Any]:
+        """The report's data, at most SECONDS old; the last good one where a folder cannot be read just now."""
+        with self.lock:
+            if time.monotonic() - self.looked > SECONDS:
+                try:
+                    now = signature(self.folders, self.storage)
+                    if now != self.seen:
+                        self.data = made(self.folders, self.storage)
+                        self.seen = now
+                        self._keep()
+                except UserError as error:
+                    self.data = {**self.data, "made": f"Not refreshed: {safe(error)}"}
+                self.looked = time.monotonic()
+            return self.data
+
+    def _keep(self) -> None:
+        if self.out is not None:
+            write_text(self.out, page(self.data, live=False))
+
+
+def serve(folders: Sequence[Path], *, out: Path | None, storage: str | None, port: int) -> int:
+    """Serve until Ctrl-C, which is its normal end.
+
+    Raises:
+        RunError: a folder that cannot be read, before anything is served. UserError: the port is taken.
+    """
+    source = Source(folders, out=out, storage=storage)
+    try:
+        server = ThreadingHTTPServer((HOST, port), _handler(source))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--port {port}: cannot be used ({error}); choose another, or 0 for a free one") from error
+    server.daemon_threads = True
+    with server:
+        print(f"report: http://{HOST}:{server.server_port}/  (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            print("report: ended")
+    return 0
+
+
+def _handler(source: Source) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert isinstance(self.server, ThreadingHTTPServer), "serve made it"
+            port = self.server.server_port
+            # A page of another site may reach loopback under a name of its own (DNS rebinding), but not under ours.
+            if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
+                self.send_error(403, "unknown host")
+            elif self.path == "/":
+                self._send(page(source.newest(), live=True), "text/html; charset=utf-8")
+            elif self.path == "/data.json":
+                self._send(as_json(source.newest()), "application/json")
+            else:
+                self.send_error(404)
+
+        def _send(self, text: str, kind: str) -> None:
+            content = text.encode("ascii" if kind == "application/json" else "utf-8")
+            tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            known = self.headers.get("If-None-Match") == tag
+            self.send_response(304 if known else 200)
+            for name, value in (("Content-Type", kind), ("ETag", tag), ("Cache-Control", "no-cache"),
+                                ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"),
+                                ("Content-Length", "0" if known else str(len(content)))):  # fmt: skip
+                self.send_header(name, value)
+            self.end_headers()
+            if not known:
+                self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Every two seconds one request a browser: nobody reads that."""
+
+    return Handler

@@ -1,0 +1,155 @@
+"""What the page says of a sweep, in its order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from da6401.report import figures
+from da6401.report.blocks import Block, cell, command, facts, seconds, section, table, text
+from da6401.report.charts import number, word
+from da6401.report.collect import Goal, Sweep, Trial
+from da6401.report.importance import correlation, importance
+from da6401.rundir import RESUME_IGNORES, differences
+from da6401.shown import safe
+
+CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
+
+
+def winner_of(sweep: Sweep) -> Path | None:
+    """The run folder of the winner: of the confirmed ones the best, else of the best trial, where it is here."""
+    confirmed = sweep.summary.get("confirmed") or []
+    folders = [sweep.folder / "confirm" / Path(confirmed[0]["run"]).name] if confirmed else []
+    folders += [trial.run.folder for trial in sweep.best]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def sweep_sections(sweep: Sweep) -> list[dict[str, Any]]:
+    goal, winner = sweep.goals[0], winner_of(sweep)
+    problems = [text(each, "warning") for each in sweep.problems]
+    if not sweep.trials:
+        return [section("Result", *problems, text("The study has no trials yet."))]
+    sections = [section("Result", *problems, *_headline(sweep, goal), command(winner) if winner else None)]
+    sections.append(section("History", *(figures.history(sweep, each) for each in sweep.goals)))
+    if len(sweep.goals) > 1 and sweep.complete:
+        others = [figures.pareto(sweep, goal, other) for other in sweep.goals[1:]]
+        sections.append(section("Pareto front", *others))
+    if any(trial.run.epochs for trial in sweep.trials):
+        sections.append(section("Learning curves", figures.learning_curves(sweep, goal)))
+    if len(sweep.complete) > 1 and sweep.params:
+        sections.append(section("Parallel coordinates", figures.parallel(sweep, goal)))
+        charts, doubts = importance(sweep, goal)
+        blocks = [*(text(each, "warning") for each in doubts), *charts, correlation(sweep, goal)]
+        sections.append(section("Importance and correlation", *blocks))
+        sections.append(section("Slices", {"kind": "charts", "items": figures.slices(sweep, goal)}))
+    if any(trial.start for trial in sweep.trials):
+        sections.append(section("Timeline", figures.timeline(sweep)))
+    if sweep.best:
+        sections.append(section("The winner's config", _changes(sweep, sweep.best[0])))
+    return [*sections, section("Trials", _trials(sweep))]
+
+
+def _headline(sweep: Sweep, goal: Goal) -> list[Block]:
+    counts = Counter(trial.state for trial in sweep.trials)
+    words = {"pruned": "pruned", "fail": "failed", "running": "running"}
+    others = [f"{counts[state]} {said}" for state, said in words.items() if counts[state]]
+    ends = [t.end for t in sweep.trials if t.end]
+    starts = [t.start for t in sweep.trials if t.start]
+    busy = sum(t.run.result.seconds for t in sweep.trials if t.run.result)
+    span = f"{seconds((max(ends) - min(starts)).total_seconds())} from first to last" if ends and starts else ""
+    tail = [("Completed trials", counts["complete"], ", ".join(others)), ("Training time", seconds(busy), span)]
+    if not sweep.best:
+        return [facts(*tail), text("No trial was completed within the limits; the table below has the reasons.")]
+    best, default = sweep.best[0], sweep.default
+    value = best.reached(goal)
+    assert value is not None, "a completed trial has values"
+    of_all = f"trial {best.number} of {len(sweep.trials)}"
+    items: list[tuple[str, Any, str]] = [(f"Best {word(goal.name)}", number(value), of_all)]
+    if len(sweep.goals) > 1:
+        items = [("On the Pareto front", len(sweep.best), f"of {len(sweep.complete)} completed trials")]
+    notes = []
+    if default is not None and default.values:
+        gain = value - default.values[goal.index]
+        items.append(("Against the default", f"{gain:+.4g}", f"trial 0: {number(default.values[goal.index])}"))
+    else:
+        notes.append(text("There is no completed trial of the default configuration to compare with."))
+    rival = _other_part(sweep, best, goal)
+    if rival is not None:
+        name = str(rival.run.config["model"]["name"])
+        gap = value - (rival.reached(goal) or 0.0)
+        items.append(("Against Part " + ("A" if name == "cnn" else "B"), f"{gap:+.4g}",
+                      f"{name}, trial {rival.number}: {number(rival.reached(goal))}"))  # fmt: skip
+    confirmed = sweep.summary.get("confirmed") or []
+    if confirmed:
+        rows = [[c["trial"], c["value"], c["mean"], c["deviation"], c["mean"] - c["value"], len(c["values"])]
+                for c in confirmed]  # fmt: skip
+        columns = ["trial", "in the sweep", "mean", "deviation", "regression to the mean", "seeds"]
+        notes.append(table("Confirmed: retrained with fresh seeds, ranked by the mean", columns, rows))
+    elif len(sweep.complete) >= 5 and len(sweep.goals) == 1:
+        notes.append(text(f"The best of {len(sweep.complete)} noisy trials is partly luck, and one seed each: "
+                           "sweep.confirm_top=3 retrains the best with fresh seeds."))  # fmt: skip
+    return [facts(*items, *tail), *notes]
+
+
+def _other_part(sweep: Sweep, best: Trial, goal: Goal) -> Trial | None:
+    """The best trial of the other part: Part A is the CNN from scratch, Part B every pretrained backbone."""
+    own = best.run.config.get("model", {}).get("name")
+    rivals = [
+        trial for trial in sweep.complete
+        if (name := trial.run.config.get("model", {}).get("name")) and (name == "cnn") != (own == "cnn") and own
+    ]  # fmt: skip
+    sign = 1 if goal.maximise else -1
+    return max(rivals, key=lambda trial: sign * (trial.reached(goal) or 0.0), default=None)
+
+
+def _differences(sweep: Sweep, trial: Trial) -> list[list[Any]]:
+    """Where a trial's config differs from the default trial's; its parameters where there is none."""
+    default = sweep.default
+    if default is None or not default.run.config or not trial.run.config:
+        return [[key, None, cell(value)] for key, value in trial.params.items()]
+    found = differences(default.run.config, trial.run.config)
+    return [[key, cell(old), cell(new)] for key, old, new in found if not RESUME_IGNORES.fullmatch(key)]
+
+
+def _changes(sweep: Sweep, winner: Trial) -> Block:
+    rows = _differences(sweep, winner)
+    if not rows:
+        return text(f"Trial {winner.number} is the default configuration itself.")
+    against = "against the default configuration, trial 0" if sweep.default else "as searched"
+    return table(f"Trial {winner.number} {against}", ["key", "default", "winner"], rows)
+
+
+def _trials(sweep: Sweep) -> Block:
+    best = {trial.number for trial in sweep.best}
+    rows = []
+    for trial in sweep.trials:
+        result = trial.run.result
+        if result:
+            took: float | None = round(result.seconds, 2)
+        else:
+            took = round((trial.end - trial.start).total_seconds(), 2) if trial.start and trial.end else None
+        seen = [name for name in CURVES if any(name in line for line in trial.run.epochs)]
+        rows.append(
+            {
+                "number": trial.number, "state": trial.state, "values": [trial.reached(goal) for goal in sweep.goals],
+                "params": {key: cell(value) for key, value in trial.params.items()}, "best": trial.number in best,
+                "seconds": took,
+                "epochs": len(trial.run.epochs), "parameters": result.parameters if result else None,
+                "macs": result.macs if result else None, "reason": safe(trial.reason), "slot": trial.slot,
+                "attempts": trial.attempts, "folder": safe(trial.run.folder), "changes": _differences(sweep, trial),
+                "command": command(trial.run.folder)["text"] if trial.run.config else None,
+                "curves": {name: [_short(line.get(name)) for line in trial.run.epochs] for name in ("epoch", *seen)},
+                "same": "This is the default configuration." if trial.is_default else "No key differs.",
+            }
+        )  # fmt: skip
+    goals = [word(goal.name) for goal in sweep.goals]
+    return {
+        "kind": "trials", "params": sweep.params, "goals": goals, "trials": rows,
+        "columns": ["trial", "state", *goals, "seconds", "epochs", *sweep.params],
+        "against": "Against the default configuration" if sweep.default else "Parameters", "before": "default",
+    }  # fmt: skip
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)

@@ -79,6 +79,13 @@ class Augmenter:
             out[part] = self._change(images_BCHW[part], plan[part])
         return out
 
+    def mirrored(self, rows_B: Tensor) -> Tensor:
+        """Whether the pictures at positions ``rows_B`` of the epoch are flipped."""
+        return self._mirrored(self._draws(rows_B))
+
+    def _mirrored(self, draws: Tensor) -> Tensor:
+        return draws[:, FLIP] < self.cfg.flip
+
     def _draws(self, rows_B: Tensor) -> Tensor:
         """The rows of the table, (B, COLUMNS), uniform in 0..1, on the CPU."""
         draws = torch.empty(len(rows_B), COLUMNS)
@@ -99,7 +106,7 @@ class Augmenter:
         erased_B4 = erase_boxes(draws[:, ERASE_SIZE], draws[:, ERASE_PLACE], side=side)
         erased_B4[draws[:, ERASE] >= cfg.erase] = 0
         return Plan(
-            mirrored_B=draws[:, FLIP] < cfg.flip,
+            mirrored_B=self._mirrored(draws),
             boxes_B4=boxes_B4,
             angles_B=(2 * draws[:, ANGLE] - 1) * math.radians(cfg.rotate),
             trivial_B3=draws[:, TRIVIAL],

@@ -117,7 +117,7 @@ def open_cache(cfg: FolderConfig, root: Path, entries: Sequence[Entry], *, label
         return {"bad": [[number[name], reason] for name, reason in reasons.items()]}
 
     about = f"{shown(str(root))}, {label}: {len(chosen)} images, {cfg.image_size} px, {cfg.resize}"
-    held = Store(KIND, limit_bytes=round(cfg.cache_limit_gb * 1e9)).open_or_build(
+    held = Store(KIND, limit_bytes=round(cfg.cache_limit_gb * 1e9), off="data.cache=off").open_or_build(
         key.hexdigest()[:32], build, needed_bytes=needed, label=about
     )
     for row, reason in held.about["bad"]:

@@ -56,8 +56,10 @@ class Held:
 class Store:
     """The entries of one kind. The limit counts all kinds together."""
 
-    def __init__(self, kind: str, *, limit_bytes: int) -> None:
+    def __init__(self, kind: str, *, limit_bytes: int, off: str) -> None:
+        """``off`` is the override that does without this kind, for messages."""
         self.kind = kind
+        self.off = off
         self.root = cache_folder()
         self.limit_bytes = limit_bytes
 
@@ -87,7 +89,7 @@ class Store:
             cause = error if isinstance(error, OSError) else error.__cause__  # the rest of a WriteError is about runs
             raise DataError(
                 f"The cache {self.root} cannot be used: {getattr(cause, 'strerror', None) or cause}. Name another "
-                f"folder in {FOLDER_VARIABLE}, or switch the cache off (data.cache=off)."
+                f"folder in {FOLDER_VARIABLE}, or switch the cache off ({self.off})."
             ) from error
         return held
 
@@ -138,7 +140,7 @@ class Store:
         if needed > self.limit_bytes:
             raise DataError(
                 f"{label} would take {gigabytes(needed)} in the cache, more than data.cache_limit_gb="
-                f"{self.limit_bytes / 1e9:g}: raise it, or use data.cache=off."
+                f"{self.limit_bytes / 1e9:g}: raise it, or use {self.off}."
             )
         entries = list_entries()
         total = sum(entry.size_bytes for entry in entries)
@@ -152,12 +154,12 @@ class Store:
         if free < needed:
             raise DataError(
                 f"{label} needs {gigabytes(needed)} in the cache, and {self.root} has {gigabytes(free)} free: make "
-                f"room, name a folder on another disk in {FOLDER_VARIABLE}, or use data.cache=off."
+                f"room, name a folder on another disk in {FOLDER_VARIABLE}, or use {self.off}."
             )
         if total + needed > self.limit_bytes:
             raise DataError(
                 f"{label} needs {gigabytes(needed)} in the cache, where {gigabytes(total)} are in use by others and "
-                f"data.cache_limit_gb={self.limit_bytes / 1e9:g}: raise it, or use data.cache=off."
+                f"data.cache_limit_gb={self.limit_bytes / 1e9:g}: raise it, or use {self.off}."
             )
 
 

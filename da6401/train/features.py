@@ -112,7 +112,7 @@ class Features:
         count = len(self._train.names)
         views_N = torch.zeros(count, dtype=torch.int64)
         if self._flips:
-            views_N[order_N] = mirrored(augment, count).long()
+            views_N[order_N] = augment.mirrored(torch.arange(count)).long()
         elif self._views > 1:
             views_N = torch.randint(self._views, (count,), generator=seeded(self._seed, CHOICE, epoch))
         places_N = views_N * count + torch.arange(count)
@@ -121,12 +121,6 @@ class Features:
 
     def inputs(self, batch: Batch, augment: Augmenter) -> Tensor:
         return batch.images_BCHW
-
-
-def mirrored(augment: Augmenter, count: int) -> Tensor:
-    """Whether the augmentation, a flip alone, mirrors the picture at each position of the epoch: seen on a tiny one."""
-    picture_CHW = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 2, 2)
-    return augment(picture_CHW.expand(count, 3, 2, 2), torch.arange(count))[:, 0, 0, 0] > 0.5
 
 
 def views(augmentation: AugmentationConfig, count: int, *, images: int) -> list[Augmenter]:
@@ -189,7 +183,7 @@ class Feeds:
             feed = Features(self.data, decision, held, seed=self.seed)
         except DataError as error:
             if self.cfg.feature_cache == "on" or not decision.exact:
-                raise DataError(str(error).replace("data.cache=off", "model.feature_cache=off")) from error
+                raise
             log.warning("features are not kept, all stages are computed: %s", error)
             self._note(depth, on=False, reason=str(error))
             return Pictures(self.data)
@@ -217,7 +211,7 @@ class Feeds:
             computed = True
             return {"shape": shape, "computed": dtype, "seconds": time.perf_counter() - started}
 
-        store = Store(KIND, limit_bytes=self.limit_bytes)
+        store = Store(KIND, limit_bytes=self.limit_bytes, off="model.feature_cache=off")
         held = store.open_or_build(self._key(cfg, decision), build, needed_bytes=decision.bytes, label=label)
         return held, computed
 

@@ -304,7 +304,7 @@ def build(folder):
         for row in range(COUNT):
             file.write(bytes([row % 251]) * (3 * SIDE * SIDE))
     return {"bad": []}
-held = Store("images", limit_bytes=10**9).open_or_build("k", build, needed_bytes=1, label="large")
+held = Store("images", limit_bytes=10**9, off="data.cache=off").open_or_build("k", build, needed_bytes=1, label="large")
 images = ImageSet(CachedImages(held, np.arange(COUNT), SIDE), torch.arange(COUNT), ("",) * COUNT)
 before, early = peak(), 0
 for shuffle in (seeded(0), None):

@@ -35,7 +35,8 @@ def build(folder):
     time.sleep(float(sys.argv[2]))
     (folder / "rest").write_bytes(b"y" * 1000)
     return {"n": 2}
-held = Store("things", limit_bytes=10**9).open_or_build("k1", build, needed_bytes=2000, label="thing")
+store = Store("things", limit_bytes=10**9, off="data.cache=off")
+held = store.open_or_build("k1", build, needed_bytes=2000, label="thing")
 assert (held.folder / "rest").read_bytes() == b"y" * 1000 and held.about == {"n": 2}
 """
 
@@ -59,7 +60,7 @@ def never(folder: Path) -> Mapping[str, Any]:
 
 
 def opened(key: str, size: int = KB, limit: int = 10**9, build: Callable[[Path], Any] | None = None) -> Held:
-    return Store("things", limit_bytes=limit).open_or_build(
+    return Store("things", limit_bytes=limit, off="data.cache=off").open_or_build(
         key, build or filled(size), needed_bytes=size, label=f"thing {key}"
     )
 

@@ -14,7 +14,7 @@ from da6401.config.schema import AugmentationConfig, PretrainedConfig
 from da6401.data.augment import Augmenter
 from da6401.data.batches import equal_parts, seeded
 from da6401.train.evaluate import laid_out
-from da6401.train.features import FeatureRows, mirrored, views
+from da6401.train.features import FeatureRows, views
 from da6401.train.worth import Decision, decide
 
 NONE, FLIP = AugmentationConfig(), AugmentationConfig(flip=0.5)
@@ -61,7 +61,7 @@ def test_flips_are_those_that_the_pictures_would_have_had() -> None:
     images_NCHW = torch.randint(256, (50, 3, 6, 6), dtype=torch.uint8, generator=seeded(1))
     augment = Augmenter(FLIP, count=50, generator=seeded(2))
     seen = augment(images_NCHW, torch.arange(50))
-    flips = mirrored(augment, 50)
+    flips = augment.mirrored(torch.arange(50))
     assert 5 < flips.sum() < 45
     plain, turned = (view(images_NCHW, torch.arange(50)) for view in views(FLIP, 2, images=50))
     assert torch.equal(plain, images_NCHW / 255)

@@ -6,6 +6,7 @@ import json
 import os
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from benchmarks import overhead, pruning, slots
 
@@ -45,8 +46,8 @@ def main() -> None:
     print(text)
 
 
-def _read(path: Path) -> dict[str, dict]:  # type: ignore[type-arg]
-    content: dict[str, dict] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # type: ignore[type-arg]
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return content
 
 

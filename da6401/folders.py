@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from da6401.cards import card, chart, number, table
 from da6401.config.schema import RunConfig
 from da6401.errors import RunError
-from da6401.rundir import CONFIG, METRICS, RESULT, RunResult, read_json, read_metrics, read_result
+from da6401.rundir import CONFIG, DATABASE, METRICS, RESULT, SUMMARY, RunResult, read_json, read_metrics, read_result
 from da6401.shown import safe
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from da6401.models.stages import StagedModel
 
-SUMMARY = "sweep.json"
-STUDY = "study.db"
 SHOWN_TRIALS = 10  # rows of a sweep in a notebook: the best
 
 
@@ -51,8 +49,8 @@ def load_sweep(folder: Path | str, *, storage: str | None = None) -> Sweep:
         RunError: it holds no sweep.
     """
     folder = Path(folder)
-    if not (folder / SUMMARY).is_file() and not (folder / STUDY).is_file():
-        raise RunError(f"{folder}: holds no sweep (neither {SUMMARY} nor {STUDY}); name the folder of a study")
+    if not (folder / SUMMARY).is_file() and not (folder / DATABASE).is_file():
+        raise RunError(f"{folder}: holds no sweep (neither {SUMMARY} nor {DATABASE}); name the folder of a study")
     return Sweep(folder, storage=storage)
 
 
@@ -92,13 +90,13 @@ class Run:
         from da6401.predictions import read_predictions
 
         answers = read_predictions(self.folder / f"{split}.csv")
-        names, predicted_N = answers.class_names, answers.probabilities_NK.argmax(1)
+        names = answers.class_names
         frame = pd.DataFrame({
             "image": answers.names,
             "class": [names[index] for index in answers.labels_N],
-            "predicted": [names[index] for index in predicted_N],
-            "confidence": answers.probabilities_NK.max(1),
-            "correct": predicted_N == answers.labels_N,
+            "predicted": [names[index] for index in answers.predicted],
+            "confidence": answers.confidence,
+            "correct": answers.predicted == answers.labels_N,
         })  # fmt: skip
         probabilities = pd.DataFrame(answers.probabilities_NK, columns=[f"p({name})" for name in names])
         return pd.concat([frame, probabilities], axis=1)
@@ -189,9 +187,11 @@ class Sweep:
         """
         import optuna
 
-        if self.storage is None and not (self.folder / STUDY).is_file():
-            raise RunError(f"{self.folder / STUDY}: not found; name the study's database: load_sweep(..., storage=URL)")
-        storage = self.storage or f"sqlite:///{(self.folder / STUDY).absolute()}"
+        if self.storage is None and not (self.folder / DATABASE).is_file():
+            raise RunError(
+                f"{self.folder / DATABASE}: not found; name the study's database: load_sweep(..., storage=URL)"
+            )
+        storage = self.storage or f"sqlite:///{(self.folder / DATABASE).absolute()}"
         try:
             names = optuna.study.get_all_study_names(storage)
             name = names[0] if len(names) == 1 else self.folder.name  # a folder that has moved may bear another

@@ -12,6 +12,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,43 @@ class Predictions:
     names: tuple[str, ...]
     labels_N: npt.NDArray[np.int64]  # index into class_names
     probabilities_NK: npt.NDArray[np.float32]
+
+    @cached_property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """(N,): the most probable class of each image; ties go to the lower one."""
+        predicted_N: npt.NDArray[np.int64] = self.probabilities_NK.argmax(axis=1)
+        return predicted_N
+
+    @cached_property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """(N,): the probability of that class."""
+        confidence_N: npt.NDArray[np.float32] = self.probabilities_NK.max(axis=1)
+        return confidence_N
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(K, K): images by true class (row) and predicted class (column)."""
+        return confusion_counts(self.labels_N, self.predicted, classes=len(self.class_names))
+
+    def by_class(self) -> list[tuple[str, int, int, int]]:
+        """Of each class its name, the images that are of it and predicted so, those of it, those predicted so."""
+        sums = [each.tolist() for each in (self.counts.diagonal(), self.counts.sum(1), self.counts.sum(0))]
+        return list(zip(self.class_names, *sums, strict=True))
+
+    @cached_property
+    def mistakes(self) -> npt.NDArray[np.int64]:
+        """The positions of the images that are predicted wrong, the most confident first."""
+        wrong = np.flatnonzero(self.predicted != self.labels_N)
+        return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
+
+
+def confusion_counts(
+    labels_N: npt.NDArray[np.int64], predicted_N: npt.NDArray[np.int64], *, classes: int
+) -> npt.NDArray[np.int64]:
+    """(K, K): images by true class (row) and predicted class (column)."""
+    counts_KK = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts_KK, (labels_N, predicted_N), 1)
+    return counts_KK
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

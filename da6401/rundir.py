@@ -34,6 +34,8 @@ LAST = "checkpoints/last.pt"
 PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, until the run ends: for the case that last.pt is damaged
 PREVIOUS_BEST = "checkpoints/best.prev.pt"  # the best.pt that belongs to the last.pt before
 LOCK = ".lock"
+SUMMARY = "sweep.json"  # of a sweep's folder, from its first end on
+DATABASE = "study.db"  # beside it, where the study is in no other storage
 # What may differ when a run is taken up: none of it moves a bit of the weights.
 RESUME_IGNORES = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
 

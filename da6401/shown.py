@@ -35,6 +35,13 @@ def redacted(text: str) -> str:
     return text
 
 
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def printable(text: str) -> str:
     r"""Text that cannot steer a terminal: control characters as escapes, such as \x1b; line ends and tabs stay."""
     return "".join(

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from da6401.config.schema import TrackingConfig
 from da6401.predictions import Predictions, read_predictions
-from da6401.rundir import CONFIG, METRICS, RECEIPT, RESULT, VALIDATION, RunResult, flat, read_json
+from da6401.rundir import CONFIG, METRICS, RECEIPT, RESULT, SUMMARY, VALIDATION, RunResult, flat, read_json
 from da6401.shown import safe, safe_tree
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ MOST_CLASSES = 100  # of the confusion matrix: it is a table of K x K rows, and 
 LARGEST_FILE = 10 * 2**20  # bytes of a file in an artifact
 # What makes a run again and says how it went. No weights: those of all trials would be gigabytes to upload.
 RUN_FILES = (CONFIG, RECEIPT, METRICS, RESULT, VALIDATION)
-SWEEP_FILES = ("sweep.json", "best.yaml", "report.html", "curve.csv", "curve.png")
+SWEEP_FILES = (SUMMARY, "best.yaml", "report.html", "curve.csv", "curve.png")
 
 Picture = Callable[[int], npt.NDArray[np.uint8]]  # the validation image of a row as RGB (S, S, 3), 0..255
 
@@ -251,7 +251,7 @@ def _show_run(run: wandb.Run, *, out: Path, result: RunResult, picture: Picture)
         if len(answers.class_names) <= MOST_CLASSES:
             charts["confusion"] = wandb.plot.confusion_matrix(
                 y_true=answers.labels_N.tolist(),
-                preds=answers.probabilities_NK.argmax(1).tolist(),
+                preds=answers.predicted.tolist(),
                 class_names=[safe(name) for name in answers.class_names],
                 title="Confusion matrix, validation",
             )
@@ -263,11 +263,8 @@ def _classes(answers: Predictions) -> wandb.Table:
     """Precision and recall of each class; 0 where nothing was predicted, or nothing is there."""
     import wandb
 
-    predicted_N = answers.probabilities_NK.argmax(1)
     table = wandb.Table(columns=["class", "images", "precision", "recall"])
-    for index, name in enumerate(answers.class_names):
-        said_N, are_N = predicted_N == index, answers.labels_N == index
-        right, said, are = (int(mask_N.sum()) for mask_N in (said_N & are_N, said_N, are_N))
+    for name, right, are, said in answers.by_class():
         table.add_data(safe(name), are, right / max(said, 1), right / max(are, 1))
     return table
 
@@ -277,18 +274,16 @@ def _mistakes(answers: Predictions, picture: Picture) -> wandb.Table:
     import wandb
     from PIL import Image
 
-    predicted_N, confidence_N = answers.probabilities_NK.argmax(1), answers.probabilities_NK.max(1)
-    wrong = np.flatnonzero(predicted_N != answers.labels_N)
     table = wandb.Table(columns=["image", "file", "class", "predicted", "confidence"])
-    for row in wrong[np.argsort(-confidence_N[wrong], kind="stable")][:MOST_MISTAKES].tolist():
+    for row in answers.mistakes[:MOST_MISTAKES].tolist():
         image = wandb.Image(Image.fromarray(picture(row)).resize((THUMBNAIL, THUMBNAIL)), file_type="jpg")
-        names = answers.names[row], answers.class_names[answers.labels_N[row]], answers.class_names[predicted_N[row]]
-        table.add_data(image, *map(safe, names), float(confidence_N[row]))
+        classes = [answers.class_names[each[row]] for each in (answers.labels_N, answers.predicted)]
+        table.add_data(image, *map(safe, (answers.names[row], *classes)), float(answers.confidence[row]))
     return table
 
 
 def _show_sweep(run: wandb.Run, *, folder: Path) -> None:
-    summary = read_json(folder / "sweep.json")
+    summary = read_json(folder / SUMMARY)
     best = {f"best.{name}": value for name, value in summary["best"][0].items()} if summary["best"] else {}
     run.summary.update(flat({name: summary[name] for name in ("n_trials", "trials", "epochs_run", "seconds")} | best))
     _add_files(run, kind="sweep", paths=[folder / name for name in SWEEP_FILES])

@@ -13,16 +13,16 @@ import torch
 from da6401.config.compose import saved_config
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
 from da6401.data.images import read_image
-from da6401.data.sources import load_test_data
+from da6401.data.sources import ImageSet, load_test_data
 from da6401.errors import DataError, RunError, UserError
 from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
 from da6401.predictions import Predictions, write_predictions
-from da6401.rundir import BEST, CONFIG, RESULT, TEST, read_json, read_result, write_result
+from da6401.rundir import BEST, CONFIG, RESULT, SUMMARY, TEST, read_json, read_result, write_result
 from da6401.runtime import choose_device, prepare
 from da6401.shown import safe
 from da6401.train.checkpoint import load_checkpoint, model_state
-from da6401.train.evaluate import evaluate
+from da6401.train.evaluate import Evaluation, evaluate
 
 
 def load_model(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
@@ -57,7 +57,7 @@ def evaluate_run(folder: Path) -> int:
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     images = load_test_data(cfg.data, class_names)
-    answer = evaluate(model.to(device), images, batch_size=cfg.trainer.batch_size, device=device)
+    answer = answers_of(model.to(device), images, cfg, device)
     probabilities_NK = answer.probabilities_NK.numpy()
     predictions = Predictions(tuple(class_names), images.names, images.labels_N.numpy(), probabilities_NK)
     write_predictions(folder / TEST, predictions)
@@ -69,6 +69,11 @@ def evaluate_run(folder: Path) -> int:
     return 0
 
 
+def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: torch.device) -> Evaluation:
+    """What a model on this device says to a set of images."""
+    return evaluate(model, images, batch_size=cfg.trainer.batch_size, device=device)
+
+
 def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
     """Where a sweep confirms its winner, only that run sees the test split: a choice among many would be lucky there.
 
@@ -76,10 +81,10 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
         UserError: the run is another of that sweep, or nothing is confirmed yet.
     """
     place = folder.resolve()
-    sweep = next((parent for parent in (place.parent, place.parent.parent) if (parent / "sweep.json").is_file()), None)
+    sweep = next((parent for parent in (place.parent, place.parent.parent) if (parent / SUMMARY).is_file()), None)
     if sweep is None or not cfg.sweep.confirm_top:
         return
-    summary = read_json(sweep / "sweep.json")
+    summary = read_json(sweep / SUMMARY)
     if not summary.get("confirmed"):
         raise UserError(f"{sweep.name} has not confirmed its winner yet (sweep.confirm_top): let the sweep end first")
     winner = Path(str(summary.get("winner")))

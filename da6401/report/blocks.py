@@ -40,9 +40,5 @@ def cell(value: Any) -> Any:
     return safe(json.dumps(value) if isinstance(value, (list, dict)) else value)
 
 
-def seconds(value: float) -> str:
-    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
-
-
 def command(folder: Path) -> Block:
     return {"kind": "command", "text": f"da6401 reproduce {shlex.quote(str(folder))}"}

@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from da6401.errors import RunError
-from da6401.predictions import Predictions, read_predictions
+from da6401.predictions import read_predictions
+from da6401.report.records import Goal, Run, Sweep, Trial
 from da6401.rundir import (
     CONFIG,
+    DATABASE,
     METRICS,
     RECEIPT,
     RESULT,
+    SUMMARY,
     TEST,
     VALIDATION,
     RunResult,
@@ -32,101 +33,7 @@ from da6401.rundir import (
 from da6401.shown import safe
 
 Read = TypeVar("Read")
-DATABASE = "study.db"
-SUMMARY = "sweep.json"
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run folder, as far as it goes."""
-
-    folder: Path
-    config: dict[str, Any]  # nested; {} where the run has not begun
-    result: RunResult | None  # None: unfinished
-    epochs: list[dict[str, float]]
-    receipt: dict[str, Any]
-    predictions: dict[str, Predictions] = field(default_factory=dict)  # by split; {} where they were not asked for
-
-    @property
-    def status(self) -> str:
-        return self.result.status if self.result else "unfinished"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What a sweep optimises."""
-
-    index: int
-    name: str  # val_accuracy, parameters, ...
-    maximise: bool
-
-    def better(self, one: float, other: float) -> bool:
-        return one > other if self.maximise else one < other
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A trial of a study together with its run folder."""
-
-    number: int
-    state: str  # complete, pruned, fail, running, waiting
-    values: tuple[float, ...] | None  # of a completed trial, one for each goal
-    params: dict[str, Any]
-    run: Run
-    reason: str
-    slot: str
-    attempts: int
-    start: datetime | None
-    end: datetime | None
-    keeps_limits: bool
-    is_default: bool  # enqueued before the sampler chose anything: the configuration's own values
-
-    def reached(self, goal: Goal) -> float | None:
-        """The objective of a completed trial; of another what its last epoch had, where that is the objective."""
-        if self.values:
-            return self.values[goal.index]
-        lines = [line[goal.name] for line in self.run.epochs if goal.name in line]
-        return lines[-1] if lines else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """A sweep folder."""
-
-    folder: Path
-    name: str
-    trials: list[Trial]
-    goals: list[Goal]
-    logarithmic: frozenset[str]  # parameters searched on a logarithmic scale
-    summary: dict[str, Any]  # sweep.json; {} while the sweep runs
-    frozen: list[FrozenTrial]  # the study's own; [] without a study
-    problems: list[str]  # what could not be read
-
-    @property
-    def complete(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.values]
-
-    @property
-    def params(self) -> list[str]:
-        """Every searched key, in the order of the trials."""
-        return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
-
-    @property
-    def default(self) -> Trial | None:
-        return next((trial for trial in self.trials[:1] if trial.is_default), None)
-
-    @property
-    def best(self) -> list[Trial]:
-        """The best trial within the hard limits (the earliest of equal ones); of several goals the Pareto front."""
-        inside = [trial for trial in self.complete if trial.keeps_limits]
-        front = [trial for trial in inside if not any(self._dominates(other, trial) for other in inside)]
-        return front[:1] if len(self.goals) == 1 else front
-
-    def _dominates(self, one: Trial, other: Trial) -> bool:
-        pairs = [(one.reached(goal), other.reached(goal), goal) for goal in self.goals]
-        assert all(a is not None and b is not None for a, b, _ in pairs), "completed trials have values"
-        return not any(goal.better(b, a) for a, b, goal in pairs) and any(goal.better(a, b) for a, b, goal in pairs)  # type: ignore[arg-type]
 
 
 def is_sweep(folder: Path, storage: str | None) -> bool:
@@ -198,11 +105,6 @@ def read_sweep(folder: Path, storage: str | None) -> Sweep:
         folder=folder, name=name, trials=trials, goals=goals, logarithmic=logarithmic, summary=summary, frozen=frozen,
         problems=problems,
     )  # fmt: skip
-
-
-def is_numeric(values: Sequence[Any]) -> bool:
-    """Whether these have an order worth a scale: numbers, and more than one of them."""
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
 def signature(folders: Sequence[Path], storage: str | None) -> str:

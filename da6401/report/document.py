@@ -8,7 +8,8 @@ from typing import Any
 
 from da6401.report import run_figures
 from da6401.report.blocks import section, table, text
-from da6401.report.collect import Run, Sweep, is_sweep, read_run, read_sweep
+from da6401.report.collect import is_sweep, read_run, read_sweep
+from da6401.report.records import Run, Sweep
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_sections import sweep_sections, winner_of
 from da6401.rundir import RESUME_IGNORES, flat

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from da6401.config.schema import RunConfig
-from da6401.data.batches import batches
 from da6401.data.sources import ImageSet, load_test_data, load_training_data
 from da6401.errors import DataError, RunError
 from da6401.models.stages import StagedModel
@@ -21,7 +20,7 @@ from da6401.report.explain_views import Answers, choose, views
 from da6401.rundir import told_writes, write_text
 from da6401.runtime import choose_device, prepare
 from da6401.shown import safe
-from da6401.verbs import load_model
+from da6401.verbs import answers_of, load_model
 
 FOLDER = "explain"
 ABOUT = "about.json"
@@ -71,7 +70,6 @@ def _images(cfg: RunConfig, class_names: Sequence[str], split: str) -> ImageSet:
     return data.validation
 
 
-@torch.inference_mode()
 def _answer(
     model: StagedModel, images: ImageSet, class_names: Sequence[str], cfg: RunConfig, device: torch.device
 ) -> Answers:
@@ -82,17 +80,19 @@ def _answer(
     wanted_N[torch.from_numpy(choice.embedded_P)] = True
 
     output_layer = [module for module in model.head.modules() if isinstance(module, nn.Linear)][-1]
-    inputs: list[Tensor] = []
-    handle = output_layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    logits, features = [], []
+    features: list[Tensor] = []
+    seen = 0
+
+    def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        nonlocal seen
+        features.append(given[0].float().cpu()[wanted_N[seen : seen + len(given[0])]])
+        seen += len(given[0])
+
+    handle = output_layer.register_forward_pre_hook(keep)
     try:
-        for batch in batches(images, batch_size=cfg.trainer.batch_size, device=device, shuffle=None):
-            pixels_BCHW = batch.images_BCHW.float().div_(255).contiguous(memory_format=torch.channels_last)
-            logits.append(model(pixels_BCHW).float().cpu())
-            features.append(inputs.pop().float().cpu()[wanted_N[batch.rows_B]])
+        probabilities_NK = answers_of(model, images, cfg, device).probabilities_NK
     finally:
         handle.remove()
-    probabilities_NK = torch.cat(logits).softmax(1)
     if not probabilities_NK.isfinite().all():
         raise RunError("the model's answers are not finite numbers: its weights are damaged, train it again")
     confidence_N, predicted_N = probabilities_NK.max(1)

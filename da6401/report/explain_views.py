@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from da6401.data.sources import ImageSet
 from da6401.models.stages import StagedModel
+from da6401.predictions import confusion_counts
 from da6401.report import explain_pictures as pictures
 from da6401.report.attribution import (
     MapLayer,
@@ -127,8 +128,7 @@ def _grid(answers: Answers, split: str) -> Picture:
 
 
 def _confusion(answers: Answers, split: str) -> Picture:
-    counts_KK = np.zeros((len(answers.class_names),) * 2, dtype=np.int64)
-    np.add.at(counts_KK, (answers.labels_N, answers.predicted_N), 1)
+    counts_KK = confusion_counts(answers.labels_N, answers.predicted_N, classes=len(answers.class_names))
     right, count = int(counts_KK.trace()), len(answers.labels_N)
     return Picture(
         "confusion.png",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from da6401.report.charts import Chart, axis, chart, epochs, label, number, word
-from da6401.report.collect import Goal, Sweep, Trial, is_numeric
+from da6401.report.records import Goal, Sweep, Trial, is_numeric
 
 SHADES = 6  # of the lines in parallel coordinates
 STATES = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}

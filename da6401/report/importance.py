@@ -19,7 +19,7 @@ from optuna.importance._base import BaseImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.report.charts import Chart, bars, word
-from da6401.report.collect import Goal, Sweep, is_numeric
+from da6401.report.records import Goal, Sweep, is_numeric
 
 EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
     "PED-ANOVA": PedAnovaImportanceEvaluator,

@@ -11,7 +11,7 @@ import numpy as np
 
 from da6401.predictions import Predictions
 from da6401.report.charts import Chart, axis, chart, epochs, label
-from da6401.report.collect import Run
+from da6401.report.records import Run
 
 BINS = 10  # of the reliability curve, equally wide
 
@@ -68,8 +68,7 @@ def together(runs: Mapping[str, Run]) -> Chart:
 def confusion(predictions: Predictions, prefix: str) -> Chart:
     """Counts of true against predicted classes, coloured by the share of the true class."""
     count = len(predictions.class_names)
-    counts_KK = np.zeros((count, count), dtype=np.int64)
-    np.add.at(counts_KK, (predictions.labels_N, predictions.probabilities_NK.argmax(axis=1)), 1)
+    counts_KK = predictions.counts
     shares_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
     names = [label(name) for name in predictions.class_names]
     places = list(range(count))
@@ -102,8 +101,8 @@ def calibration(predictions: Predictions) -> tuple[float, list[tuple[float, floa
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks": bins of equal width over the highest probability.
     """
-    sure_N = predictions.probabilities_NK.max(axis=1).astype(np.float64)
-    right_N = predictions.probabilities_NK.argmax(axis=1) == predictions.labels_N
+    sure_N = predictions.confidence.astype(np.float64)
+    right_N = predictions.predicted == predictions.labels_N
     bin_N = np.minimum((sure_N * BINS).astype(int), BINS - 1)
     bins = [
         (float(sure_N[inside].mean()), float(right_N[inside].mean()), int(inside.sum()))

@@ -6,16 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from da6401.predictions import Predictions
 from da6401.report import run_figures
-from da6401.report.blocks import Block, command, facts, seconds, section, table, text
+from da6401.report.blocks import Block, command, facts, section, table, text
 from da6401.report.charts import number
-from da6401.report.collect import Run
 from da6401.report.pictures import pictures
+from da6401.report.records import Run
 from da6401.rundir import flat
-from da6401.shown import safe
+from da6401.shown import duration, safe
 
 MISTAKES = 15  # of the most confident ones
 Z95 = 1.96  # standard deviations to either side that hold 95% of a normal distribution
@@ -78,7 +76,7 @@ def _reached(run: Run) -> Block:
     name = str(run.config.get("model", {}).get("name", ""))
     return facts(*shares, ("Parameters", result.parameters, name),
                   ("Multiply-accumulates", result.macs, "of one image"),
-                  ("Time", seconds(result.seconds), fast))  # fmt: skip
+                  ("Time", duration(result.seconds), fast))  # fmt: skip
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -89,10 +87,8 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def _classes(predictions: Predictions) -> Block:
-    guessed_N, rows = predictions.probabilities_NK.argmax(axis=1), []
-    for index, name in enumerate(predictions.class_names):
-        is_N, said_N = predictions.labels_N == index, guessed_N == index
-        hits, support, said = int((is_N & said_N).sum()), int(is_N.sum()), int(said_N.sum())
+    rows = []
+    for name, hits, support, said in predictions.by_class():
         precision, recall = hits / said if said else None, hits / support if support else None
         f1 = 2 * hits / (said + support) if said + support else None
         rows.append([name, precision, recall, f1, support, said])
@@ -101,14 +97,13 @@ def _classes(predictions: Predictions) -> Block:
 
 
 def _mistakes(predictions: Predictions) -> Block:
-    guessed_N = predictions.probabilities_NK.argmax(axis=1)
-    wrong = np.flatnonzero(guessed_N != predictions.labels_N)
+    wrong = predictions.mistakes
     if not len(wrong):
         return text("There is none: every image is right.")
-    sure = predictions.probabilities_NK.max(axis=1)
-    names, chosen = predictions.class_names, wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
-    rows = [[predictions.names[i], names[predictions.labels_N[i]], names[guessed_N[i]], float(sure[i]),
-             float(predictions.probabilities_NK[i, predictions.labels_N[i]])] for i in chosen]  # fmt: skip
+    names = predictions.class_names
+    rows = [[predictions.names[i], names[predictions.labels_N[i]], names[predictions.predicted[i]],
+             float(predictions.confidence[i]), float(predictions.probabilities_NK[i, predictions.labels_N[i]])]
+            for i in wrong[:MISTAKES]]  # fmt: skip
     columns = ["image", "true class", "predicted", "confidence", "probability of the true class"]
     return table(f"The {len(rows)} surest of {len(wrong)} mistakes", columns, rows)
 

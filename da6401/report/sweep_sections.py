@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from da6401.report import figures
-from da6401.report.blocks import Block, cell, command, facts, seconds, section, table, text
+from da6401.report.blocks import Block, cell, command, facts, section, table, text
 from da6401.report.charts import number, word
-from da6401.report.collect import Goal, Sweep, Trial
 from da6401.report.importance import correlation, importance
+from da6401.report.records import Goal, Sweep, Trial
 from da6401.rundir import RESUME_IGNORES, differences
-from da6401.shown import safe
+from da6401.shown import duration, safe
 
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
 
@@ -57,8 +57,8 @@ def _headline(sweep: Sweep, goal: Goal) -> list[Block]:
     ends = [t.end for t in sweep.trials if t.end]
     starts = [t.start for t in sweep.trials if t.start]
     busy = sum(t.run.result.seconds for t in sweep.trials if t.run.result)
-    span = f"{seconds((max(ends) - min(starts)).total_seconds())} from first to last" if ends and starts else ""
-    tail = [("Completed trials", counts["complete"], ", ".join(others)), ("Training time", seconds(busy), span)]
+    span = f"{duration((max(ends) - min(starts)).total_seconds())} from first to last" if ends and starts else ""
+    tail = [("Completed trials", counts["complete"], ", ".join(others)), ("Training time", duration(busy), span)]
     if not sweep.best:
         return [facts(*tail), text("No trial was completed within the limits; the table below has the reasons.")]
     best, default = sweep.best[0], sweep.default

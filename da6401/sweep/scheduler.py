@@ -97,9 +97,9 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
             _work(sweep)
         confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.launch)
     finally:
-        write_summary(sweep.study, sweep.folder, seconds=time.perf_counter() - sweep.started, confirmed=confirmed)
-    tracking = TrackingConfig(**cast(dict[str, Any], OmegaConf.to_container(config.tracking, resolve=True)))
-    track_sweep(tracking, study=sweep.study.study_name, folder=sweep.folder)
+        seconds = time.perf_counter() - sweep.started
+        write_summary(sweep.study, sweep.folder, seconds=seconds, confirmed=confirmed, curve=sweep.settings.curve)
+    track_sweep(TrackingConfig(**_plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
 
 
 def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> Sweep:
@@ -107,7 +107,7 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     folder.mkdir(parents=True, exist_ok=True)
     choices = {str(group): option for group, option in OmegaConf.to_container(config.hydra.runtime.choices).items()}  # type: ignore[union-attr]
     space = parse_space(sweeper.params, sweeper.conditional, arguments, choices=choices)
-    settings = SweepConfig(**cast(dict[str, Any], OmegaConf.to_container(config.sweep, resolve=True)))
+    settings = SweepConfig(**_plain(config.sweep))
     storage = storage_of(sweeper.storage, folder)
     study = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
     is_new = not study.get_trials(deepcopy=False)
@@ -116,7 +116,7 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     # The seed moves with the trials that are there and with the worker: nobody suggests the same points again.
     seed = int(config.seed) + 1000 * pool.slot() + len(study.get_trials(deepcopy=False))
     study.sampler = build_sampler(sweeper.sampler, space, seed=seed)
-    pruner = cast(dict[str, Any], OmegaConf.to_container(sweeper.pruner, resolve=True))
+    pruner = _plain(sweeper.pruner)
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
     if is_new and not pool.is_worker() and not isinstance(study.sampler, optuna.samplers.GridSampler):
         warm = best_of_study(str(config.warm_start), folder) if config.warm_start else []
@@ -259,6 +259,10 @@ def _dry_run(sweep: Sweep) -> None:
         print(f"{left} trials are left, about {minutes:.1f} minutes by those that are done")
     else:
         print(f"{sweep.total} trials; the time of one is known after the first")
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
 
 
 def _custom_search_space(name: str | None) -> Callable[[DictConfig, optuna.Trial], None] | None:

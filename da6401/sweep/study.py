@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.errors import ConfigError, UserError
+from da6401.rundir import DATABASE
 from da6401.shown import remember_secrets
 from da6401.sweep.space import Space
 
@@ -25,7 +26,7 @@ WARM_TRIALS = 3  # of the study that warm_start names
 
 def storage_of(storage: str | None, folder: Path) -> str:
     """The study's database: the one that is asked for, or an sqlite file in the sweep's folder."""
-    return storage or f"sqlite:///{(folder / 'study.db').absolute()}"
+    return storage or f"sqlite:///{(folder / DATABASE).absolute()}"
 
 
 def open_study(*, name: str, storage: str, directions: Sequence[str]) -> optuna.Study:
@@ -109,7 +110,7 @@ def best_of_study(name: str, folder: Path) -> list[FrozenTrial]:
     Raises:
         ConfigError: there is no such study.
     """
-    database = folder.parent / name / "study.db"
+    database = folder.parent / name / DATABASE
     if not database.exists():
         raise ConfigError([f"warm_start={name}: there is no study at {database}"])
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{database}")

@@ -18,8 +18,8 @@ from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-from da6401.config.compose import saved_config
-from da6401.rundir import CONFIG, METRICS, write_json, write_text
+from da6401.rundir import CONFIG, METRICS, SUMMARY, write_json, write_text
+from da6401.shown import duration
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 
@@ -37,15 +37,17 @@ def run_folder(folder: Path, number: int) -> Path:
     return folder / f"trial-{number}"
 
 
-def write_summary(study: optuna.Study, folder: Path, *, seconds: float, confirmed: Sequence[Confirmed]) -> None:
-    """Write sweep.json and best.yaml, and print the table of trials, the winner and its command."""
+def write_summary(
+    study: optuna.Study, folder: Path, *, seconds: float, confirmed: Sequence[Confirmed], curve: str
+) -> None:
+    """Write sweep.json, best.yaml and the curve, and print the table of trials, the winner and its command."""
     trials = study.trials
     best = best_trials(study, trials)
     states = Counter(trial.state.name.lower() for trial in trials)
     winner = confirmed[0].run if confirmed else run_folder(folder, best[0].number) if best else None
     command = None if winner is None else f"da6401 reproduce {shlex.quote(str(winner))}"
     write_json(
-        folder / "sweep.json",
+        folder / SUMMARY,
         {
             "study": study.study_name,
             "n_trials": len(trials),
@@ -70,8 +72,8 @@ def write_summary(study: optuna.Study, folder: Path, *, seconds: float, confirme
     if (winner / CONFIG).exists():
         head = f"# study {study.study_name}: the winner, {winner.name}\n# {command}\n"
         write_text(folder / "best.yaml", head + (winner / CONFIG).read_text(encoding="utf-8"))
-        if key := saved_config(winner / CONFIG).sweep.curve:  # all trials of a sweep have the same
-            console.print(write_curve(folder, key))
+        if curve:
+            console.print(write_curve(folder, curve))
     if confirmed:
         console.print(
             f"winner, confirmed: trial {confirmed[0].trial}, {confirmed[0].mean:.4f} +- {confirmed[0].deviation:.4f}"
@@ -114,22 +116,12 @@ def progress_line(
     began = time.time() - _since(started)
     mine = [t for t in trials if t.datetime_complete is not None and t.datetime_complete.timestamp() > began]
     if mine and done < total:
-        parts.append(f"about {_duration(_since(started) / len(mine) * (total - done))} left")
+        parts.append(f"about {duration(_since(started) / len(mine) * (total - done))} left")
     return f"trial {number}: {outcome}  {seconds:.1f} s  {parameters(trial)}\n  {', '.join(parts)}"
 
 
 def _since(started: float) -> float:
     return time.perf_counter() - started
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def _entry(trial: FrozenTrial, folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,7 +20,6 @@ from da6401.config.backbones import FACTS
 from da6401.config.schema import BACKBONES
 from da6401.data.entries import cache_folder, list_entries
 from da6401.data.sources import load_training_data
-from da6401.data.store import Store
 from da6401.errors import DataError, InterruptedRun, ModelError
 from da6401.models.build import build_model
 from da6401.models.counts import count, count_stages
@@ -264,10 +264,8 @@ def test_an_interrupted_extraction_leaves_nothing(tmp_path: Path, monkeypatch: p
 def test_what_the_cache_does_not_take_ends_the_run_only_where_it_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise DataError("full: use data.cache=off.")
-
-    monkeypatch.setattr(Store, "_make_room", full)
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     words = (*RESNET, "model.freeze_depth=5", "trainer.epochs=1")
     with pytest.raises(DataError, match=r"use model\.feature_cache=off"):
         run(compose(*words, "model.feature_cache=on"), tmp_path / "on")

@@ -22,11 +22,12 @@ from da6401.errors import RunError, UserError
 from da6401.predictions import Predictions, write_predictions
 from da6401.report import figures
 from da6401.report.charts import label
-from da6401.report.collect import Goal, Run, Sweep, Trial, read_sweep, signature
+from da6401.report.collect import read_sweep, signature
 from da6401.report.document import document
 from da6401.report.importance import correlation, importance
 from da6401.report.page import page
 from da6401.report.pictures import pictures
+from da6401.report.records import Goal, Run, Sweep, Trial
 from da6401.report.run_figures import calibration, confusion
 from da6401.report.run_sections import wilson
 from da6401.report.serve import Source

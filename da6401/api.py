@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +73,13 @@ def train(
     quoted = str(folder).replace("'", r"\'")
     with _kept_as_it_was():
         run_command([*words, f"{key}='{quoted}'"])
-    return Sweep(folder, storage=_typed(overrides, "hydra.sweeper.storage") or None) if multirun else Run(folder)
+    if not multirun:
+        return Run(folder)
+    storage = os.path.expandvars(ENVIRONMENT.sub(r"${\1}", _typed(overrides, "hydra.sweeper.storage")))
+    return Sweep(folder, storage=storage or None)
+
+
+ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)\}")  # how a command keeps a password to itself
 
 
 def _typed(overrides: Sequence[str], key: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from da6401.errors import RunError
+from da6401.errors import BusyError, RunError
 from da6401.rundir import (
     BEST,
     CONFIG,
@@ -43,7 +43,8 @@ def claimed(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[b
         resume: an unfinished run of the same configuration may be taken up.
 
     Raises:
-        RunError: the folder is in use, holds a finished run, or one of another configuration.
+        BusyError: another process runs in the folder. RunError: it holds a finished run, or one of another
+            configuration.
     """
     refuse_links(run)
     with told_writes(run):
@@ -52,7 +53,7 @@ def claimed(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[b
         try:
             lock.acquire()
         except Timeout as error:
-            raise RunError(
+            raise BusyError(
                 f"{run}: another process is running in this folder; choose another (hydra.run.dir=...)"
             ) from error
     try:

@@ -38,6 +38,10 @@ class RunError(UserError):
     """A run folder that is missing, unfinished, unreadable or already taken."""
 
 
+class BusyError(RunError):
+    """A run folder in which another process is running."""
+
+
 class DivergedError(Exception):
     """The loss is not finite; raised before the optimizer steps, so the last checkpoint is sound."""
 
@@ -45,7 +49,7 @@ class DivergedError(Exception):
 
 
 class InterruptedRun(BaseException):
-    """SIGINT or SIGTERM asked the run to stop; its last checkpoint is written.
+    """A signal (SIGINT, SIGTERM, SIGUSR1) asked the run to stop; its last checkpoint is written.
 
     A BaseException, like KeyboardInterrupt: a sweep that goes on after failed trials must not go on after this.
     """
@@ -53,6 +57,14 @@ class InterruptedRun(BaseException):
     def __init__(self, signum: int) -> None:
         self.exit_code = 128 + signum  # the shell's convention: 130 for SIGINT, 143 for SIGTERM
         super().__init__(f"stopped by {signal.Signals(signum).name}")
+
+
+class TakenOverError(InterruptedRun):
+    """The trial of this run belongs to another worker by now, which goes on with it."""
+
+    def __init__(self, owner: str | None) -> None:
+        super().__init__(signal.SIGTERM)
+        self.args = (f"taken over by {owner or 'another worker'}",)
 
 
 class PrunedError(Exception):

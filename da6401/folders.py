@@ -187,12 +187,15 @@ class Sweep:
         """
         import optuna
 
+        from da6401.storage import is_shared, open_storage
+
         if self.storage is None and not (self.folder / DATABASE).is_file():
             raise RunError(
                 f"{self.folder / DATABASE}: not found; name the study's database: load_sweep(..., storage=URL)"
             )
-        storage = self.storage or f"sqlite:///{(self.folder / DATABASE).absolute()}"
+        address = self.storage or f"sqlite:///{(self.folder / DATABASE).absolute()}"
         try:
+            storage = open_storage(address, minutes=0) if is_shared(address) else address
             names = optuna.study.get_all_study_names(storage)
             name = names[0] if len(names) == 1 else self.folder.name  # a folder that has moved may bear another
             return optuna.load_study(study_name=name, storage=storage)

@@ -35,8 +35,9 @@ from da6401.rundir import (
     write_text,
     write_yaml,
 )
-from da6401.runtime import choose_device, prepare, receipt, stop_on_signals
+from da6401.runtime import choose_device, prepare, receipt
 from da6401.shown import redacted
+from da6401.stopping import stop_on_signals
 from da6401.tracking import Tracker, open_tracker
 from da6401.train.checkpoint import load_checkpoint, load_last, model_state, weights_sha256
 from da6401.train.feeds import feeds_of

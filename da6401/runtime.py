@@ -1,4 +1,4 @@
-"""The machine under a run: device, threads, seeds, signals, and the receipt that says what it was."""
+"""The machine under a run: device, threads, seeds, and the receipt that says what it was."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ import importlib.metadata
 import os
 import platform
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
-from da6401.errors import ConfigError, InterruptedRun
+from da6401.errors import ConfigError
 from da6401.shown import redacted
 
-GRACE = 8.0  # seconds after a signal in which the step, the checkpoint and the tracker may come to their end
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "optuna", "wandb", "scikit-learn")
 
 
@@ -49,51 +43,6 @@ def prepare(*, seed: int, threads: int, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.manual_seed(seed)
-
-
-@dataclass
-class StopFlag:
-    """Set by the first SIGINT or SIGTERM; the training loop looks at it after every step."""
-
-    signum: int | None = None
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
-    """Turn the first SIGINT or SIGTERM into a flag, so that a checkpoint can be written; a second one ends the process.
-
-    Whatever still runs ``GRACE`` seconds after the first one is given up with InterruptedRun: the checkpoint before it
-    is whole.
-    """
-    flag = StopFlag()
-    previous: dict[int, Any] = {}
-
-    def restore() -> None:
-        if signal.SIGALRM in previous:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        flag.signum = signum
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
-        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)  # until now the clock is a sweep's to use
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
-
-    def on_alarm(signum: int, frame: FrameType | None) -> None:
-        assert flag.signum is not None, "the clock is set by a signal"
-        raise InterruptedRun(flag.signum)
-
-    try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            previous[signum] = signal.signal(signum, on_signal)
-    except ValueError:  # not the main thread, as in a notebook's executor: signals stay with their owner
-        pass
-    try:
-        yield flag
-    finally:
-        restore()
 
 
 def receipt(*, device: torch.device, seed: int, fingerprint: str, class_names: list[str]) -> dict[str, Any]:

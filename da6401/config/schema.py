@@ -224,6 +224,12 @@ class SweepConfig:
         0.0, "a trial that takes longer fails; 0 is no limit", unit="minutes", low=0, high=100_000
     )
     retries: int = key(2, "how often a killed trial is taken up again from its checkpoint", low=0, high=1000)
+    lease_seconds: float = key(
+        60.0, "a worker on another machine that is silent for so long is taken for dead", unit="s", low=1, high=86_400
+    )
+    storage_minutes: float = key(
+        10.0, "how long to wait for a shared storage that does not answer", unit="minutes", low=0, high=10_000
+    )
     keep_checkpoints: int = key(5, "the best k trials keep their checkpoints", unit="trials", low=1, high=1_000_000)
     checkpoint_gb: float = key(
         0.0, "room for all checkpoints; the best trial's always stay; 0 is no limit", unit="GB", low=0, high=1_000_000

@@ -31,6 +31,7 @@ from da6401.rundir import (
     read_yaml,
 )
 from da6401.shown import safe
+from da6401.storage import reading
 
 Read = TypeVar("Read")
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
@@ -156,21 +157,16 @@ def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str]]:
     Raises:
         RunError: it cannot be opened, or has no such study.
     """
-    storage = None
     try:
-        storage = optuna.storages.RDBStorage(address, skip_table_creation=True)
-        study = optuna.load_study(study_name=name, storage=storage)
-        return study.get_trials(deepcopy=False), [direction.name.lower() for direction in study.directions]
+        with reading(address) as storage:
+            study = optuna.load_study(study_name=name, storage=storage)
+            return study.get_trials(deepcopy=False), [direction.name.lower() for direction in study.directions]
     except Exception as error:  # databases' own errors have no common base, and each means the same here
         reason = safe(str(error).partition("\n")[0]) or type(error).__name__
         raise RunError(
             f"{safe(address)}: the study {safe(name)} cannot be read ({reason}); "
             "check the file, or name the study's database with --storage"
         ) from error
-    finally:
-        if storage is not None:
-            storage.remove_session()
-            storage.engine.dispose()
 
 
 def _trial(trial: FrozenTrial, folder: Path, problems: list[str]) -> Trial:

@@ -6,8 +6,10 @@ imports this module on every start, so Optuna is imported where it is used.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -97,6 +99,10 @@ class StudySweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before sweep."""
+        if config.hydra.runtime.choices["hydra/launcher"] != "basic":  # others run workers, and those the trials
+            from da6401.sweep.pool import Slot
+
+            task_function = Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd())
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -1,20 +1,36 @@
-"""Several slots: each is a process of the same command that works on the study, refilled by claiming the next trial."""
+"""Several slots: each is a process of the same command that works on the study, refilled by claiming the next trial.
+
+The processes are started here, or on other machines by one of Hydra's launchers (Ray, SLURM).
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
 from da6401.errors import InterruptedRun, UserError
+from da6401.stopping import STOP_SIGNALS
 
 SLOT = "DA6401_SLOT"  # in a worker's environment: its number, from 1
 POLL_SECONDS = 0.2
+# Of the command, what is for the process that leads and not for its workers.
+LEADERS = re.compile(r"(\+\+?)?(hydra/launcher=|hydra\.launcher\.|hydra\.sweeper\.n_jobs=)")
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PARENT_DEATH = 1  # prctl: the signal that a process gets when its parent is gone
 
 
 def is_worker() -> bool:
@@ -39,7 +55,7 @@ def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:
     next. Slots get the GPUs in turn, so more slots than GPUs pack several trials on one.
 
     Raises:
-        InterruptedRun: SIGINT or SIGTERM; the workers have put their trials back.
+        InterruptedRun: a signal came; the workers have put their trials back.
         UserError: a worker ended with an error of its own, which it has printed.
     """
     devices = _gpus(gpus)
@@ -48,7 +64,7 @@ def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:
     def on_signal(signum: int, frame: FrameType | None) -> None:
         stopped.append(signum)
 
-    previous = {signum: signal.signal(signum, on_signal) for signum in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, on_signal) for signum in STOP_SIGNALS}
     workers = {number: _start(number, folder, slots, devices) for number in range(1, slots + 1)}
     starts = dict.fromkeys(workers, 1)
     failure = 0
@@ -80,15 +96,80 @@ def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:
         raise UserError(f"a worker ended with exit code {failure}; what it said stands above")
 
 
+def launch_workers(launcher: Launcher, *, folder: Path, slots: int) -> None:
+    """Let one of Hydra's launchers run ``slots`` workers, each on the resources that the launcher's config asks for.
+
+    Raises:
+        UserError: a worker ended with an error of its own, which stands in its log.
+    """
+    subdir = "hydra.sweep.subdir=.workers/slot-${hydra.job.num}"  # a worker is no trial
+    ended = launcher.launch([[*same_study(folder), subdir]] * slots, initial_job_idx=1)
+    for job in ended:
+        if job.status is not JobStatus.COMPLETED:
+            raise UserError(f"hydra/launcher: a worker has failed: {job._return_value}") from job._return_value
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Hydra's task for a worker that a launcher starts, on this machine or another with the same files."""
+
+    words: tuple[str, ...]  # of the command, without `da6401`
+    folder: Path  # of the sweep
+    place: Path  # where the command was given
+
+    def __call__(self, config: DictConfig) -> None:
+        """Run the worker in a process of its own: it has signals and a main thread to itself.
+
+        Raises:
+            UserError: it ended with an exit code other than 0.
+        """
+        process = _worker(self.words, HydraConfig.get().job.num, self.folder, threads=_own_cores(), place=self.place)
+        try:
+            code = process.wait()
+        finally:  # the launcher takes the job away: the trial is put back
+            process.terminate()
+            process.wait()
+        if code:
+            raise UserError(f"the worker in slot {HydraConfig.get().job.num} ended with exit code {code}")
+
+
 def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> subprocess.Popen[bytes]:
-    words = [*sys.argv[1:], *same_study(folder), "hydra.sweeper.n_jobs=1"]
-    if not any(word.lstrip("+").startswith("trainer.threads=") for word in words):
-        words.append(f"trainer.threads={max(1, (os.cpu_count() or 1) // slots)}")
-    environment = {**os.environ, SLOT: str(number)}
-    if devices:
-        environment["CUDA_VISIBLE_DEVICES"] = devices[(number - 1) % len(devices)]
+    gpu = {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]} if devices else {}
+    return _worker(sys.argv[1:], number, folder, threads=max(1, (os.cpu_count() or 1) // slots), environment=gpu)
+
+
+def _worker(
+    words: Sequence[str],
+    number: int,
+    folder: Path,
+    *,
+    threads: int,
+    place: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    own = [*(word for word in words if not LEADERS.match(word)), *same_study(folder), "hydra.sweeper.n_jobs=1"]
+    if not any(word.lstrip("+").startswith("trainer.threads=") for word in own):
+        own.append(f"trainer.threads={threads}")
+    variables = {**os.environ, SLOT: str(number), **(environment or {})}
     # A session of its own: Ctrl-C reaches the leader alone, which passes it on once.
-    return subprocess.Popen([sys.executable, "-m", "da6401", "train", *words], env=environment, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "da6401", "train", *own], cwd=place, env=variables, start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )  # fmt: skip
+
+
+def _end_with_parent() -> None:
+    """In a new worker: be told to stop when the process that started it is killed."""
+    if LIBC is not None:
+        LIBC.prctl(PARENT_DEATH, signal.SIGTERM)
+
+
+def _own_cores() -> int:
+    """The cores that a launcher's scheduler gave this process."""
+    for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):  # Ray sets the second one
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus(setting: str) -> list[str]:

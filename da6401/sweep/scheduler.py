@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.schema import SweepConfig, TrackingConfig
-from da6401.errors import PrunedError, RunError, UserError
+from da6401.errors import BusyError, InterruptedRun, PrunedError, RunError, TakenOverError, UserError
 from da6401.rundir import RunResult, read_result
+from da6401.stopping import stop_on_signals
+from da6401.storage import is_shared, open_storage
 from da6401.sweep import disk, pool
-from da6401.sweep.claims import FINISHED, REASON, Worker
+from da6401.sweep.claims import FINISHED, REASON, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.launch import Launch, launch_with
 from da6401.sweep.limits import start_over, time_limit
@@ -39,6 +42,7 @@ from da6401.sweep.study import (
     enqueue_first,
     hold_space,
     open_study,
+    reseed,
     storage_of,
     total_trials,
 )
@@ -62,13 +66,19 @@ class Sweep:
     study: optuna.Study
     space: Space
     folder: Path
-    storage: str
+    storage: str  # its address
     total: int
+    seed: int  # of the sampler
     pruner: dict[str, Any]
     settings: SweepConfig
     max_failures: float
     launch: Launch
     started: float
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a worker of another machine may be silent; 0 where the study is this machine's alone."""
+        return self.settings.lease_seconds if is_shared(self.storage) else 0.0
 
 
 def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -88,18 +98,23 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
     existing = len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
     if existing:
         log.info("study %s goes on: %d of %d trials are finished", sweep.study.study_name, existing, sweep.total)
-    confirmed: list[Confirmed] = []
+    settings, confirmed = sweep.settings, list[Confirmed]()
     try:
-        if sweeper.n_jobs > 1:
-            settings = sweep.settings
+        if not isinstance(launcher, BasicLauncher):
+            pool.launch_workers(launcher, folder=sweep.folder, slots=sweeper.n_jobs)
+        elif sweeper.n_jobs > 1:
             pool.run_workers(sweep.folder, slots=sweeper.n_jobs, gpus=settings.gpus, retries=settings.retries)
         else:
             _work(sweep)
-        confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.launch)
+        # Of many machines, that of the last trial confirms; all being finished before, whoever asks once more.
+        last = existing >= sweep.total or not is_shared(sweep.storage) or ended_here(sweep.study)
+        if last:
+            confirmed = confirm(sweep.study, sweep.space, sweep.folder, settings, sweep.launch)
     finally:
         seconds = time.perf_counter() - sweep.started
-        write_summary(sweep.study, sweep.folder, seconds=seconds, confirmed=confirmed, curve=sweep.settings.curve)
-    track_sweep(TrackingConfig(**_plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
+        write_summary(sweep.study, sweep.folder, seconds=seconds, confirmed=confirmed, curve=settings.curve)
+    if last:
+        track_sweep(TrackingConfig(**_plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
 
 
 def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> Sweep:
@@ -108,13 +123,14 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     choices = {str(group): option for group, option in OmegaConf.to_container(config.hydra.runtime.choices).items()}  # type: ignore[union-attr]
     space = parse_space(sweeper.params, sweeper.conditional, arguments, choices=choices)
     settings = SweepConfig(**_plain(config.sweep))
-    storage = storage_of(sweeper.storage, folder)
-    study = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
-    is_new = not study.get_trials(deepcopy=False)
+    address = storage_of(sweeper.storage, folder)
+    storage = open_storage(address, minutes=settings.storage_minutes)
+    study, created = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
+    is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
     if not pool.is_worker():  # a worker has the leader's command, and overrides of its own
         hold_space(study, space, extend=str(config.resume) == "extend")
-    # The seed moves with the trials that are there and with the worker: nobody suggests the same points again.
-    seed = int(config.seed) + 1000 * pool.slot() + len(study.get_trials(deepcopy=False))
+    seed = sweeper.sampler.get("seed")
+    seed = int(config.seed if seed is None else seed)
     study.sampler = build_sampler(sweeper.sampler, space, seed=seed)
     pruner = _plain(sweeper.pruner)
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
@@ -135,37 +151,64 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
 
     total = total_trials(study, space, sweeper.n_trials)
     return Sweep(
-        study, space, folder, storage, total, pruner, settings, sweeper.max_failure_rate * total, launch,
+        study, space, folder, address, total, seed, pruner, settings, sweeper.max_failure_rate * total, launch,
         time.perf_counter(),
     )  # fmt: skip
 
 
 def _work(sweep: Sweep) -> None:
     """Claim, launch, tell, until there is nothing left for this worker."""
-    worker = Worker(sweep.study, sweep.folder, retries=sweep.settings.retries)
+    worker = Worker(sweep.study, sweep.folder, retries=sweep.settings.retries, lease_seconds=sweep.lease_seconds)
     try:
-        while not _is_enough(sweep):
-            claimed = worker.claim(sweep.space, sweep.total)
-            if claimed is None:
-                if not worker.others_running():
+        with stop_on_signals() as stop:
+            while not _is_enough(sweep):
+                if stop.signum is not None:
+                    raise InterruptedRun(stop.signum)
+                claimed = worker.claim(sweep.total)
+                if claimed is not None:
+                    _run_trial(sweep, worker, claimed)
+                elif worker.others_running():
+                    time.sleep(POLL_SECONDS)  # a worker that dies leaves its trial to this one
+                else:
                     return
-                time.sleep(POLL_SECONDS)  # a worker that dies leaves its trial to this one
-                continue
-            trial, overrides = claimed
-            ended = _finished_before(sweep, trial.number) or _launch(sweep, trial, overrides)
-            _tell(sweep, trial, ended)
-            trials = sweep.study.get_trials(deepcopy=False)
-            disk.prune_checkpoints(sweep.study, trials, sweep.folder, sweep.settings)
-            log.info(progress_line(sweep.study, trials, trial.number, sweep.total, started=sweep.started))
-            failed = sum(each.state is TrialState.FAIL for each in trials)
-            if failed > sweep.max_failures:
-                reason = sweep.study.trials[trial.number].user_attrs.get(REASON, "")
-                raise UserError(f"{failed} trials failed, more than hydra.sweeper.max_failure_rate allows: {reason}")
     finally:
         worker.close()
 
 
-def _launch(sweep: Sweep, trial: optuna.Trial, overrides: list[str]) -> JobReturn:
+def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
+    trial, overrides = _suggest(sweep, claimed)
+    try:
+        ended = _finished_before(sweep, trial.number) or _launch(sweep, worker, trial, overrides)
+    except TakenOverError as error:
+        log.warning("trial %d was %s, which took this one for dead", trial.number, error)
+        return
+    if isinstance(ended._return_value, BusyError):
+        log.warning("trial %d: its worker was taken for dead, and still holds its folder: it is put back", trial.number)
+        worker.put_back(claimed)
+        time.sleep(sweep.lease_seconds or POLL_SECONDS)
+        return
+    if not worker.owns(claimed):
+        log.warning("trial %d belongs to another worker by now: what it gave here is left out", trial.number)
+        return
+    _tell(sweep, trial, ended)
+    trials = sweep.study.get_trials(deepcopy=False)
+    disk.prune_checkpoints(sweep.study, trials, sweep.folder, sweep.settings)
+    log.info(progress_line(sweep.study, trials, trial.number, sweep.total, started=sweep.started))
+    failed = sum(each.state is TrialState.FAIL for each in trials)
+    if failed > sweep.max_failures:
+        reason = trials[trial.number].user_attrs.get(REASON, "")
+        raise UserError(f"{failed} trials failed, more than hydra.sweeper.max_failure_rate allows: {reason}")
+
+
+def _suggest(sweep: Sweep, claimed: FrozenTrial) -> tuple[optuna.Trial, list[str]]:
+    """The claimed trial with its parameters, and its overrides. What Study.ask does, for a trial that is there."""
+    sweep.study._thread_local.cached_all_trials = None  # the sampler looks at what others have finished meanwhile
+    reseed(sweep.study.sampler, seed=sweep.seed, number=claimed.number)
+    trial = optuna.Trial(sweep.study, claimed._trial_id)
+    return trial, sweep.space.suggest(trial)
+
+
+def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, overrides: list[str]) -> JobReturn:
     name = sweep.study.study_name
 
     def hung(reason: str) -> None:
@@ -175,7 +218,7 @@ def _launch(sweep: Sweep, trial: optuna.Trial, overrides: list[str]) -> JobRetur
         start_over(sweep.folder)
 
     with (
-        handed_over(storage=sweep.storage, study=name, number=trial.number, pruner=sweep.pruner),
+        handed_over(storage=sweep.storage, study=name, number=trial.number, owner=worker.name, pruner=sweep.pruner),
         time_limit(sweep.settings.trial_minutes, hung),
     ):
         return sweep.launch(overrides, trial.number)
@@ -209,7 +252,7 @@ def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:
             for name, excess in _excess(sweep.settings, result).items():
                 trial.set_constraint(name, excess)
             try:
-                sweep.study.tell(trial, values)
+                sweep.study.tell(trial, values, skip_if_finished=True)  # a call whose answer was lost is made twice
             except RuntimeError as stop:
                 if "Study.stop" not in str(stop):  # the grid sampler's way to say, after telling, that all is done
                     raise

@@ -13,11 +13,13 @@ import optuna
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import DuplicatedStudyError
+from optuna.samplers._lazy_random_state import LazyRandomState
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from da6401.errors import ConfigError, UserError
+from da6401.errors import ConfigError
 from da6401.rundir import DATABASE
-from da6401.shown import remember_secrets
 from da6401.sweep.space import Space
 
 SPACE = "space"  # user attribute of the study
@@ -29,28 +31,26 @@ def storage_of(storage: str | None, folder: Path) -> str:
     return storage or f"sqlite:///{(folder / DATABASE).absolute()}"
 
 
-def open_study(*, name: str, storage: str, directions: Sequence[str]) -> optuna.Study:
-    """Create the study, or open it.
+def open_study(*, name: str, storage: BaseStorage, directions: Sequence[str]) -> tuple[optuna.Study, bool]:
+    """Create the study, or open it; and whether it was created, which of many callers one is told.
 
     Raises:
-        UserError: the storage cannot be opened. ConfigError: the study has other directions.
+        ConfigError: the study has other directions.
     """
-    remember_secrets([storage])
     try:
-        study = optuna.create_study(
-            study_name=name, storage=storage, directions=cast(Any, list(directions)), load_if_exists=True
-        )
-    except Exception as error:  # databases' own errors have no common base, and each means the same here
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"hydra.sweeper.storage: the study cannot be opened ({reason}); check the address") from error
+        created = optuna.create_study(study_name=name, storage=storage, directions=cast(Any, list(directions)))
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=storage)
+    else:
+        return created, True
     have = [direction.name.lower() for direction in study.directions]
     if have != list(directions):
         raise ConfigError([f"hydra.sweeper.direction={list(directions)}: the study {study.study_name} has {have}"])
-    return study
+    return study, False
 
 
 def build_sampler(config: DictConfig, space: Space, *, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of `hydra/sweeper/sampler`; without a seed of its own it gets this one."""
+    """The sampler of `hydra/sweeper/sampler`; without a seed of its own it gets this one. See ``reseed``."""
     node = OmegaConf.to_container(config, resolve=True)
     assert isinstance(node, dict)
     if node.get("seed") is None:
@@ -60,6 +60,19 @@ def build_sampler(config: DictConfig, space: Space, *, seed: int) -> optuna.samp
     if isinstance(built, functools.partial):  # the grid sampler waits for its grid
         built = built(space.grid())
     return cast(optuna.samplers.BaseSampler, built)
+
+
+def reseed(sampler: optuna.samplers.BaseSampler, *, seed: int, number: int) -> None:
+    """Let a sampler's draws for a trial depend on the seed and the trial's number, not on who asks or how often before.
+
+    So no two workers suggest the same points, a study that goes on does not repeat its own, and the same history gives
+    the same suggestion. What a sampler must share with those of other workers, such as QMC's sequence, stays.
+    """
+    for value in vars(sampler).values():
+        if isinstance(value, LazyRandomState):
+            value.rng.seed((seed * 1_000_003 + number) % 2**32)
+        elif isinstance(value, optuna.samplers.BaseSampler):
+            reseed(value, seed=seed, number=number)
 
 
 def total_trials(study: optuna.Study, space: Space, n_trials: int) -> int:

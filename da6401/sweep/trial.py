@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from da6401.config.schema import RunConfig
-from da6401.errors import PrunedError
+from da6401.errors import PrunedError, TakenOverError
 from da6401.rundir import RunResult
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ VARIABLE = "DA6401_TRIAL"
 
 
 @contextmanager
-def handed_over(*, storage: str, study: str, number: int, pruner: Mapping[str, Any]) -> Iterator[None]:
+def handed_over(*, storage: str, study: str, number: int, owner: str, pruner: Mapping[str, Any]) -> Iterator[None]:
     """While a trial is launched: its address in the environment of this process and of those that it starts."""
-    os.environ[VARIABLE] = json.dumps({"storage": storage, "study": study, "number": number, "pruner": dict(pruner)})
+    address = {"storage": storage, "study": study, "number": number, "owner": owner, "pruner": dict(pruner)}
+    os.environ[VARIABLE] = json.dumps(address)
     try:
         yield
     finally:
@@ -38,12 +39,18 @@ def handed_over(*, storage: str, study: str, number: int, pruner: Mapping[str, A
 class TrialWatcher:
     """Reports each epoch to the study and asks its pruner."""
 
-    def __init__(self, study: optuna.Study, trial_id: int) -> None:
+    def __init__(self, study: optuna.Study, trial_id: int, owner: str) -> None:
         self.study = study
         self.trial_id = trial_id
+        self.owner = owner
 
     def epoch_done(self, epoch: int, val_accuracy: float) -> None:
-        """Raises PrunedError where the pruner has seen enough."""
+        """Raises PrunedError where the pruner has seen enough, TakenOverError where the trial is another worker's."""
+        from da6401.sweep.claims import owner_of
+
+        owner = owner_of(self.study, self.trial_id)
+        if owner != self.owner:
+            raise TakenOverError(owner)
         # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
         storage = self.study._storage
         storage.set_trial_intermediate_value(self.trial_id, epoch, val_accuracy)
@@ -56,16 +63,20 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
     if VARIABLE not in os.environ or "," in cfg.sweep.objectives:
         return None
     trial = json.loads(os.environ[VARIABLE])
-    study = _study(trial["storage"], trial["study"], json.dumps(trial["pruner"]), cfg.trainer.epochs)
-    return TrialWatcher(study, study._storage.get_trial_id_from_study_id_trial_number(study._study_id, trial["number"]))
+    minutes = cfg.sweep.storage_minutes
+    study = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), cfg.trainer.epochs)
+    trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, trial["number"])
+    return TrialWatcher(study, trial_id, trial["owner"])
 
 
 @functools.lru_cache(maxsize=1)  # opening a database costs a tenth of a second, and a process runs many trials
-def _study(storage: str, name: str, pruner: str, epochs: int) -> optuna.Study:
+def _study(address: str, minutes: float, name: str, pruner: str, epochs: int) -> optuna.Study:
     import optuna
 
+    from da6401.storage import open_storage
     from da6401.sweep.pruners import build_pruner
 
+    storage = open_storage(address, minutes=minutes)
     return optuna.load_study(study_name=name, storage=storage, pruner=build_pruner(json.loads(pruner), epochs=epochs))
 
 

@@ -14,7 +14,7 @@ from da6401.config.schema import Precision
 from da6401.data.batches import batches
 from da6401.data.sources import ImageSet
 from da6401.errors import InterruptedRun
-from da6401.runtime import StopFlag
+from da6401.stopping import StopFlag
 
 
 @dataclass(frozen=True)

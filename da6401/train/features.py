@@ -32,7 +32,7 @@ from da6401.data.sources import ImageSet, TrainingData
 from da6401.data.store import Held, Store
 from da6401.errors import DataError, InterruptedRun, ModelError
 from da6401.models.stages import StagedModel
-from da6401.runtime import StopFlag
+from da6401.stopping import StopFlag
 from da6401.train.checkpoint import weights_sha256
 from da6401.train.evaluate import AUTOCAST, laid_out
 from da6401.train.worth import Decision

@@ -24,7 +24,7 @@ from da6401.errors import ConfigError, DivergedError, InterruptedRun
 from da6401.models.freezing import epoch_plan, rate_factors
 from da6401.models.stages import StagedModel
 from da6401.rundir import append_metrics
-from da6401.runtime import StopFlag
+from da6401.stopping import StopFlag
 from da6401.tracking import Tracker
 from da6401.train.evaluate import AUTOCAST, Evaluation, evaluate, laid_out
 from da6401.train.features import Feed, Feeds

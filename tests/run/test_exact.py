@@ -22,7 +22,7 @@ from da6401.errors import InterruptedRun
 from da6401.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.run import run
 from da6401.rundir import CONFIG, LAST, RECEIPT, RESULT, read_metrics, read_result, write_yaml
-from da6401.runtime import stop_on_signals
+from da6401.stopping import stop_on_signals
 from da6401.train import evaluate
 from tests import forked
 from tests.run.test_resume import HARD, TIMINGS, outcome
@@ -112,7 +112,7 @@ def test_what_hangs_after_a_signal_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     script = (
-        "import time; from da6401.runtime import stop_on_signals\n"
+        "import time; from da6401.stopping import stop_on_signals\n"
         "with stop_on_signals():\n    print('ready', flush=True)\n    while True: time.sleep(0.05)"
     )
     words = [command()[0], "-c", script]

@@ -29,7 +29,8 @@ from da6401.predictions import read_predictions
 from da6401.reproduce import reproduce_run
 from da6401.run import run
 from da6401.rundir import RECEIPT, TEST, VALIDATION, read_metrics, read_result
-from da6401.runtime import StopFlag, prepare
+from da6401.runtime import prepare
+from da6401.stopping import StopFlag
 from da6401.tracking import open_tracker
 from da6401.train import features, keeping, loop
 from da6401.train.evaluate import evaluate

@@ -20,7 +20,8 @@ from da6401.errors import ConfigError, DivergedError, InterruptedRun, RunError
 from da6401.models.build import build_model
 from da6401.run import run
 from da6401.rundir import BEST, CONFIG, LAST, METRICS, RECEIPT, RESULT, VALIDATION, read_metrics, read_result
-from da6401.runtime import prepare, stop_on_signals
+from da6401.runtime import prepare
+from da6401.stopping import stop_on_signals
 from da6401.train.checkpoint import load_checkpoint
 from tests.small import SMALL, SMALL_BACKBONE, command, compose
 

@@ -16,7 +16,6 @@ from da6401.config.compose import saved_config
 from da6401.run import run
 from da6401.rundir import read_metrics, read_result
 from da6401.sweep.claims import ATTEMPTS, Worker
-from da6401.sweep.space import parse_space
 from tests.small import SMALL, command, da6401
 
 TOTAL = 5
@@ -118,35 +117,38 @@ def test_a_sweep_that_is_terminated_puts_its_trial_back_and_goes_on(tmp_path: Pa
     assert sorted(trial.intermediate_values) == list(range(1, 26))
 
 
+def worker(study: optuna.Study, folder: Path) -> Worker:
+    return Worker(study, folder, retries=2, lease_seconds=0)
+
+
 def test_a_trial_that_kills_its_worker_too_often_fails(tmp_path: Path) -> None:
     study = optuna.create_study()
-    space = parse_space({"optimizer.lr": "interval(0.1,1.0)"}, [], [], choices={})
     for attempt in (1, 2, 3):
-        dead = Worker(study, tmp_path, retries=2)
-        claimed = dead.claim(space, total=1)
+        dead = worker(study, tmp_path)
+        claimed = dead.claim(total=1)
         assert claimed is not None
-        assert (claimed[0].number, claimed[0].user_attrs[ATTEMPTS]) == (0, attempt)
+        assert (claimed.number, claimed.user_attrs[ATTEMPTS]) == (0, attempt)
         dead.lease.release()  # what the end of its process does
-    assert Worker(study, tmp_path, retries=2).claim(space, total=1) is None
+    assert worker(study, tmp_path).claim(total=1) is None
     assert study.trials[0].state is TrialState.FAIL
     assert study.trials[0].user_attrs["reason"] == "killed 3 times"
 
 
 def test_a_living_worker_keeps_its_trial(tmp_path: Path) -> None:
     study = optuna.create_study()
-    space = parse_space({"optimizer.lr": "interval(0.1,1.0)"}, [], [], choices={})
-    first, second = Worker(study, tmp_path, retries=2), Worker(study, tmp_path, retries=2)
-    one, two = first.claim(space, total=2), second.claim(space, total=2)
+    first, second = worker(study, tmp_path), worker(study, tmp_path)
+    one, two = first.claim(total=2), second.claim(total=2)
     assert one is not None
     assert two is not None
-    assert one[0].number != two[0].number
-    assert first.claim(space, total=2) is None
+    assert one.number != two.number
+    assert first.claim(total=2) is None
     assert first.others_running()
     second.close()
-    again = first.claim(space, total=2)
+    again = first.claim(total=2)
     assert again is not None
-    assert again[0].number == two[0].number
-    assert again[1] == two[1]  # the same parameters
+    assert again.number == two.number
+    assert first.owns(again)
+    assert not second.owns(again)
 
 
 def _children(pid: int) -> list[int]:

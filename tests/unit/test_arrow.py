@@ -15,7 +15,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "shown"),
     ("rundir", "cards"),
     ("claim", "config", "predictions"),
-    ("runtime", "tracking"),
+    ("runtime", "stopping", "storage", "tracking"),
     ("data",),
     ("models",),
     ("train",),
@@ -114,7 +114,7 @@ def test_no_module_imports_a_higher_one(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) not in KNOW_HYDRA])
 def test_only_config_sweep_and_cli_know_hydra(module: str) -> None:
-    known = {"optuna"} if part_of(module) in ("report", "folders") else set()  # they open studies
+    known = {"optuna"} if part_of(module) in ("storage", "report", "folders") else set()  # they open studies
     wrong = [f"line {line}: {name}" for line, name in imports_of(module) if part_of(name) in HYDRA - known]
     assert not wrong, f"{module} should take plain typed values: {wrong}"
 

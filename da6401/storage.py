@@ -1,0 +1,214 @@
+"""Where a study is kept: opened by its address, and waited for when it is away for a while.
+
+Addresses: sqlite:///file (one machine), postgresql://user@host/name and other databases of SQLAlchemy,
+grpc://host:port (a proxy before a database, ``python -m da6401.sweep.proxy``), journal:///file (a file that machines
+share on a disk).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from sqlalchemy import exc as sqlalchemy_errors
+
+from da6401.errors import UserError
+from da6401.shown import duration, redacted, remember_secrets
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 3.2  # seconds between two attempts, which begin at 0.05 and double
+HURRIED_SECONDS = 2.0
+OPENING_SECONDS = 30.0  # how long a storage that is away is waited for before anything has begun
+AWAY = re.compile(
+    r"connection refused|time-?out|timed out|starting up|shutting down|recovery mode|too many", re.IGNORECASE
+)
+MADE_BY_ANOTHER = (sqlalchemy_errors.IntegrityError, sqlalchemy_errors.ProgrammingError)
+# A process opens at most three connections (its trial, its heartbeat, one to spare), looks whether one still lives
+# before it uses it, and hears of a server that vanished without a word within half a minute.
+ENGINE: dict[str, dict[str, Any]] = {
+    "postgresql": {
+        "pool_size": 1, "max_overflow": 2, "pool_pre_ping": True,
+        "connect_args": {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+                         "tcp_user_timeout": 25_000},
+    },
+    "mysql": {"pool_size": 1, "max_overflow": 2, "pool_pre_ping": True},
+}  # fmt: skip
+
+
+def is_shared(address: str) -> bool:
+    """Whether workers on several machines can use the study: every storage but an sqlite file."""
+    return not address.startswith("sqlite")
+
+
+def open_storage(address: str, *, minutes: float) -> BaseStorage:
+    """The storage at an address; one that machines share is opened once a process, and waited for when it goes away.
+
+    Args:
+        minutes: how long a call waits for a storage that does not answer.
+
+    Raises:
+        UserError: the storage cannot be opened now.
+    """
+    remember_secrets([address])
+    return _shared(address, minutes) if is_shared(address) else _opened(address)
+
+
+@functools.lru_cache(maxsize=4)
+def _shared(address: str, minutes: float) -> BaseStorage:
+    return PatientStorage(_opened(address), 60 * minutes)
+
+
+def _opened(address: str) -> BaseStorage:
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # gRPC, since Optuna 4.2
+                return _open(address)
+        except Exception as error:  # databases' own errors have no common base, and each means the same here
+            reason = (str(error) or type(error).__name__).partition("\n")[0]
+            # Many workers that start together on a new database make its tables together, and one is first.
+            passing = isinstance(error, MADE_BY_ANOTHER) or AWAY.search(reason)
+            if not passing or not is_shared(address) or time.monotonic() - began > OPENING_SECONDS:
+                raise UserError(
+                    f"hydra.sweeper.storage: the study cannot be opened ({reason}); check the address"
+                ) from error
+            if AWAY.search(reason) and not told:
+                log.warning("the study's storage does not answer (%s); trying for %s", redacted(reason),
+                            duration(OPENING_SECONDS))  # fmt: skip
+                told = True
+            time.sleep(random.uniform(0.2, 1.0))
+
+
+@contextmanager
+def reading(address: str) -> Iterator[BaseStorage]:
+    """A storage to read a study from: nothing is made in it, nothing waited for, and it is closed afterwards.
+
+    Raises:
+        Whatever the kind of storage raises where it cannot be opened.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if address.startswith("journal") and not Path(address.partition("://")[2]).exists():
+            raise FileNotFoundError("no such file")
+        storage = _open(address, skip_table_creation=True)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        if isinstance(storage, optuna.storages.GrpcStorageProxy):
+            storage.close()
+        if isinstance(storage, optuna.storages._CachedStorage):
+            storage._backend.engine.dispose()
+
+
+def _open(address: str, *, skip_table_creation: bool = False) -> BaseStorage:
+    scheme, _, path = address.partition("://")
+    if scheme == "journal":
+        return JournalStorage(JournalFileBackend(path))
+    if scheme == "grpc":
+        place = urlsplit(address)
+        proxy = optuna.storages.GrpcStorageProxy(host=place.hostname or "localhost", port=place.port or 13000)
+        proxy.wait_server_ready(timeout=10)
+        return proxy
+    engine = {**ENGINE.get(scheme.partition("+")[0], {})}
+    database = RDBStorage(address, engine_kwargs=engine, skip_table_creation=skip_table_creation)
+    return optuna.storages.get_storage(database)  # with Optuna's cache around it
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the storage is away, not that the call was wrong."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    away = (
+        sqlalchemy_errors.OperationalError, sqlalchemy_errors.InterfaceError, sqlalchemy_errors.TimeoutError,
+        sqlalchemy_errors.PendingRollbackError,  # of a connection that broke in the call before
+    )  # fmt: skip
+    if any(isinstance(each, away) or getattr(each, "connection_invalidated", False) for each in chain):
+        return True
+    code = getattr(error, "code", None)  # of a grpc.RpcError, whose module need not be installed
+    return callable(code) and getattr(code(), "name", "") in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
+class _PatientStorage(BaseStorage):
+    """A storage whose calls are made again until it answers; PatientStorage has the calls."""
+
+    def __init__(self, inner: BaseStorage, seconds: float) -> None:
+        self.inner = inner
+        self.seconds = seconds
+        self.outages = 0
+
+    def patiently(self, name: str, *values: Any, **named: Any) -> Any:
+        """Call the storage's method, again and again while the storage is away.
+
+        A call whose answer was lost is made twice. What is written is then written again; a trial that was made twice
+        waits for whoever takes it; one that was told twice says UpdateFinishedTrialError.
+        """
+        began, pause = time.monotonic(), 0.05
+        while True:
+            try:
+                answer = getattr(self.inner, name)(*values, **named)
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                waited = time.monotonic() - began
+                if waited > self.seconds:
+                    reason = redacted(str(error.__cause__ or error).partition("\n")[0])
+                    raise UserError(
+                        f"hydra.sweeper.storage: no answer for {duration(waited)} ({reason}). Nothing is lost: the "
+                        "same command goes on when it is back. sweep.storage_minutes says how long to wait."
+                    ) from error
+                if pause == LONGEST_PAUSE / 2:
+                    log.warning("the study's storage does not answer; waiting up to %s", duration(self.seconds))
+                self.outages += 1
+                time.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                if pause == LONGEST_PAUSE:
+                    log.warning("the study's storage answers again, after %s", duration(time.monotonic() - began))
+                return answer
+
+
+def _forward(name: str) -> Callable[..., Any]:
+    def method(self: _PatientStorage, *values: Any, **named: Any) -> Any:
+        return self.patiently(name, *values, **named)
+
+    return method
+
+
+_CALLS = [name for name, value in vars(BaseStorage).items() if callable(value) and not name.startswith("_")]
+PatientStorage = cast(
+    type[_PatientStorage], type("PatientStorage", (_PatientStorage,), {name: _forward(name) for name in _CALLS})
+)
+
+
+def outages(storage: BaseStorage) -> int:
+    """How many calls of this process found the storage away: whoever counts another's silence starts anew."""
+    return storage.outages if isinstance(storage, _PatientStorage) else 0
+
+
+@contextmanager
+def hurried(storage: BaseStorage) -> Iterator[None]:
+    """Within the block a storage that is away is waited for a moment only."""
+    if not isinstance(storage, _PatientStorage):
+        yield
+        return
+    before, storage.seconds = storage.seconds, HURRIED_SECONDS
+    try:
+        yield
+    finally:
+        storage.seconds = before

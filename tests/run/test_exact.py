@@ -96,7 +96,7 @@ def test_a_run_stopped_in_its_validation_goes_on_bit_for_bit(tmp_path: Path, mon
 
 
 def test_what_hangs_after_a_signal_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("da6401.runtime.GRACE", 0.2)
+    monkeypatch.setattr("da6401.stopping.GRACE", 0.2)
     started = time.monotonic()
 
     def hang() -> None:

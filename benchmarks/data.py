@@ -119,14 +119,12 @@ def reading_rows(root: Path) -> list[Row]:
 
     builds = {f"build {size}": build(size) for size in (64, 224, 256)}
     say("building the cache, and the usual pipeline beside it")
-    contenders: dict[str, Epoch | str] = {
-        "usual 224": loaders.usual(train, 224), "usual 64": loaders.usual(train, 64), **builds
-    }  # fmt: skip
+    usuals: dict[str, Epoch | str] = {f"usual {size}": loaders.usual(train, size) for size in (64, 224, 256)}
+    contenders = {**usuals, **builds}
     built, _ = rates(contenders, before=forget)
     images = {size: load(root, size) for size in (64, 224, 256)}
     contenders = {
-        "usual 224": contenders["usual 224"],
-        "usual 64": contenders["usual 64"],
+        **usuals,
         "host 256": host_side(images[256]),
         "ours 64": pipeline(images[64]),
         "ours 224": pipeline(images[224]),
@@ -150,21 +148,19 @@ def reading_rows(root: Path) -> list[Row]:
             return Row(text, [], None, "at_least", why[name])
         return Row(text, against(name, base), None, "at_least", f"{statistics.median(speed[name]):.0f} images/s")
 
-    def inverse(name: str) -> list[float]:
-        return [1 / ratio for ratio in against(name, "usual 224", built)]
+    def build_row(size: int) -> Row:
+        ratios = [1 / ratio for ratio in against(f"build {size}", f"usual {size}", built)]
+        ours, theirs = (statistics.median(built[f"{name} {size}"]) for name in ("build", "usual"))
+        text = f"building the cache / one epoch of the usual pipeline, both at {size} px, time"
+        return Row(text, ratios, 0.6, "at_most", f"{ours:.0f} images/s; usual {theirs:.0f} images/s")
 
     usual = f"usual {statistics.median(speed['usual 224']):.0f} images/s"
-    of_build = {size: f"{statistics.median(built[f'build {size}']):.0f} images/s" for size in (64, 224, 256)}
     instead = (("kornia", "kornia"), ("v2", "torchvision v2 picture by picture"))
     return [
-        Row("building the cache at 224 px / one epoch of the usual pipeline, time", inverse("build 224"), 0.6,
-            "at_most", f"{of_build[224]}; usual {statistics.median(built['usual 224']):.0f} images/s"),
-        Row("the cache at 64 px / one epoch of the usual pipeline at 224 px, time", inverse("build 64"), 0.6, "at_most",
-            of_build[64]),
-        Row("the cache at 256 px / one epoch of the usual pipeline at 224 px, time", inverse("build 256"), 0.6,
-            "at_most", of_build[256]),
-        Row("host side of an epoch from the cache, 256 px / usual, images/s", against("host 256", "usual 224"), 30,
-            "at_least", f"{statistics.median(speed['host 256']):.0f} images/s; {usual}"),
+        *(build_row(size) for size in (224, 64, 256)),
+        Row("host side of an epoch from the cache, 256 px / usual, images/s", against("host 256", "usual 256"), 30,
+            "at_least", f"{statistics.median(speed['host 256']):.0f} images/s; usual at 256 px "
+            f"{statistics.median(speed['usual 256']):.0f} images/s"),
         Row("augmented, normalised float batches on the CPU, 64 px / usual, images/s", against("ours 64", "usual 64"),
             5, "at_least", f"{statistics.median(speed['ours 64']):.0f} images/s; usual at 64 px "
             f"{statistics.median(speed['usual 64']):.0f} images/s"),

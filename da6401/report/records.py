@@ -82,7 +82,8 @@ class Sweep:
 
     @property
     def complete(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.values]
+        """The trials that ran to their end: a pruned one has a value too, that of the epoch which ended it."""
+        return [trial for trial in self.trials if trial.state == "complete" and trial.values]
 
     @property
     def params(self) -> list[str]:

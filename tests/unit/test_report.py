@@ -117,6 +117,12 @@ def test_the_confusion_matrix_has_the_truth_in_its_rows() -> None:
     assert drawn["traces"][0]["z"] == [[1.0, 0.0], [0.5, 0.5]]
 
 
+def test_a_pruned_trial_is_never_the_best_nor_counted_as_completed() -> None:
+    seen = sweep([trial(0, (0.5,)), trial(1, (0.9,), state="pruned"), trial(2, (0.6,))])
+    assert [each.number for each in seen.complete] == [0, 2]
+    assert [each.number for each in seen.best] == [2]
+
+
 def test_the_best_is_within_the_limits_and_the_earliest_of_equals() -> None:
     best = sweep([trial(0, (0.5,)), trial(1, (0.9,), keeps_limits=False), trial(2, (0.8,)), trial(3, (0.8,))]).best
     assert [each.number for each in best] == [2]

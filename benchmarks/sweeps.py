@@ -21,7 +21,7 @@ def main() -> None:
         "",
         "## Pruning",
         "",
-        f"`sweep=part_a` with and without `hydra/sweeper/pruner=successive_halving`: {pruning.TRIALS} trials of "
+        f"`sweep=part_a` with each `hydra/sweeper/pruner`: {pruning.TRIALS} trials of "
         f"{pruning.EPOCHS} epochs, mean and standard deviation over n={len(pruning.SEEDS)} seeds (the best within 0.01 "
         "of the unpruned mean, at 45% of its epochs or less). The seconds are of a machine that did other things too.",
     ]

@@ -125,7 +125,8 @@ def parallel(sweep: Sweep, goal: Goal) -> Chart:
         scaled, ticks = _scaled(values, log=log)
         heights.append(scaled)
         title = label(_short(name, sweep.params)).replace(" ", "<br>")
-        annotations.append({"x": place, "y": 1.12, "text": f"<b>{title}</b>"})
+        # The first one begins at its axis: half of it would be outside.
+        annotations.append({"x": place, "y": 1.12, "text": f"<b>{title}</b>", "xanchor": "center" if place else "left"})
         annotations += [
             {"x": place, "y": y, "text": text, "xanchor": "left", "xshift": 5, "bgcolor": "@panel"} for y, text in ticks
         ]

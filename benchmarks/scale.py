@@ -108,7 +108,7 @@ def _sleeping_sweep(address: str, place: Path, count: int) -> list[optuna.trial.
     words = [
         "train", "--multirun", "study=scale", "model.dropout=interval(0.0,0.5)", "model.filters=choice(8,16,32)",
         "optimizer.lr=tag(log,interval(1e-4,1e-1))", f"hydra.sweeper.n_trials={total}",
-        f"hydra.sweeper.storage={address}", "hydra/sweeper/pruner=median",
+        f"hydra.sweeper.storage={address}",
     ]  # fmt: skip
     workers = [start_worker(words, place=place, seconds=SECONDS, epochs=5) for _ in range(count)]
     for worker in workers:

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 BIN = sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [""]
@@ -81,3 +82,91 @@ def cpu_seconds(pid: int) -> float:
 
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return used(pid) + sum(used(int(child)) for child in children)
+
+
+HAS_SLURM = all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch"))) and os.geteuid() == 0
+
+SLURM_CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={daemon}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=2,bf_interval=2
+ReturnToService=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=high Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+
+
+class Slurm:
+    """A cluster of one node with two cores; jobs of the partition `high` preempt those of `low`."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("munge", "state", "spool"):
+            Path(folder, name).mkdir(parents=True)
+        self.folder = folder
+        munge = folder / "munge"
+        munge.chmod(0o700)
+        (munge / "key").write_bytes(os.urandom(1024))
+        (munge / "key").chmod(0o400)
+        conf = SLURM_CONF.format(
+            host=socket.gethostname().partition(".")[0], controller=free_port(), daemon=free_port(), folder=folder
+        )
+        (folder / "slurm.conf").write_text(conf)
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        files = [f"--{name}-file={munge / name}" for name in ("key", "pid", "log", "seed")]
+        # In the foreground, each: so they end with the object, whatever happens.
+        self.servers = [
+            self._start(*words)
+            for words in (
+                ("munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files),
+                ("slurmctld", "-D", "-c"),
+                ("slurmd", "-D", "-c"),
+            )
+        ]
+        deadline = time.monotonic() + 30
+        while "idle" not in self.call("sinfo", "--noheader", check=False) and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def call(self, *words: str, check: bool = True) -> str:
+        """Run one of its commands; what it printed."""
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or not check, f"{words}: {done.stderr}"
+        return done.stdout
+
+    def stop(self) -> None:
+        self.call("scancel", "--user=root", check=False)
+        for server in reversed(self.servers):
+            server.terminate()
+            server.wait()
+
+    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+        server = subprocess.Popen(
+            words, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(1)
+        assert server.poll() is None, f"{words[0]} has not started; logs are in {self.folder}"
+        return server

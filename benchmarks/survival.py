@@ -80,12 +80,17 @@ def survive(
         "kills": kills,
         "server_restarts": int(restarted),
         "exit_codes": [worker.exitcode for worker in workers],
+        "said": [_last_words(place / f"{worker.pid}.log") for worker in workers if worker.exitcode],
         "states": dict(Counter(trial.state.name for trial in held)),
         "numbers_are_all": [trial.number for trial in held] == list(range(trials)),
         "folders_agree": all(_agrees(trial, place) for trial in held),
         "taken_up": sum(int(trial.user_attrs["attempts"]) > 1 for trial in held),
         "seconds": time.monotonic() - started,
     }
+
+
+def _last_words(log: Path) -> str:
+    return log.read_text(errors="replace")[-500:] if log.exists() else "nothing"
 
 
 def _agrees(trial: FrozenTrial, place: Path) -> bool:

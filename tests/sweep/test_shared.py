@@ -298,9 +298,10 @@ def test_an_outage_loses_no_trial_and_no_report(postgres: Postgres, tmp_path: Pa
 def test_real_trainings_by_two_workers_one_killed_end_with_the_weights_of_one_that_never_stopped(
     postgres: Postgres, tmp_path: Path
 ) -> None:
-    total = 6
+    total = 12
     words = (
-        "train", "--multirun", *SMALL, "study=s", "trainer.epochs=20", "trainer.checkpoint_minutes=0.0001",
+        "train", "--multirun", "data=digits", "data.image_size=16", "model.filters=4", "model.blocks=2",
+        "trainer.threads=1", "study=s", "trainer.epochs=8", "trainer.checkpoint_minutes=0.0001",
         "optimizer.lr=tag(log,interval(1e-3,1e-1))", f"hydra.sweeper.n_trials={total}", "sweep.keep_checkpoints=100",
         f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=2",
     )  # fmt: skip

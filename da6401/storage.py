@@ -7,7 +7,6 @@ share on a disk).
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import re
@@ -63,12 +62,17 @@ def open_storage(address: str, *, minutes: float) -> BaseStorage:
         UserError: the storage cannot be opened now.
     """
     remember_secrets([address])
-    return _shared(address, minutes) if is_shared(address) else _opened(address)
+    if not is_shared(address):
+        return _opened(address)
+    if (address, minutes) not in _kept_open:
+        _kept_open[address, minutes] = PatientStorage(_opened(address), 60 * minutes)
+    return _kept_open[address, minutes]
 
 
-@functools.lru_cache(maxsize=4)
-def _shared(address: str, minutes: float) -> BaseStorage:
-    return PatientStorage(_opened(address), 60 * minutes)
+def close_storages() -> None:
+    """Close what open_storage keeps open for this process."""
+    while _kept_open:
+        _close(_kept_open.popitem()[1].inner)
 
 
 def _opened(address: str) -> BaseStorage:
@@ -108,11 +112,15 @@ def reading(address: str) -> Iterator[BaseStorage]:
     try:
         yield storage
     finally:
-        storage.remove_session()
-        if isinstance(storage, optuna.storages.GrpcStorageProxy):
-            storage.close()
-        if isinstance(storage, optuna.storages._CachedStorage):
-            storage._backend.engine.dispose()
+        _close(storage)
+
+
+def _close(storage: BaseStorage) -> None:
+    storage.remove_session()
+    if isinstance(storage, optuna.storages.GrpcStorageProxy):
+        storage.close()
+    if isinstance(storage, optuna.storages._CachedStorage):
+        storage._backend.engine.dispose()
 
 
 def _open(address: str, *, skip_table_creation: bool = False) -> BaseStorage:
@@ -122,7 +130,7 @@ def _open(address: str, *, skip_table_creation: bool = False) -> BaseStorage:
     if scheme == "grpc":
         place = urlsplit(address)
         proxy = optuna.storages.GrpcStorageProxy(host=place.hostname or "localhost", port=place.port or 13000)
-        proxy.wait_server_ready(timeout=10)
+        proxy.wait_server_ready(timeout=3)
         return proxy
     engine = {**ENGINE.get(scheme.partition("+")[0], {})}
     database = RDBStorage(address, engine_kwargs=engine, skip_table_creation=skip_table_creation)
@@ -190,6 +198,7 @@ def _forward(name: str) -> Callable[..., Any]:
     return method
 
 
+_kept_open: dict[tuple[str, float], _PatientStorage] = {}
 _CALLS = [name for name, value in vars(BaseStorage).items() if callable(value) and not name.startswith("_")]
 PatientStorage = cast(
     type[_PatientStorage], type("PatientStorage", (_PatientStorage,), {name: _forward(name) for name in _CALLS})

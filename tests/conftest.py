@@ -5,7 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
+
+import pytest
 
 # Read when torch is first imported: tests measure outcomes, not speed, and two may run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,3 +17,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 # A cache of the tests' own; the programs that they start inherit it.
 os.environ["DA6401_CACHE_DIR"] = tempfile.mkdtemp(prefix="da6401-tests-")
 atexit.register(shutil.rmtree, os.environ["DA6401_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _close_storages() -> Iterator[None]:
+    """A connection left open would be reported as another test's."""
+    yield
+    if "da6401.storage" in sys.modules:
+        sys.modules["da6401.storage"].close_storages()

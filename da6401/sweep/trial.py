@@ -37,20 +37,25 @@ def handed_over(*, storage: str, study: str, number: int, owner: str, pruner: Ma
 
 
 class TrialWatcher:
-    """Reports each epoch to the study and asks its pruner."""
+    """Reports each epoch to the study and asks its pruner.
 
-    def __init__(self, study: optuna.Study, trial_id: int, owner: str) -> None:
+    Args:
+        owner: the trial's worker, where another machine can take the trial over; None where a lock keeps it.
+    """
+
+    def __init__(self, study: optuna.Study, trial_id: int, owner: str | None) -> None:
         self.study = study
         self.trial_id = trial_id
         self.owner = owner
 
     def epoch_done(self, epoch: int, val_accuracy: float) -> None:
         """Raises PrunedError where the pruner has seen enough, TakenOverError where the trial is another worker's."""
-        from da6401.sweep.claims import owner_of
+        if self.owner is not None:
+            from da6401.sweep.claims import owner_of
 
-        owner = owner_of(self.study, self.trial_id)
-        if owner != self.owner:
-            raise TakenOverError(owner)
+            owner = owner_of(self.study, self.trial_id)
+            if owner != self.owner:
+                raise TakenOverError(owner)
         # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
         storage = self.study._storage
         storage.set_trial_intermediate_value(self.trial_id, epoch, val_accuracy)
@@ -62,11 +67,13 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
     """The watcher of this job's trial; None outside a sweep, and where there is nothing to prune by."""
     if VARIABLE not in os.environ or "," in cfg.sweep.objectives:
         return None
+    from da6401.storage import is_shared
+
     trial = json.loads(os.environ[VARIABLE])
     minutes = cfg.sweep.storage_minutes
     study = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), cfg.trainer.epochs)
     trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, trial["number"])
-    return TrialWatcher(study, trial_id, trial["owner"])
+    return TrialWatcher(study, trial_id, trial["owner"] if is_shared(trial["storage"]) else None)
 
 
 @functools.lru_cache(maxsize=1)  # opening a database costs a tenth of a second, and a process runs many trials

@@ -99,7 +99,7 @@ def test_an_array_of_workers_shares_one_study(slurm: Slurm, tmp_path: Path) -> N
 def test_a_preempted_worker_puts_its_trial_back_and_goes_on_when_it_is_queued_again(
     slurm: Slurm, tmp_path: Path
 ) -> None:
-    job = submit(slurm, tmp_path, "--array=0", str(SCRIPT), *words(tmp_path, total=1, epochs=200))
+    job = submit(slurm, tmp_path, "--array=0", str(SCRIPT), *words(tmp_path, total=1, epochs=60))
     wait(tmp_path, lambda: in_mid_trial(tmp_path))
     urgent = submit(slurm, tmp_path, "--partition=high", "--cpus-per-task=2", "--wrap=sleep 3")
     wait(tmp_path, lambda: [trial.state for trial in trials(tmp_path)] == [TrialState.WAITING], seconds=30)
@@ -109,7 +109,7 @@ def test_a_preempted_worker_puts_its_trial_back_and_goes_on_when_it_is_queued_ag
 
 
 def test_the_time_limits_signal_writes_a_checkpoint_and_queues_the_job_again(slurm: Slurm, tmp_path: Path) -> None:
-    job = submit(slurm, tmp_path, "--array=0", str(SCRIPT), *words(tmp_path, total=1, epochs=200))
+    job = submit(slurm, tmp_path, "--array=0", str(SCRIPT), *words(tmp_path, total=1, epochs=60))
     wait(tmp_path, lambda: in_mid_trial(tmp_path))
     slurm.call("scancel", "--signal=USR1", f"{job}_0")  # what --signal=USR1@120 sends ahead of the limit
     wait(tmp_path, lambda: [trial.state for trial in trials(tmp_path)] == [TrialState.WAITING], seconds=30)

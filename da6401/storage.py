@@ -32,7 +32,9 @@ LONGEST_PAUSE = 3.2  # seconds between two attempts, which begin at 0.05 and dou
 HURRIED_SECONDS = 2.0
 OPENING_SECONDS = 30.0  # how long a storage that is away is waited for before anything has begun
 AWAY = re.compile(
-    r"connection refused|time-?out|timed out|starting up|shutting down|recovery mode|too many", re.IGNORECASE
+    r"connection refused|time-?out|timed out|starting up|shutting down|recovery mode|not accepting|too many"
+    r"|closed the connection|connection .*(closed|lost|reset)|terminating connection|broken pipe",
+    re.IGNORECASE,
 )
 MADE_BY_ANOTHER = (sqlalchemy_errors.IntegrityError, sqlalchemy_errors.ProgrammingError)
 # A process opens at most three connections (its trial, its heartbeat, one to spare), looks whether one still lives

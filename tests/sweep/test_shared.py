@@ -136,7 +136,7 @@ def test_a_heart_that_stands_still_loses_its_trial_and_one_that_beats_keeps_it(a
         time.sleep(0.1)
     assert taken is not None
     assert taken.number == lost.number
-    assert taken.user_attrs[ATTEMPTS] == 2
+    assert study.trials[taken.number].user_attrs[ATTEMPTS] == 2
     assert alive.owns(kept)
     assert study.trials[kept.number].user_attrs[HEARTBEAT] > 1
     assert not dead.owns(lost)
@@ -221,6 +221,31 @@ def test_a_storage_that_is_not_there_is_a_message(
     assert "Traceback" not in message
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        'connection to server at "h", port 1 failed: Connection refused',
+        "connection to server failed: FATAL:  the database system is starting up",
+        "consuming input failed: server closed the connection unexpectedly",
+        "terminating connection due to administrator command",
+    ],
+)
+def test_a_server_that_goes_away_while_it_is_opened_is_tried_again(
+    reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, reasons = optuna.storages.InMemoryStorage(), [reason, reason]
+
+    def flaky(address: str) -> BaseStorage:
+        if reasons:
+            raise ConnectionError(reasons.pop())
+        return inner
+
+    monkeypatch.setattr("da6401.storage._open", flaky)
+    storage = open_storage("postgresql://h/name", minutes=1)
+    assert storage.get_all_studies() == []
+    assert reasons == []
+
+
 class Flaky(optuna.storages.InMemoryStorage):
     """Away for the first calls of each kind."""
 
@@ -266,7 +291,7 @@ def test_few_connections_and_a_server_that_crashes_in_mid_sweep(postgres: Postgr
     assert found["folders_agree"]
     assert found["kills"] > 0
     assert found["server_restarts"] == 1
-    assert found["exit_codes"] == [0] * found["workers"]
+    assert found["exit_codes"] == [0] * found["workers"], found["said"]
 
 
 @needs_postgres

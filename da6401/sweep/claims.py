@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 OWNER, ATTEMPTS, REASON, HEARTBEAT = "owner", "attempts", "reason", "heartbeat"  # user attributes of a trial
 NOBODY = ""  # the owner of a trial that was put back
+NEW = create_trial(state=TrialState.WAITING, user_attrs={ATTEMPTS: 1})
 BEATS = 4  # heartbeats in a lease
 
 
@@ -82,25 +83,24 @@ class Worker:
             Path(self.lease.lock_file).unlink(missing_ok=True)
 
     def claim(self, total: int) -> FrozenTrial | None:
-        """The next trial, this worker's from now on; None where all are finished or being run."""
+        """The next trial, as it was before it became this worker's; None where all are finished or being run."""
         self.running = None
         with self.turn:  # for the workers of this machine: those of others meet in the storage
-            self._recover()
-            trials = self.study.get_trials(deepcopy=False)
+            trials = self._recover()
             for trial in trials[:total]:
-                if trial.state is TrialState.WAITING and self._take(trial._trial_id):
-                    return self._mine()
+                if trial.state is TrialState.WAITING and self._take(trial):
+                    return trial
             count, storage = len(trials), self.study._storage
             while count < total:
-                new = storage.create_new_trial(self.study._study_id, create_trial(state=TrialState.WAITING))
-                count = storage.get_trial_number_from_id(new) + 1
+                new = storage.get_trial(storage.create_new_trial(self.study._study_id, NEW))
+                count = new.number + 1
                 if count <= total and self._take(new):  # beyond the total it waits for a larger one
-                    return self._mine()
+                    return new
             return None
 
     def owns(self, trial: FrozenTrial) -> bool:
-        """Whether a trial that this worker claimed is its own still."""
-        return owner_of(self.study, trial._trial_id) == self.name
+        """Whether a trial that this worker claimed is its own still; on one machine its lock says so."""
+        return self.lease.is_locked and (not self.lease_seconds or owner_of(self.study, trial._trial_id) == self.name)
 
     def put_back(self, trial: FrozenTrial) -> None:
         """Leave a trial to whoever asks next."""
@@ -110,41 +110,42 @@ class Worker:
     def others_running(self) -> bool:
         """Whether a trial is being run by a worker that lives."""
         with self.turn:
-            self._recover()
-            return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+            return any(trial.state is TrialState.RUNNING for trial in self._recover())
 
-    def _take(self, trial_id: int) -> bool:
-        storage = self.study._storage
+    def _take(self, trial: FrozenTrial) -> bool:
         try:
-            if not storage.set_trial_state_values(trial_id, state=TrialState.RUNNING):
+            if not self.study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
                 return False
         except UpdateFinishedTrialError:  # another machine has taken and finished it
             return False
-        before = storage.get_trial(trial_id).user_attrs
-        storage.set_trial_user_attr(trial_id, OWNER, self.name)
-        storage.set_trial_user_attr(trial_id, ATTEMPTS, int(before.get(ATTEMPTS, 0)) + 1)
-        self.running = trial_id
+        self._set(trial, OWNER, self.name)
+        before = trial.user_attrs.get(ATTEMPTS)
+        attempts = int(before or 0) + 1 if OWNER in trial.user_attrs else 1  # a new one says 1, and is nobody's yet
+        if attempts != before:
+            self._set(trial, ATTEMPTS, attempts)
+        self.running = trial._trial_id
         return True
 
-    def _mine(self) -> FrozenTrial:
-        assert self.running is not None, "a trial has just been taken"
-        return self.study._storage.get_trial(self.running)
-
-    def _recover(self) -> None:
-        """Put back the trials of dead workers; one that lost its worker too often is failed."""
+    def _recover(self) -> list[FrozenTrial]:
+        """Put back the trials of dead workers; one that lost its worker too often is failed. All trials afterwards."""
         if outages(self.study._storage) != self.outages:  # nobody could be heard meanwhile
             self.seen.clear()
             self.outages = outages(self.study._storage)
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        trials, changed = self.study.get_trials(deepcopy=False), False
+        for trial in trials:
             owner = str(trial.user_attrs.get(OWNER, NOBODY))
-            if owner == self.name or self._lives(owner, trial) or owner_of(self.study, trial._trial_id) != owner:
+            if trial.state is not TrialState.RUNNING or owner == self.name or self._lives(owner, trial):
                 continue
+            if owner_of(self.study, trial._trial_id) != owner:
+                continue
+            changed = True
             attempts = int(trial.user_attrs.get(ATTEMPTS, 1))
             if attempts > self.retries:
                 self._set(trial, REASON, f"killed {attempts} times")
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             else:
                 self._put_back(trial)
+        return self.study.get_trials(deepcopy=False) if changed else trials
 
     def _put_back(self, trial: FrozenTrial) -> None:
         try:

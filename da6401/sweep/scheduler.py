@@ -218,7 +218,7 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, overrides: list[s
         start_over(sweep.folder)
 
     with (
-        handed_over(storage=sweep.storage, study=name, number=trial.number, owner=worker.name, pruner=sweep.pruner),
+        handed_over(storage=sweep.storage, study=name, trial=trial._trial_id, owner=worker.name, pruner=sweep.pruner),
         time_limit(sweep.settings.trial_minutes, hung),
     ):
         return sweep.launch(overrides, trial.number)

@@ -26,9 +26,9 @@ VARIABLE = "DA6401_TRIAL"
 
 
 @contextmanager
-def handed_over(*, storage: str, study: str, number: int, owner: str, pruner: Mapping[str, Any]) -> Iterator[None]:
+def handed_over(*, storage: str, study: str, trial: int, owner: str, pruner: Mapping[str, Any]) -> Iterator[None]:
     """While a trial is launched: its address in the environment of this process and of those that it starts."""
-    address = {"storage": storage, "study": study, "number": number, "owner": owner, "pruner": dict(pruner)}
+    address = {"storage": storage, "study": study, "trial": trial, "owner": owner, "pruner": dict(pruner)}
     os.environ[VARIABLE] = json.dumps(address)
     try:
         yield
@@ -47,6 +47,9 @@ class TrialWatcher:
         self.study = study
         self.trial_id = trial_id
         self.owner = owner
+        from optuna.pruners import NopPruner
+
+        self.prunes = not isinstance(study.pruner, NopPruner)
 
     def epoch_done(self, epoch: int, val_accuracy: float) -> None:
         """Raises PrunedError where the pruner has seen enough, TakenOverError where the trial is another worker's."""
@@ -59,7 +62,7 @@ class TrialWatcher:
         # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
         storage = self.study._storage
         storage.set_trial_intermediate_value(self.trial_id, epoch, val_accuracy)
-        if self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
+        if self.prunes and self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
             raise PrunedError(f"pruned after epoch {epoch} with validation accuracy {val_accuracy:.4f}")
 
 
@@ -72,8 +75,7 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
     trial = json.loads(os.environ[VARIABLE])
     minutes = cfg.sweep.storage_minutes
     study = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), cfg.trainer.epochs)
-    trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, trial["number"])
-    return TrialWatcher(study, trial_id, trial["owner"] if is_shared(trial["storage"]) else None)
+    return TrialWatcher(study, trial["trial"], trial["owner"] if is_shared(trial["storage"]) else None)
 
 
 @functools.lru_cache(maxsize=1)  # opening a database costs a tenth of a second, and a process runs many trials

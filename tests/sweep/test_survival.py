@@ -127,7 +127,7 @@ def test_a_trial_that_kills_its_worker_too_often_fails(tmp_path: Path) -> None:
         dead = worker(study, tmp_path)
         claimed = dead.claim(total=1)
         assert claimed is not None
-        assert (claimed.number, claimed.user_attrs[ATTEMPTS]) == (0, attempt)
+        assert (claimed.number, study.trials[0].user_attrs[ATTEMPTS]) == (0, attempt)
         dead.lease.release()  # what the end of its process does
     assert worker(study, tmp_path).claim(total=1) is None
     assert study.trials[0].state is TrialState.FAIL

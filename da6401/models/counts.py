@@ -28,6 +28,11 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
 )
 
 
+# What they give has their input's shape and no MACs; the meta device works them out in Python, which takes longer than
+# all convolutions together.
+SAME_SHAPE = (nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.GELU)
+
+
 @dataclass(frozen=True)
 class LayerCount:
     """One layer for one image."""
@@ -90,15 +95,20 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
     hooks = [stage.register_forward_hook(lambda _, x, y: stage_shapes.append(tuple(y.shape[1:]))) for stage in stages]
     hooks += [watch(name, layer) for name, layer in layers.items()]
     modes = [(module, module.training) for module in model.modules()]
+    same = [module for module, _ in modes if isinstance(module, SAME_SHAPE)]
     try:
         for module, _ in modes:
             module.training = False
+        for module in same:
+            vars(module)["forward"] = _unchanged
         on_meta = {name: tensor.detach().to("meta") for name, tensor in _tensors(model).items()}
         with torch.no_grad():
             functional_call(model, on_meta, (torch.empty(1, 3, height, width, device="meta"),))
     finally:
         for module, training in modes:
             module.training = training
+        for module in same:
+            del vars(module)["forward"]
         for hook in hooks:
             hook.remove()
     counts = [
@@ -185,6 +195,10 @@ def describe(counts: Sequence[LayerCount]) -> str:
         )
         table.append((stage.name, state, *numbers))
     return "\n".join([*lines, *_aligned(table, "llrrrr")])
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -86,6 +86,10 @@ def fit(
     layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     model.follow(epoch_plan(model_cfg, trainer.epochs))  # all that will ever train: the optimizer is made once
+    if trainer.compile:
+        torch.use_deterministic_algorithms(
+            trainer.deterministic
+        )  # the compiler's own setting, too: see runtime.prepare
     forward = torch.compile(model) if trainer.compile else model
     moving = model.moving()
     groups = model.parameter_groups()

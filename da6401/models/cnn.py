@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from da6401.config.schema import Activation, Pooling
+from da6401.models.dropout import Dropout
 from da6401.models.stages import StagedModel, output_layer
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -127,7 +128,7 @@ class Cnn(StagedModel):
             dense = nn.Linear(features, dense_width)
             _initialise(dense, activation)
             layers += [dense, ACTIVATIONS[activation]()]
-        layers += [nn.Dropout(dropout), output_layer(dense_width or features, num_classes)]
+        layers += [Dropout(dropout), output_layer(dense_width or features, num_classes)]
         super().__init__(stages=blocks, head=nn.Sequential(*layers), mean=MEAN, std=STD)
 
 

@@ -23,6 +23,7 @@ from da6401.config.backbones import FACTS
 from da6401.config.schema import Backbone
 from da6401.errors import ModelError
 from da6401.models import lite, weights
+from da6401.models.dropout import Dropout
 from da6401.models.stages import StagedModel, output_layer
 
 Statistics = tuple[float, float, float]
@@ -255,7 +256,7 @@ def staged(name: Backbone, network: nn.Module, *, num_classes: int, dropout: flo
     spec = BACKBONE_TABLE[name]
     mean, std = spec.statistics
     stages = dict(zip(FACTS[name].stages, spec.stages(network), strict=True))
-    head = nn.Sequential(nn.Dropout(dropout), output_layer(spec.features, num_classes))
+    head = nn.Sequential(Dropout(dropout), output_layer(spec.features, num_classes))
     return StagedModel(stages=stages, head=head, mean=mean, std=std)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from da6401.errors import ModelError
+from da6401.models import stages
 from da6401.models.stages import StagedModel, output_layer
 
 
@@ -130,3 +131,41 @@ def test_a_checkpoint_carries_its_normalisation() -> None:
 def test_bytes_are_not_taken_for_floats() -> None:
     with pytest.raises(AssertionError, match=r"floats in 0\.\.1"):
         small()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+def test_a_cpu_computes_a_large_batch_in_pieces_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def double(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return 2 * x
+
+    x = torch.rand(7, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(stages, "PIECE", 3 * x[0].numel())
+    y = stages.in_pieces(double, x)
+    assert sizes == [3, 3, 1]
+    assert torch.equal(y, 2 * x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(stages, "PIECE", 1)  # less than one image has
+    assert torch.equal(stages.in_pieces(double, x), 2 * x)
+
+
+def test_only_what_learns_nothing_from_its_batch_is_computed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = StagedModel(
+        stages={"one": nn.Conv2d(3, 4, 3), "two": nn.BatchNorm2d(4)},
+        head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)), mean=[0.0] * 3, std=[1.0] * 3,
+    )  # fmt: skip
+    x = torch.rand(6, 3, 8, 8)
+    sizes: dict[str, list[int]] = {"one": [], "two": []}
+    for name, seen in sizes.items():
+        model.stages[name].register_forward_hook(lambda _, inputs, y, seen=seen: seen.append(len(y)))
+    monkeypatch.setattr(stages, "PIECE", 2 * x[0].numel())
+    model.freeze(1)
+    model(x)  # batch norm needs the whole batch
+    assert sizes == {"one": [2, 2, 2], "two": [6]}
+    model.eval()
+    with torch.inference_mode():
+        model(x)
+    assert sizes == {"one": [2] * 6, "two": [6, 2, 2, 2]}
+    model(x).sum().backward()  # a gradient may be looked for in the whole
+    assert sizes["two"][-1] == 6

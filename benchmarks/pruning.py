@@ -13,20 +13,30 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from da6401.rundir import write_json
+import optuna
+from optuna.trial import TrialState
+
+from da6401.rundir import DATABASE, write_json
+from da6401.sweep.plugin import PRUNER_NODES
+from da6401.sweep.pruners import build_pruner
 
 OUT = Path("outputs/bench/pruning.json").absolute()
-TRIALS, EPOCHS, SEEDS = 40, 9, (0, 1, 2)
+TRIALS, EPOCHS, SEEDS = 40, 9, (0, 1, 2, 3, 4)
 # The first one is what the others are compared with.
-PRUNERS = {
-    "none": ("none",),
-    "successive_halving": ("successive_halving",),
+PRUNERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "none": ("none", {}),
+    "successive_halving": ("successive_halving", {}),
+    "successive_halving, reduction_factor=4": ("successive_halving", {"reduction_factor": 4}),
     "successive_halving, min_epochs=2, reduction_factor=4": (
-        "successive_halving", "hydra.sweeper.pruner.min_epochs=2", "hydra.sweeper.pruner.reduction_factor=4",
+        "successive_halving", {"min_epochs": 2, "reduction_factor": 4},
     ),
-    "hyperband": ("hyperband",),
+    "hyperband": ("hyperband", {}),
+    "median": ("median", {}),
+    "percentile, percentile=33, startup_trials=3": ("percentile", {"percentile": 33.0, "startup_trials": 3}),
 }  # fmt: skip
+TRAINED = ("none", "successive_halving")  # the others are replayed, unless --pruner asks for them
 TITLES = {"digits": "The digits at 16 px", "clothing": "clothing-small at 32 px"}
 SMALL = ("model.blocks=3", "model.filters=choice(8,16)", f"trainer.epochs={EPOCHS}", "trainer.threads=1")
 
@@ -44,38 +54,81 @@ def main() -> None:
     found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     for name, overrides in sets.items():
         if options.only in (None, name):
-            for pruner in options.pruner or PRUNERS:
-                found.setdefault(name, {})[pruner] = measure(name, pruner, overrides)
-                write_json(OUT, found)
+            for pruner in options.pruner or TRAINED:
+                for seed in SEEDS:
+                    found.setdefault(name, {}).setdefault(pruner, []).append(measure(name, pruner, seed, overrides))
+                    write_json(OUT, found)
 
 
-def measure(name: str, pruner: str, overrides: Sequence[str]) -> list[dict[str, float]]:
-    """For each seed: the best accuracy, the epochs that all trials ran, the seconds."""
-    chosen, *settings = PRUNERS[pruner]
-    results = []
-    for seed in SEEDS:
-        study = f"bench-{name}-{list(PRUNERS).index(pruner)}-{seed}"
-        folder = Path("outputs/sweeps") / study
-        shutil.rmtree(folder, ignore_errors=True)
-        words = [
-            "train", "--multirun", "sweep=part_a", *SMALL, *overrides, f"seed={seed}", f"study={study}",
-            f"hydra.sweeper.n_trials={TRIALS}", f"hydra/sweeper/pruner={chosen}", *settings,
-            "sweep.keep_checkpoints=1",
-        ]  # fmt: skip
-        subprocess.run([sys.executable, "-m", "da6401", *words], check=True, stdout=subprocess.DEVNULL)
-        summary = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-        best = {"best": summary["best"][0]["value"], "epochs": summary["epochs_run"], "seconds": summary["seconds"]}
-        print(f"{name}, {pruner}, seed {seed}: {best}", flush=True)
-        results.append(best)
-        shutil.rmtree(folder)
-    return results
+def measure(name: str, pruner: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """The best accuracy, the epochs that all trials ran, the seconds; without pruning each trial's accuracies, too."""
+    chosen, settings = PRUNERS[pruner]
+    study = f"bench-{name}-{list(PRUNERS).index(pruner)}-{seed}"
+    folder = Path("outputs/sweeps") / study
+    shutil.rmtree(folder, ignore_errors=True)
+    words = [
+        "train", "--multirun", "sweep=part_a", *SMALL, *overrides, f"seed={seed}", f"study={study}",
+        f"hydra.sweeper.n_trials={TRIALS}", f"hydra/sweeper/pruner={chosen}", "sweep.keep_checkpoints=1",
+        *(f"hydra.sweeper.pruner.{key}={value}" for key, value in settings.items()),
+    ]  # fmt: skip
+    subprocess.run([sys.executable, "-m", "da6401", *words], check=True, stdout=subprocess.DEVNULL)
+    summary = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    result = {
+        "seed": seed, "best": summary["best"][0]["value"], "epochs": summary["epochs_run"],
+        "seconds": summary["seconds"],
+    }  # fmt: skip
+    print(f"{name}, {pruner}, seed {seed}: {result}", flush=True)
+    if pruner == "none":
+        result["curves"] = curves_of(folder)
+    shutil.rmtree(folder)
+    return result
+
+
+def curves_of(folder: Path) -> list[list[float]]:
+    """Each completed trial's validation accuracy after each epoch, in the order in which they ran."""
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / DATABASE}")
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [[trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values)] for trial in trials]
+
+
+def replay(curves: Sequence[Sequence[float]], pruner: str) -> tuple[float, int]:
+    """The best accuracy and the epochs, had this pruner watched these trials."""
+    chosen, settings = PRUNERS[pruner]
+    node = {"name": chosen, **PRUNER_NODES[chosen], **settings}
+    study = optuna.create_study(direction="maximize", pruner=build_pruner(node, epochs=EPOCHS))
+    best, epochs = 0.0, 0
+    for curve in curves:
+        trial = study.ask()
+        for epoch, accuracy in enumerate(curve, start=1):
+            trial.report(accuracy, epoch)
+            epochs += 1
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, max(curve))
+            best = max(best, *curve)
+    return best, epochs
+
+
+def replay_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Markdown rows: what each pruner would have lost and saved on the trials of the sweeps without one."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    recorded = [run for run in runs if "curves" in run]
+    lines = ["| pruner | difference | share of the epochs |", "|---|---|---|"] if recorded else []
+    for pruner in list(PRUNERS)[1:] if recorded else ():
+        ends = [replay(run["curves"], pruner) for run in recorded]
+        lost = [best - run["best"] for (best, _), run in zip(ends, recorded, strict=True)]
+        share = [epochs / run["epochs"] for (_, epochs), run in zip(ends, recorded, strict=True)]
+        lines.append(f"| {pruner} | {statistics.fmean(lost):+.4f} | {statistics.fmean(share):.1%} |")
+    return lines
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
     """Markdown rows: mean and standard deviation over the seeds, and what a pruner is judged by."""
     lines = [
-        "| pruner | best accuracy | epochs | seconds | difference | share of the epochs |",
-        "|---|---|---|---|---|---|",
+        "| pruner | n | best accuracy | epochs | seconds | difference | share of the epochs |",
+        "|---|---|---|---|---|---|---|",
     ]
     means = {
         pruner: {key: statistics.fmean(run[key] for run in runs) for key in ("best", "epochs")}
@@ -88,7 +141,9 @@ def table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
         ]
         own = means[pruner]
         ratios = [f"{own['best'] - without['best']:+.4f}", f"{own['epochs'] / without['epochs']:.1%}"]
-        lines.append(f"| {pruner} | {' | '.join([*cells, *(ratios if own is not without else ['', ''])])} |")
+        lines.append(
+            f"| {pruner} | {len(runs)} | {' | '.join([*cells, *(ratios if own is not without else ['', ''])])} |"
+        )
     return lines
 
 

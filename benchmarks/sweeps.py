@@ -22,11 +22,17 @@ def main() -> None:
         "## Pruning",
         "",
         f"`sweep=part_a` with each `hydra/sweeper/pruner`: {pruning.TRIALS} trials of "
-        f"{pruning.EPOCHS} epochs, mean and standard deviation over n={len(pruning.SEEDS)} seeds (the best within 0.01 "
-        "of the unpruned mean, at 45% of its epochs or less). The seconds are of a machine that did other things too.",
+        f"{pruning.EPOCHS} epochs, mean and standard deviation over n seeds (the best within 0.01 of the unpruned "
+        "mean, at 45% of its epochs or less). The seconds are of a machine that did other things too.",
     ]
     for name, results in _read(pruning.OUT).items():
         lines += ["", f"### {pruning.TITLES[name]}", "", *pruning.table(results)]
+        if replayed := pruning.replay_table(results["none"]):
+            count = sum("curves" in run for run in results["none"])
+            lines += [
+                "", "What a pruner would have lost and saved on the very trials of the sweeps without one "
+                f"(n={count}): here the sampler has no part in the difference.", "", *replayed,
+            ]  # fmt: skip
     cost, busy = _read(overhead.OUT), _read(slots.OUT)
     if cost:
         lines += [

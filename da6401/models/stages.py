@@ -117,11 +117,15 @@ class StagedModel(nn.Module):
         cut = min(max(first, self.plan.depth), last)
         if not (self.training or torch.is_grad_enabled()):
             cut = last  # nothing is learned from the batch: its images have nothing to do with each other
+
+        def through(x: Tensor, first: int, last: int) -> Tensor:
+            for stage in islice(self.stages.values(), first, last):
+                x = stage(x)
+            return x
+
         with torch.no_grad():
-            x = in_pieces(nn.Sequential(*islice(self.stages.values(), first, cut)), x)
-        for stage in islice(self.stages.values(), cut, last):
-            x = stage(x)
-        return x
+            x = in_pieces(lambda piece: through(piece, first, cut), x)
+        return through(x, cut, last)
 
     def parameter_groups(self) -> ParameterGroups:
         """The trained parameters of each stage and those of the head, so that each can have its own rate."""

@@ -40,7 +40,7 @@ def prepare(*, seed: int, threads: int, deterministic: bool) -> None:
     torch.set_num_threads(threads or os.cpu_count() or 1)
     # cuBLAS is deterministic only with a fixed workspace, read when CUDA starts: set it in any case, it costs nothing.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # As use_deterministic_algorithms, without its import of the compiler: two seconds of every start.
+    # As use_deterministic_algorithms, without its import of the compiler: two seconds for what has no optimizer.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cudnn.benchmark = not deterministic
     torch.manual_seed(seed)

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# torch._inductor.config: two seconds that use_deterministic_algorithms would otherwise cost each process.
-CONTEXT.set_forkserver_preload(
-    ["torch._inductor.config", "da6401.run", "da6401.verbs", "da6401.reproduce", "tests.forked"]
-)
+# torch._dynamo: two seconds that its first optimizer would otherwise cost each process.
+CONTEXT.set_forkserver_preload(["torch._dynamo", "da6401.run", "da6401.verbs", "da6401.reproduce", "tests.forked"])
 
 
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:

@@ -17,8 +17,6 @@ from da6401.models.freezing import Plan
 NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d,
 )  # fmt: skip
-
-
 PIECE = 3 * 2**18  # numbers in what a CPU computes at once: 5 images of 224 px, 64 of 64 px
 
 
@@ -123,8 +121,9 @@ class StagedModel(nn.Module):
                 x = stage(x)
             return x
 
-        with torch.no_grad():
-            x = in_pieces(lambda piece: through(piece, first, cut), x)
+        if cut > first:
+            with torch.no_grad():
+                x = in_pieces(lambda piece: through(piece, first, cut), x)
         return through(x, cut, last)
 
     def parameter_groups(self) -> ParameterGroups:

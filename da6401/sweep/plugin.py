@@ -30,10 +30,9 @@ PRUNER_NODES: dict[str, dict[str, Any]] = {
     "patient": {"startup_trials": 5, "patience": 1},
 }
 
-# The official group's `tpe` switches off what Optuna 5 has on: parameters drawn together, running trials counted. And
-# Optuna's ranks a pruned trial by how far it came.
+# The official group's `tpe` switches off what Optuna 5 has on: parameters drawn together, running trials counted.
 JOINT_TPE = {
-    "_target_": "da6401.sweep.sampler.PruningTPESampler", "seed": None, "n_startup_trials": 10, "multivariate": None,
+    "_target_": "optuna.samplers.TPESampler", "seed": None, "n_startup_trials": 10, "multivariate": None,
     "constant_liar": True,
 }  # fmt: skip
 

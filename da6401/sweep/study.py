@@ -55,7 +55,7 @@ def build_sampler(config: DictConfig, space: Space, *, seed: int) -> optuna.samp
     assert isinstance(node, dict)
     if node.get("seed") is None:
         node["seed"] = seed
-    whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "da6401.sweep.sampler.*")
+    whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
     built = instantiate(node, _execution_whitelist_=whitelist)
     if isinstance(built, functools.partial):  # the grid sampler waits for its grid
         built = built(space.grid())

@@ -102,7 +102,7 @@ def replay(curves: Sequence[Sequence[float]], pruner: str) -> tuple[float, int]:
         for epoch, accuracy in enumerate(curve, start=1):
             trial.report(accuracy, epoch)
             epochs += 1
-            if trial.should_prune():
+            if epoch < EPOCHS and trial.should_prune():
                 study.tell(trial, state=TrialState.PRUNED)
                 break
         else:

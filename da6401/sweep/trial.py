@@ -40,12 +40,14 @@ class TrialWatcher:
     """Reports each epoch to the study and asks its pruner.
 
     Args:
+        epochs: how many the trial has; one that has run them all is complete, and no longer pruned.
         owner: the trial's worker, where another machine can take the trial over; None where a lock keeps it.
     """
 
-    def __init__(self, study: optuna.Study, trial_id: int, owner: str | None) -> None:
+    def __init__(self, study: optuna.Study, trial_id: int, *, epochs: int, owner: str | None) -> None:
         self.study = study
         self.trial_id = trial_id
+        self.epochs = epochs
         self.owner = owner
         from optuna.pruners import NopPruner
 
@@ -62,7 +64,8 @@ class TrialWatcher:
         # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
         storage = self.study._storage
         storage.set_trial_intermediate_value(self.trial_id, epoch, val_accuracy)
-        if self.prunes and self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
+        goes_on = epoch < self.epochs and self.prunes
+        if goes_on and self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
             raise PrunedError(f"pruned after epoch {epoch} with validation accuracy {val_accuracy:.4f}")
 
 
@@ -75,7 +78,8 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
     trial = json.loads(os.environ[VARIABLE])
     minutes = cfg.sweep.storage_minutes
     study = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), cfg.trainer.epochs)
-    return TrialWatcher(study, trial["trial"], trial["owner"] if is_shared(trial["storage"]) else None)
+    owner = trial["owner"] if is_shared(trial["storage"]) else None
+    return TrialWatcher(study, trial["trial"], epochs=cfg.trainer.epochs, owner=owner)
 
 
 @functools.lru_cache(maxsize=1)  # opening a database costs a tenth of a second, and a process runs many trials

@@ -11,7 +11,9 @@ import pytest
 from optuna.trial import TrialState
 
 from da6401.cli import main
+from da6401.errors import PrunedError
 from da6401.rundir import read_metrics, read_result
+from da6401.sweep.trial import TrialWatcher
 from tests.small import SMALL
 
 RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
@@ -41,6 +43,20 @@ def folder(number: int, name: str = "s") -> Path:
 def summary(name: str = "s") -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(Path(f"outputs/sweeps/{name}/sweep.json").read_text())
     return loaded
+
+
+def test_a_trial_that_has_run_all_its_epochs_is_not_pruned_any_more() -> None:
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=3))
+    for accuracy in (0.9, 0.8, 0.7, 0.6):
+        good = study.ask()
+        good.report(accuracy, 3)
+        good.should_prune()
+        study.tell(good, accuracy)
+    poor = study.ask()
+    TrialWatcher(study, poor._trial_id, epochs=3, owner=None).epoch_done(3, 0.1)
+    assert study.trials[poor.number].intermediate_values == {3: 0.1}
+    with pytest.raises(PrunedError):
+        TrialWatcher(study, poor._trial_id, epochs=4, owner=None).epoch_done(3, 0.1)
 
 
 @pytest.mark.parametrize("pruner", ["median", "percentile", "successive_halving", "hyperband", "patient", "none"])

@@ -141,7 +141,7 @@ def test_a_heart_that_stands_still_loses_its_trial_and_one_that_beats_keeps_it(a
     assert study.trials[kept.number].user_attrs[HEARTBEAT] > 1
     assert not dead.owns(lost)
     with pytest.raises(TakenOverError, match="taken over by"):
-        TrialWatcher(study, lost._trial_id, dead.name).epoch_done(1, 0.5)
+        TrialWatcher(study, lost._trial_id, epochs=9, owner=dead.name).epoch_done(1, 0.5)
     assert study.trials[lost.number].intermediate_values == {}
     alive.close()
     other.close()

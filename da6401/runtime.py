@@ -43,7 +43,7 @@ def prepare(*, seed: int, threads: int, deterministic: bool) -> None:
     # As use_deterministic_algorithms, without its import of the compiler: two seconds for what has no optimizer.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # For whoever reads memory that was never written. No layer does, and to fill it costs a twentieth of the time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
     torch.manual_seed(seed)
 

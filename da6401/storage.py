@@ -29,6 +29,7 @@ from da6401.shown import duration, redacted, remember_secrets
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 3.2  # seconds between two attempts, which begin at 0.05 and double
+SILENT_SECONDS = 1.0  # of an outage, before a word is said of it
 HURRIED_SECONDS = 2.0
 OPENING_SECONDS = 30.0  # how long a storage that is away is waited for before anything has begun
 AWAY = re.compile(
@@ -168,7 +169,7 @@ class _PatientStorage(BaseStorage):
         A call whose answer was lost is made twice. What is written is then written again; a trial that was made twice
         waits for whoever takes it; one that was told twice says UpdateFinishedTrialError.
         """
-        began, pause = time.monotonic(), 0.05
+        began, pause, told = time.monotonic(), 0.05, False
         while True:
             try:
                 answer = getattr(self.inner, name)(*values, **named)
@@ -182,13 +183,14 @@ class _PatientStorage(BaseStorage):
                         f"hydra.sweeper.storage: no answer for {duration(waited)} ({reason}). Nothing is lost: the "
                         "same command goes on when it is back. sweep.storage_minutes says how long to wait."
                     ) from error
-                if pause == LONGEST_PAUSE / 2:
+                if waited > SILENT_SECONDS and not told:  # not by the number of attempts: one can hang for seconds
                     log.warning("the study's storage does not answer; waiting up to %s", duration(self.seconds))
+                    told = True
                 self.outages += 1
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                if pause == LONGEST_PAUSE:
+                if told:
                     log.warning("the study's storage answers again, after %s", duration(time.monotonic() - began))
                 return answer
 

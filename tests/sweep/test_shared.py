@@ -249,15 +249,17 @@ def test_a_server_that_goes_away_while_it_is_opened_is_tried_again(
 class Flaky(optuna.storages.InMemoryStorage):
     """Away for the first calls of each kind."""
 
-    def __init__(self, away: int) -> None:
+    def __init__(self, away: int, *, seconds: float = 0) -> None:
         super().__init__()
         self.away = away
+        self.seconds = seconds  # that each of them takes
 
     def get_all_studies(self) -> list[optuna.study._frozen.FrozenStudy]:
         from sqlalchemy.exc import OperationalError
 
         if self.away:
             self.away -= 1
+            time.sleep(self.seconds)
             raise optuna.exceptions.StorageInternalError("away") from OperationalError("select", {}, Exception("down"))
         return super().get_all_studies()
 
@@ -272,6 +274,18 @@ def test_a_storage_that_comes_back_is_waited_for() -> None:
     storage = patient(Flaky(away=3), seconds=60)
     assert storage.get_all_studies() == []
     assert outages(storage) == 3
+
+
+def test_one_attempt_that_hangs_is_told_of_like_many(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("da6401.storage.SILENT_SECONDS", 0.2)
+    hangs, quick = Flaky(away=1, seconds=0.3), Flaky(away=1)
+    patient(quick, seconds=60).get_all_studies()
+    assert "does not answer" not in caplog.text
+    patient(hangs, seconds=60).get_all_studies()
+    assert "does not answer" in caplog.text
+    assert "answers again" in caplog.text
 
 
 def test_a_storage_that_stays_away_is_a_message_and_a_wrong_call_is_no_outage() -> None:

@@ -133,8 +133,10 @@ class Worker:
             self.outages = outages(self.study._storage)
         trials, changed = self.study.get_trials(deepcopy=False), False
         for trial in trials:
+            if trial.state is not TrialState.RUNNING:
+                continue
             owner = str(trial.user_attrs.get(OWNER, NOBODY))
-            if trial.state is not TrialState.RUNNING or owner == self.name or self._lives(owner, trial):
+            if owner == self.name or self._lives(owner, trial):
                 continue
             if owner_of(self.study, trial._trial_id) != owner:
                 continue

@@ -16,22 +16,36 @@ from da6401.sweep.summary import best_trials, run_folder
 CHECKPOINTS = "checkpoints"
 
 
-def prune_checkpoints(study: optuna.Study, trials: Sequence[FrozenTrial], folder: Path, settings: SweepConfig) -> None:
-    """Remove the checkpoints of finished trials beyond the best k, and beyond the room; the best trials' never."""
-    keep = {trial.number for trial in best_trials(study, trials)}
-    finished = [trial for trial in trials if trial.state in FINISHED]
-    room = settings.checkpoint_gb * 1e9
-    used = 0
-    for rank, trial in enumerate(_ranked(study, finished)):
-        checkpoints = run_folder(folder, trial.number) / CHECKPOINTS
-        if not checkpoints.is_dir():
-            continue
-        size = sum(file.stat().st_size for file in checkpoints.iterdir())
-        beyond = rank >= settings.keep_checkpoints or trial.state is not TrialState.COMPLETE
-        if trial.number not in keep and (beyond or (room and used + size > room)):
-            shutil.rmtree(checkpoints, ignore_errors=True)
-        else:
-            used += size
+class Checkpoints:
+    """The checkpoints of a sweep's trials.
+
+    Args:
+        folder: the sweep's.
+    """
+
+    def __init__(self, folder: Path, settings: SweepConfig) -> None:
+        self.folder = folder
+        self.keep = settings.keep_checkpoints
+        self.room = settings.checkpoint_gb * 1e9
+        self.gone: set[int] = set()  # numbers of finished trials that have none, and never will again
+
+    def prune(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+        """Remove those of finished trials beyond the best k, and beyond the room; the best trials' never."""
+        best = {trial.number for trial in best_trials(study, trials)}
+        finished = [trial for trial in trials if trial.state in FINISHED]
+        used = 0
+        for rank, trial in enumerate(_ranked(study, finished)):
+            if trial.number in self.gone:
+                continue
+            checkpoints = run_folder(self.folder, trial.number) / CHECKPOINTS
+            size = sum(file.stat().st_size for file in checkpoints.iterdir()) if checkpoints.is_dir() else 0
+            beyond = rank >= self.keep or trial.state is not TrialState.COMPLETE
+            if trial.number not in best and (beyond or (self.room and used + size > self.room)):
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            else:
+                used += size
+            if not checkpoints.is_dir():
+                self.gone.add(trial.number)
 
 
 def _ranked(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:

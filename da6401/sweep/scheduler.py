@@ -29,9 +29,10 @@ from da6401.errors import BusyError, InterruptedRun, PrunedError, RunError, Take
 from da6401.rundir import RunResult, read_result
 from da6401.stopping import stop_on_signals
 from da6401.storage import is_shared, open_storage
-from da6401.sweep import disk, pool
+from da6401.sweep import pool
 from da6401.sweep.claims import FINISHED, REASON, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
+from da6401.sweep.disk import Checkpoints
 from da6401.sweep.launch import Launch, launch_with
 from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.pruners import build_pruner
@@ -72,6 +73,7 @@ class Sweep:
     pruner: dict[str, Any]
     settings: SweepConfig
     max_failures: float
+    checkpoints: Checkpoints
     launch: Launch
     started: float
 
@@ -151,8 +153,8 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
 
     total = total_trials(study, space, sweeper.n_trials)
     return Sweep(
-        study, space, folder, address, total, seed, pruner, settings, sweeper.max_failure_rate * total, launch,
-        time.perf_counter(),
+        study, space, folder, address, total, seed, pruner, settings, sweeper.max_failure_rate * total,
+        Checkpoints(folder, settings), launch, time.perf_counter(),
     )  # fmt: skip
 
 
@@ -192,7 +194,7 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         return
     _tell(sweep, trial, ended)
     trials = sweep.study.get_trials(deepcopy=False)
-    disk.prune_checkpoints(sweep.study, trials, sweep.folder, sweep.settings)
+    sweep.checkpoints.prune(sweep.study, trials)
     log.info(progress_line(sweep.study, trials, trial.number, sweep.total, started=sweep.started))
     failed = sum(each.state is TrialState.FAIL for each in trials)
     if failed > sweep.max_failures:

@@ -133,11 +133,15 @@ def _entry(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
 def best_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The best completed trial that keeps the hard limits, the Pareto set where there are several goals, or none."""
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    done = [trial for trial in complete if max(trial.constraints.values(), default=0.0) <= 0]
-    if not done or len(study.directions) > 1:
-        return study.best_trials if done else []
+    if len(study.directions) > 1:
+        return study.best_trials if any(map(_allowed, complete)) else []
     sign = 1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else -1
-    return [max(done, key=lambda trial: (sign * trial.values[0], -trial.number))]
+    best_first = sorted(complete, key=lambda trial: (-sign * trial.values[0], trial.number))
+    return next(([trial] for trial in best_first if _allowed(trial)), [])
+
+
+def _allowed(trial: FrozenTrial) -> bool:
+    return max(trial.constraints.values(), default=0.0) <= 0
 
 
 def trial_table(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], *, title: str) -> Table:

@@ -66,7 +66,7 @@ efficientnet_lite0, 224 px, {count:,} images (train and validation of clothing-s
 
 | what | seconds |
 |---|---|
-| one plain forward pass over all images, batches of 64: the faster of one before the sweep and one after | {forward:.0f} |
+| one plain forward pass over all images, batches of 64: the faster of one before and one after | {forward:.0f} |
 | the same pass a few images at a time, as da6401 does it on a CPU | {in_pieces:.0f} |
 | `sweep=head`: {TRIALS} trials of {EPOCHS} epochs, extraction, start and summary included | {swept:.0f} |
 | one epoch without the feature cache | {epoch:.0f} |

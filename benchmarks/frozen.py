@@ -1,6 +1,6 @@
 """What frozen features are worth: a head-only sweep against one plain forward pass, and against the usual way.
 
-python -m benchmarks.frozen --root PATH/TO/clothing-small    (about twenty minutes)
+python -m benchmarks.frozen --root PATH/TO/clothing-small    (about half an hour)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from da6401.rundir import read_metrics, read_result
 
 PAGE = Path(__file__).parent / "frozen.md"
 STUDY = "bench-head"
-TRIALS, EPOCHS, COMPARED, PER_CLASS = 30, 20, 3, 5
+TRIALS, EPOCHS, COMPARED, PER_CLASS = 30, 20, 3, 30
 
 
 def main() -> None:

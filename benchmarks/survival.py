@@ -56,6 +56,13 @@ def survive(
     kills, restarted, next_kill = 0, False, started + kill_seconds
     while any(worker.is_alive() for worker in workers):
         time.sleep(0.1)
+        # Looked at often, not only when a worker is killed: on a quick machine few trials need two kills' time.
+        if not restarted and _finished(place) > RESTARTED_AT * trials:
+            server.stop("immediate")
+            time.sleep(2)
+            server.start()
+            restarted = True
+            say("the server was restarted")
         if time.monotonic() >= next_kill:
             index = rng.randrange(WORKERS)
             if workers[index].is_alive():
@@ -64,14 +71,7 @@ def survive(
                 workers[index].join()
                 workers[index] = start_worker(words, place=place, seconds=OBJECTIVE_SECONDS)
             next_kill = time.monotonic() + kill_seconds
-            done = len(list(place.glob("outputs/sweeps/survival/trial-*/result.json")))
-            say(f"{time.monotonic() - started:.0f} s: {done} of {trials} trials, {kills} kills")
-            if not restarted and done > RESTARTED_AT * trials:
-                server.stop("immediate")
-                time.sleep(2)
-                server.start()
-                restarted = True
-                say("the server was restarted")
+            say(f"{time.monotonic() - started:.0f} s: {_finished(place)} of {trials} trials, {kills} kills")
     with reading(server.url) as storage:
         held = optuna.load_study(study_name="survival", storage=storage).get_trials(deepcopy=False)
     return {
@@ -87,6 +87,10 @@ def survive(
         "taken_up": sum(int(trial.user_attrs["attempts"]) > 1 for trial in held),
         "seconds": time.monotonic() - started,
     }
+
+
+def _finished(place: Path) -> int:
+    return len(list(place.glob("outputs/sweeps/survival/trial-*/result.json")))
 
 
 def _last_words(log: Path) -> str:

@@ -86,9 +86,10 @@ def _opened(address: str) -> BaseStorage:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # gRPC, since Optuna 4.2
                 return _open(address)
         except Exception as error:  # databases' own errors have no common base, and each means the same here
-            reason = (str(error) or type(error).__name__).partition("\n")[0]
+            *_, first = causes = _causes(error)  # Optuna says of a commit only that it failed
+            reason = (str(first) or type(first).__name__).partition("\n")[0]
             # Many workers that start together on a new database make its tables together, and one is first.
-            passing = isinstance(error, MADE_BY_ANOTHER) or AWAY.search(reason)
+            passing = any(isinstance(each, MADE_BY_ANOTHER) for each in causes) or AWAY.search(reason)
             if not passing or not is_shared(address) or time.monotonic() - began > OPENING_SECONDS:
                 raise UserError(
                     f"hydra.sweeper.storage: the study cannot be opened ({reason}); check the address"
@@ -140,16 +141,21 @@ def _open(address: str, *, skip_table_creation: bool = False) -> BaseStorage:
     return optuna.storages.get_storage(database)  # with Optuna's cache around it
 
 
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, what it was raised from, and so on to the first."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    return causes
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that the storage is away, not that the call was wrong."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
     away = (
         sqlalchemy_errors.OperationalError, sqlalchemy_errors.InterfaceError, sqlalchemy_errors.TimeoutError,
         sqlalchemy_errors.PendingRollbackError,  # of a connection that broke in the call before
     )  # fmt: skip
-    if any(isinstance(each, away) or getattr(each, "connection_invalidated", False) for each in chain):
+    if any(isinstance(each, away) or getattr(each, "connection_invalidated", False) for each in _causes(error)):
         return True
     code = getattr(error, "code", None)  # of a grpc.RpcError, whose module need not be installed
     return callable(code) and getattr(code(), "name", "") in ("UNAVAILABLE", "DEADLINE_EXCEEDED")

@@ -230,14 +230,18 @@ def test_a_storage_that_is_not_there_is_a_message(
         "terminating connection due to administrator command",
     ],
 )
+@pytest.mark.parametrize("in_a_commit", [False, True])
 def test_a_server_that_goes_away_while_it_is_opened_is_tried_again(
-    reason: str, monkeypatch: pytest.MonkeyPatch
+    reason: str, in_a_commit: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner, reasons = optuna.storages.InMemoryStorage(), [reason, reason]
 
     def flaky(address: str) -> BaseStorage:
         if reasons:
-            raise ConnectionError(reasons.pop())
+            away = ConnectionError(reasons.pop())
+            if in_a_commit:
+                raise optuna.exceptions.StorageInternalError("An exception is raised during the commit.") from away
+            raise away
         return inner
 
     monkeypatch.setattr("da6401.storage._open", flaky)

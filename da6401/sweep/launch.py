@@ -6,8 +6,8 @@ in values far more often than in groups, and a value is set on a copy of what is
 
 from __future__ import annotations
 
-import copy
 import functools
+import pickle
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ class _InProcess:
     def launch(self, overrides: list[str], number: int) -> JobReturn:
         """Run the job; what it returned, or the exception that it raised, as Hydra's run_job tells it."""
         values = [text for text in overrides if self._is_value(text)]
-        composed, base = self._composed(tuple(text for text in overrides if text not in values))
+        composed, pickled = self._composed(tuple(text for text in overrides if text not in values))
         hydra = HydraConfig.instance()
         before, hydra.cfg = hydra.cfg, cast(HydraConf, composed)  # not set_config, which copies all of it
         node = composed.hydra
@@ -56,7 +56,7 @@ class _InProcess:
             node.overrides.task = list(overrides)
             node.sweep.dir = str(self.config.hydra.sweep.dir)  # may be named by a value, such as ${study}
             node.runtime.output_dir = str(Path(node.sweep.dir, str(node.sweep.subdir)).absolute())
-        task = copy.deepcopy(base)
+        task = pickle.loads(pickled)  # a tenth of the time of a deep copy
         with read_write(task), open_dict(task):
             for override in self.parser.parse_overrides(values):
                 OmegaConf.update(task, override.key_or_group, override.value(), force_add=True)
@@ -78,10 +78,11 @@ class _InProcess:
         key = text.lstrip("+").partition("=")[0]
         return not text.startswith("~") and key not in self.groups and not key.startswith("hydra") and "@" not in key
 
-    def _compose(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
-        """The whole, and the part of it that is the job's."""
+    def _compose(self, overrides: Sequence[str]) -> tuple[DictConfig, bytes]:
+        """The whole, and the part of it that is the job's, to be copied."""
         composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-        return composed, OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"])
+        task = OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"])
+        return composed, pickle.dumps(task)
 
     def _log(self, settings: DictConfig) -> None:
         configure_log(settings, self.config.hydra.verbose, execution_whitelist=self.context.execution_whitelist)

@@ -28,7 +28,7 @@ from da6401.config.schema import SweepConfig, TrackingConfig
 from da6401.errors import BusyError, InterruptedRun, PrunedError, RunError, TakenOverError, UserError
 from da6401.rundir import RunResult, read_result
 from da6401.stopping import stop_on_signals
-from da6401.storage import is_shared, open_storage
+from da6401.storage import is_shared, open_storage, written_together
 from da6401.sweep import pool
 from da6401.sweep.claims import FINISHED, REASON, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
@@ -207,7 +207,8 @@ def _suggest(sweep: Sweep, claimed: FrozenTrial) -> tuple[optuna.Trial, list[str
     sweep.study._thread_local.cached_all_trials = None  # the sampler looks at what others have finished meanwhile
     reseed(sweep.study.sampler, seed=sweep.seed, number=claimed.number)
     trial = optuna.Trial(sweep.study, claimed._trial_id)
-    return trial, sweep.space.suggest(trial)
+    with written_together(trial):
+        return trial, sweep.space.suggest(trial)
 
 
 def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, overrides: list[str]) -> JobReturn:

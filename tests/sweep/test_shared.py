@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import optuna
 import pytest
 from filelock import FileLock
 from optuna.storages import BaseStorage
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState, create_trial
 
 from benchmarks.servers import HAS_POSTGRES, Postgres, free_port
@@ -24,7 +25,7 @@ from da6401.config.compose import saved_config
 from da6401.errors import TakenOverError, UserError
 from da6401.run import run
 from da6401.rundir import read_result
-from da6401.storage import is_shared, open_storage, outages
+from da6401.storage import PatientStorage, is_shared, open_storage, outages, written_together
 from da6401.sweep.claims import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
 from da6401.sweep.trial import TrialWatcher
 from tests.small import SMALL, command
@@ -248,6 +249,50 @@ def test_a_server_that_goes_away_while_it_is_opened_is_tried_again(
     storage = open_storage("postgresql://h/name", minutes=1)
     assert storage.get_all_studies() == []
     assert reasons == []
+
+
+def patient_with_a_file(folder: Path) -> BaseStorage:
+    return PatientStorage(optuna.storages.get_storage(f"sqlite:///{folder}/study.db"), 60)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        lambda folder: optuna.storages.get_storage(f"sqlite:///{folder}/study.db"),
+        patient_with_a_file,
+        lambda folder: JournalStorage(JournalFileBackend(str(folder / "study.log"))),
+    ],
+)
+def test_parameters_are_written_at_the_end(storage: Callable[[Path], BaseStorage], tmp_path: Path) -> None:
+    study = optuna.create_study(storage=storage(tmp_path), sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    with written_together(trial):
+        lr, units = trial.suggest_float("lr", 1e-4, 1e-1, log=True), trial.suggest_categorical("units", [16, 32])
+        assert trial.params == {"lr": lr, "units": units}
+        held = optuna.load_study(study_name=study.study_name, storage=storage(tmp_path)).get_trials()
+        assert held[0].params == {}
+    held = optuna.load_study(study_name=study.study_name, storage=storage(tmp_path)).get_trials()
+    assert held[0].params == {"lr": lr, "units": units}
+    assert held[0].distributions == trial.distributions
+
+
+def test_of_parameters_that_cannot_all_be_written_none_is(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=patient_with_a_file(tmp_path), sampler=optuna.samplers.RandomSampler(seed=0))
+    study.ask({"units": optuna.distributions.CategoricalDistribution([16, 32])})
+
+    def suggest(units: Sequence[int], error: type[BaseException] | None = None) -> None:
+        trial = study.ask()
+        with written_together(trial):
+            trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+            trial.suggest_categorical("units", units)
+            if error is not None:
+                raise error
+
+    with pytest.raises(ValueError, match="dynamic value space"):
+        suggest([16, 64])  # other choices than the first trial's
+    with pytest.raises(KeyboardInterrupt):
+        suggest([16, 32], KeyboardInterrupt)
+    assert [len(trial.params) for trial in study.get_trials()] == [1, 0, 0]
 
 
 class Flaky(optuna.storages.InMemoryStorage):

@@ -236,15 +236,10 @@ def written_together(trial: optuna.Trial) -> Iterator[None]:
         yield
     finally:
         trial.storage = storage
-    inner = storage.inner if isinstance(storage, _PatientStorage) else storage
-    database = getattr(inner, "_backend", None)  # of Optuna's cache
-    if not isinstance(database, RDBStorage):
-        for parameter in parameters:
-            storage.set_trial_param(*parameter)
-    elif isinstance(storage, _PatientStorage):
-        storage.patiently(_write, database, parameters)
+    if isinstance(storage, _PatientStorage):
+        storage.patiently(_write, storage.inner, parameters)
     else:
-        _write(database, parameters)
+        _write(storage, parameters)
 
 
 class _Collecting:
@@ -261,7 +256,12 @@ class _Collecting:
         self.parameters.append(parameter)
 
 
-def _write(database: RDBStorage, parameters: Sequence[Parameter]) -> None:
+def _write(storage: BaseStorage, parameters: Sequence[Parameter]) -> None:
+    database = getattr(storage, "_backend", None)  # of Optuna's cache
+    if not isinstance(database, RDBStorage):
+        for parameter in parameters:
+            storage.set_trial_param(*parameter)
+        return
     with _create_scoped_session(database.scoped_session, ignore_integrity_error=True) as session:
         for parameter in parameters:
             database._set_trial_param_without_commit(session, *parameter)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -21,15 +22,22 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from da6401.config.schema import FolderConfig
+from da6401.data.images import FORMATS
 from da6401.errors import ModelError, UserError
 from da6401.models.stages import StagedModel
-from da6401.rundir import told_writes, write_json, write_whole
+from da6401.rundir import told_writes, write_json, write_text, write_whole
 from da6401.runtime import prepare
 from da6401.shown import safe
 from da6401.verbs import load_model
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 ONNX, PT2, ABOUT = "model.onnx", "model.pt2", "model.json"
+PREPROCESS = "preprocess.json"  # what ABOUT says, for SCRIPT
+SCRIPT, README, REQUIREMENTS = "predict.py", "README.md", "requirements.txt"
+FILES = (ONNX, PT2, ABOUT, PREPROCESS, SCRIPT, README, REQUIREMENTS)
+SHIPPED = Path(__file__).parent / "exported"  # where SCRIPT and README are copied from
+SCRIPT_NEEDS = ("numpy", "onnxruntime", "pillow")
+NOT_IN_SCRIPT = ("TIFF",)  # its many kinds are read by rules that the script does not have
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 # Largest difference to PyTorch, relative to the largest logit where that is above 1. The rounding of float32 comes to
 # 1e-7 in a small network and to 1e-4 in fifty badly conditioned layers; an operator that is exported wrongly, to 1e-1.
@@ -53,7 +61,7 @@ class Deployed(nn.Module):
 
 
 def export_run(folder: Path, out: Path | None) -> int:
-    """Write model.onnx, model.pt2 and model.json of a run's best model into ``out`` (RUN/export without), checked.
+    """Write a run's best model and the script that predicts with it into ``out`` (RUN/export without), checked.
 
     Raises:
         UserError: a package is missing, the run is damaged, or a file answers otherwise than PyTorch; then the folder
@@ -68,8 +76,11 @@ def export_run(folder: Path, out: Path | None) -> int:
         "class_names": class_names,
         "image_size": cfg.data.image_size,
         "resize": cfg.data.resize if isinstance(cfg.data, FolderConfig) else "stretch",
-        "resize_rule": "upright by EXIF; stretch: the whole picture, crop: its largest central square; "
-        "to image_size x image_size, bicubic, antialiased, rounded to 8 bits",
+        "resize_rule": "a JPEG is decoded at 1/2, 1/4 or 1/8 where both sides stay at least image_size; upright by "
+        "EXIF; 16-bit grey v becomes (v + 128) // 257; transparency lies on white; stretch: the whole picture, crop: "
+        "its largest central square; to image_size x image_size, bicubic (a = -0.5), antialiased, first across and "
+        "then down, each rounded to 8 bits, with weights of 16 bits: predict.py does exactly this",
+        "formats": [name for name in FORMATS if name not in NOT_IN_SCRIPT],
         "input": "RGB, 0..1",
         "input_layout": "images: float32 (batch, 3, image_size, image_size); normalisation is inside the model",
         "model": cfg.model.name,
@@ -78,13 +89,14 @@ def export_run(folder: Path, out: Path | None) -> int:
     for line in export_model(model, about, target, image_size=cfg.data.image_size, threads=cfg.trainer.threads):
         print(line)
     print(f"{safe(target / ABOUT)}  {len(class_names)} classes, {about['resize']} to {cfg.data.image_size} px")
+    print(f"{safe(target / SCRIPT)}  answers as da6401 predict, with {', '.join(SCRIPT_NEEDS)} alone ({REQUIREMENTS})")
     return 0
 
 
 def export_model(
     model: StagedModel, about: dict[str, Any], target: Path, *, image_size: int, threads: int
 ) -> list[str]:
-    """Write the three files into a folder; one line on each of the two models: its size and largest difference.
+    """Write the files into a folder; one line on each of the two models: its size and largest difference.
 
     Args:
         model: on the CPU and in eval mode.
@@ -108,7 +120,11 @@ def export_model(
             write_whole(made / PT2, lambda file: torch.export.save(program, file, extra_files={ABOUT: _text(about)}))
             content = _onnx(program, about)
             write_whole(made / ONNX, lambda file: file.write(content))
-            write_json(made / ABOUT, about)
+            for each in (ABOUT, PREPROCESS):
+                write_json(made / each, about)
+            for each in (SCRIPT, README):
+                write_text(made / each, (SHIPPED / each).read_text(encoding="utf-8"))
+            write_text(made / REQUIREMENTS, requirements())
             for each, answer in ((ONNX, _onnx_answer(made / ONNX, threads)), (PT2, _pt2_answer(made / PT2))):
                 difference = largest_difference(deployed, answer, image_size)
                 if not difference <= TOLERANCE:  # NaN too
@@ -121,9 +137,14 @@ def export_model(
                     f"{safe(target / each)}  {size:.1f} MB, largest difference to PyTorch {difference:.1e} "
                     f"(batches of {' and '.join(map(str, BATCHES))}, allowed {TOLERANCE:.0e})"
                 )
-            for each in (ONNX, PT2, ABOUT):
+            for each in FILES:
                 os.replace(made / each, target / each)
     return lines
+
+
+def requirements() -> str:
+    """requirements.txt of the script: the versions that are here, whose answers have been compared."""
+    return "".join(f"{name}=={importlib.metadata.version(name)}\n" for name in SCRIPT_NEEDS)
 
 
 def largest_difference(deployed: Deployed, answer: Answer, image_size: int) -> float:

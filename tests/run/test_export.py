@@ -1,50 +1,95 @@
-"""da6401 export: files that answer as PyTorch does, say how they are fed, and are whole or not there."""
+"""da6401 export: files that answer as PyTorch does, and a script that answers as predict does; whole or not there."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 from torchvision.models import VisionTransformer
 
 from da6401 import export
 from da6401.cli import main
-from da6401.config.schema import PretrainedConfig
+from da6401.config.schema import PretrainedConfig, Resize
+from da6401.data.images import FORMATS, read_image
 from da6401.errors import ModelError
-from da6401.export import Deployed, export_model
+from da6401.export import FILES, NOT_IN_SCRIPT, Deployed, export_model
+from da6401.exported import predict as script
 from da6401.models.build import build_model
 from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
 from da6401.run import run
 from tests.small import SMALL, compose, da6401
 
-# A stranger's program: numpy, Pillow and onnxruntime alone; the file itself says how it is fed.
-STANDALONE = """
-import json, sys
-import numpy as np, onnxruntime
-from PIL import Image
-session = onnxruntime.InferenceSession(sys.argv[1])
-about = session.get_modelmeta().custom_metadata_map
-size, image = int(about["image_size"]), Image.open(sys.argv[2]).convert("RGB")
-assert about["input"] == "RGB, 0..1" and about["resize"] in ("stretch", "crop")
-if about["resize"] == "crop":
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 255
-logits, probabilities = session.run(["logits", "probabilities"], {"images": pixels.transpose(2, 0, 1)[None]})
-assert "torch" not in sys.modules
-print(json.dumps([json.loads(about["class_names"])[int(logits[0].argmax())], float(probabilities[0].max())]))
+# A stranger's Python: the script, and neither torch nor this package.
+STRANGER = """
+import runpy, sys
+sys.modules["torch"] = sys.modules["torchvision"] = sys.modules["da6401"] = None
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
+
+
+def photograph(width: int, height: int, *, seed: int = 0) -> Image.Image:
+    """Edges and noise, so that another way of resizing shows."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (height // 7 + 1, width // 5 + 1, 3)).repeat(7, 0).repeat(5, 1)[:height, :width]
+    return Image.fromarray((blocks + rng.normal(0, 12, blocks.shape)).clip(0, 255).astype(np.uint8))
+
+
+def make_pictures(folder: Path) -> list[Path]:
+    """Files of every kind that the script reads, those that are hard to read right among them."""
+    transparent = photograph(61, 47).convert("RGBA")
+    transparent.putalpha(Image.linear_gradient("L").resize((61, 47)))
+    palette = photograph(50, 70).quantize(32)
+    grey_16 = np.arange(90 * 70, dtype=np.uint16).reshape(70, 90) * 10
+    made: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "large.jpg": (photograph(801, 1203), {"quality": 85}),  # decoded at reduced scale, a part of a pixel left over
+        "wide.jpg": (photograph(1999, 70), {}),
+        "thin.jpg": (photograph(3, 1200), {}),
+        "grey.jpg": (photograph(333, 257).convert("L"), {}),
+        "cmyk.jpg": (photograph(333, 257).convert("CMYK"), {}),
+        "progressive.jpg": (photograph(640, 480), {"progressive": True, "subsampling": 0}),
+        "small.png": (photograph(5, 4), {}),
+        "one.png": (photograph(1, 1), {}),
+        "exact.png": (photograph(16, 16), {}),
+        "alpha.png": (transparent, {}),
+        "grey_alpha.png": (transparent.convert("LA"), {}),
+        "palette.png": (palette, {"transparency": bytes(range(0, 256, 8))}),
+        "one_transparent.png": (palette, {"transparency": 3}),
+        "bilevel.png": (photograph(90, 90).convert("1"), {}),
+        "sixteen.png": (Image.fromarray(grey_16), {}),
+        "lossy.webp": (photograph(200, 130), {}),
+        "alpha.webp": (transparent, {"lossless": True}),
+        "palette.gif": (palette, {"transparency": 3}),
+        "animated.gif": (palette, {"save_all": True, "append_images": [photograph(50, 70, seed=1).quantize(8)]}),
+        "plain.bmp": (photograph(77, 33), {}),
+        "plain.ppm": (photograph(77, 33), {}),
+    }
+    for turn in range(1, 10):  # 9 means nothing
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        made[f"turned {turn}.jpg"] = (photograph(411 + turn, 290), {"exif": exif})
+    made["turned.png"] = (photograph(41, 29), {"exif": exif})
+    for name, (picture, words) in made.items():
+        picture.save(folder / name, **words)
+    (folder / "bad exif.jpg").write_bytes(
+        (folder / "grey.jpg").read_bytes().replace(b"\xff\xd8", b"\xff\xd8\xff\xe1\x00\x0eExif\0\0MM\0*\xff\xff", 1)
+    )
+    return sorted(folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +122,73 @@ def exported(finished: Path, told: subprocess.CompletedProcess[str]) -> Path:
     return finished / "export"
 
 
-def test_a_stranger_gets_the_same_class(
-    finished: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def by_script(exported: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """predict.py of an exported folder, from another folder and without torch and da6401."""
+    line = [sys.executable, "-c", STRANGER, str(exported / "predict.py"), *map(str, words)]
+    return subprocess.run(line, cwd="/", capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop"])
+@pytest.mark.parametrize("size", [16, 64, 97])
+def test_the_script_makes_the_same_picture_bit_for_bit(pictures: list[Path], resize: Resize, size: int) -> None:
+    formats = [name for name in FORMATS if name not in NOT_IN_SCRIPT]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about the damaged EXIF block
+        for path in pictures:
+            theirs = script.read(path, formats, size, crop=resize == "crop").transpose(2, 0, 1)
+            ours = read_image(path, size=size, resize=resize)
+            assert np.array_equal(ours, theirs), f"{path.name} differs by up to {np.ptp(ours.astype(int) - theirs)}"
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 300), st.integers(0, 9))
+def test_its_resizing_is_torchs(height: int, width: int, size: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    across = script.resample(pixels.transpose(1, 0, 2), size).transpose(1, 0, 2)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels).permute(2, 0, 1)[None], (size, size), mode="bicubic", antialias=True
+    )
+    assert np.array_equal(theirs[0].permute(1, 2, 0).numpy(), script.resample(across, size))
+
+
+def test_a_stranger_gets_the_answers_of_predict(
+    finished: Path, exported: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number, colour in enumerate([(210, 30, 30), (40, 160, 50), (90, 90, 190)]):
-        path = tmp_path / f"{number}.png"
-        rng = np.random.default_rng(number)
-        pixels = (rng.normal(0, 40, (30, 41, 3)) + colour).clip(0, 255)
-        Image.fromarray(pixels.astype(np.uint8)).save(path)
-        words = [sys.executable, "-c", STANDALONE, str(exported / "model.onnx"), str(path)]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        class_name, probability = json.loads(done.stdout)
-        assert main(["predict", str(finished), str(path), "--json"]) == 0
-        ours = json.loads(capsys.readouterr().out)
-        assert class_name == ours["class"]
-        assert probability == pytest.approx(ours["probability"], abs=2e-3)  # Pillow and torch round a pixel apart
+    moved = tmp_path / "moved"
+    shutil.copytree(exported, moved)
+    assert main(["predict", str(finished), *map(str, pictures), "--json"]) == 0
+    ours = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    done = by_script(moved, *pictures, "--json")
+    assert done.returncode == 0, done.stderr
+    theirs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(ours) == len(theirs) == len(pictures)
+    for one, other in zip(ours, theirs, strict=True):
+        assert list(one) == list(other)
+        assert (one["image"], one["class"]) == (other["image"], other["class"])
+        assert other["probability"] == pytest.approx(one["probability"], abs=1e-5)
+        assert other["probabilities"] == pytest.approx(one["probabilities"], abs=1e-5)
+    assert main(["predict", str(finished), str(pictures[0])]) == 0
+    assert by_script(moved, pictures[0]).stdout == capsys.readouterr().out
+
+
+def test_the_script_refuses_what_it_cannot_read_and_goes_on(
+    exported: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    photograph(20, 20).save(tmp_path / "scan.tif")
+    large = next(path for path in pictures if path.name == "large.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(large[: len(large) // 2])
+    bad = [tmp_path / "scan.tif", tmp_path / "cut.jpg", tmp_path / "missing.jpg", tmp_path]
+    done = by_script(exported, *bad, pictures[0])
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == len(bad)
+    assert all(str(path) in line for path, line in zip(bad, done.stderr.splitlines(), strict=True))
+    assert "JPEG, PNG" in done.stderr
 
 
 def test_both_files_say_what_the_json_says(exported: Path) -> None:
@@ -118,13 +214,17 @@ def test_the_verb_prints_the_differences_and_nothing_of_the_exporters(
     told: subprocess.CompletedProcess[str], exported: Path
 ) -> None:
     assert told.stderr == ""
-    onnx, pt2, about = told.stdout.splitlines()
+    onnx, pt2, about, shipped = told.stdout.splitlines()
     assert "model.onnx" in onnx
     assert "model.pt2" in pt2
     assert float(onnx.partition("PyTorch ")[2].split()[0]) < 1e-5
     assert float(pt2.partition("PyTorch ")[2].split()[0]) < 1e-5
     assert "3 classes" in about
-    assert sorted(path.name for path in exported.iterdir()) == ["model.json", "model.onnx", "model.pt2"]
+    assert "predict.py" in shipped
+    assert {path.name for path in exported.iterdir()} == set(FILES)
+    for line in (exported / "requirements.txt").read_text().splitlines():
+        name, _, version = line.partition("==")
+        assert importlib.metadata.version(name) == version
 
 
 def test_a_file_that_answers_otherwise_is_not_kept(

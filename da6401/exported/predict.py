@@ -1,0 +1,133 @@
+"""Class and probability of images, as `da6401 predict` gives them; numpy, pillow and onnxruntime are all it needs.
+
+It lies beside model.onnx in an exported folder. The model gets the picture that it was trained on, bit for bit.
+"""
+
+# S side of the square in px; H, W height and width of a file's picture; N rows, of any shape
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from PIL import Image
+from PIL.Image import Transpose
+
+Pixels = npt.NDArray[np.uint8]
+HERE = Path(__file__).parent
+ORIENTATION = 0x0112  # EXIF tag; 1 and whatever is unknown mean upright
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+
+def read(path: Path, formats: list[str], size: int, *, crop: bool) -> Pixels:
+    """The picture of a file, upright 8-bit RGB of shape (S, S, 3)."""
+    with Image.open(path, formats=formats) as image:
+        drafted = image.draft(None, (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is still enough
+        image.load()
+        width, height = image.size if drafted is None else map(int, drafted[1][2:])  # without part of a last pixel
+        try:
+            turn = TURNS.get(int(image.getexif().get(ORIENTATION, 1)))
+        except Exception:  # a damaged EXIF block says nothing about the pixels
+            turn = None
+        flat = to_rgb(image).crop((0, 0, width, height))
+    pixels = np.asarray(flat if turn is None else flat.transpose(turn))
+    if crop:
+        height, width, side = *pixels.shape[:2], min(pixels.shape[:2])
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
+    across = resample(pixels.transpose(1, 0, 2), size)
+    return resample(across.transpose(1, 0, 2), size)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: 16-bit grey is divided by 257, transparency lies on white, colour profiles are not applied."""
+    if image.mode[0] == "I":
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("32-bit pixels, whose range is not known: convert it to 8 or 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known: convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
+
+
+def resample(rows: Pixels, size: int) -> Pixels:
+    """N rows into ``size``: bicubic (a = -0.5), antialiased, by torch's whole-number weights of 16 bits."""
+    scale = len(rows) / size
+    stretch = max(scale, 1.0)
+    table: list[tuple[int, int, npt.NDArray[np.float64]]] = []
+    for index in range(size):
+        centre = scale * (index + 0.5)
+        first, end = max(int(centre - 2 * stretch + 0.5), 0), min(int(centre + 2 * stretch + 0.5), len(rows))
+        x = np.abs((np.arange(first, end) - centre + 0.5) * (1 / stretch))
+        far = np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0.0)
+        weights = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, far)
+        table.append((first, end, weights / sum(weights)))
+    largest = max(weights.max() for *_, weights in table)
+    bits = next((bits for bits in range(22) if int(largest * 2 ** (bits + 1) + 0.5) >= 2**15), 22)
+    result = np.empty((size, *rows.shape[1:]), np.uint8)
+    for index, (first, end, weights) in enumerate(table):
+        whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights))
+        total = np.tensordot(whole, rows[first:end].astype(np.float64), 1)  # whole numbers below 2**53: exact
+        result[index] = np.floor((total + 2 ** (bits - 1)) / 2**bits).clip(0, 255)
+    return result
+
+
+def shown(text: object) -> str:
+    """Text that cannot steer a terminal."""
+    return str(text) if str(text).isprintable() else ascii(str(text))
+
+
+def main() -> int:
+    """Print class and probability of each file; 2 where some could not be read, after all the others."""
+    parser = argparse.ArgumentParser(description="class and probability of images", allow_abbrev=False)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    given = parser.parse_args()
+    about = json.loads((HERE / "preprocess.json").read_text(encoding="utf-8"))
+    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    Image.init()
+    formats = [name for name in about["formats"] if name in Image.OPEN]
+    warnings.simplefilter("ignore")  # Pillow's, about metadata
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    refused = 0
+    for path in given.images:
+        try:
+            pixels = read(path, formats, about["image_size"], crop=about["resize"] == "crop")
+        except Exception as error:  # Pillow's readers raise nearly anything on damaged content
+            reason = f"{error} (read are {', '.join(formats)}; convert others)"
+            print(f"predict.py: {shown(path)}: {shown(reason)}", file=sys.stderr)
+            refused += 1
+            continue
+        images = pixels.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+        (probabilities,) = session.run(["probabilities"], {"images": images})[0]
+        each = dict(zip(about["class_names"], map(float, probabilities), strict=True))
+        best = about["class_names"][int(probabilities.argmax())]
+        if given.json:
+            answer = {"image": str(path), "class": best, "probability": each[best], "probabilities": each}
+            line = json.dumps(answer, ensure_ascii=False)
+        else:
+            line = f"{shown(path)}  {shown(best)}  {each[best]:.4f}"
+        sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")  # a name may be no UTF-8
+    return 2 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

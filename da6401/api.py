@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -50,13 +50,15 @@ def train(
     """
     from da6401.cli import train as run_command
     from da6401.config.compose import check_command_line
+    from da6401.config.quoting import quote, quoted, value_of
 
     flags = [f"{word}: no key=value; write config_dir=, out= or multirun=" for word in overrides if word[:1] == "-"]
     if flags:
         raise ConfigError(flags)
-    cfg = check_command_line(overrides, config_dir=None if config_dir is None else str(config_dir), multirun=multirun)
+    typed = quoted(overrides)
+    cfg = check_command_line(typed, config_dir=None if config_dir is None else str(config_dir), multirun=multirun)
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    named = _typed(overrides, key) if out is None else str(out)
+    named = value_of(typed, key) if out is None else str(out)
     now = datetime.now()
     words = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
     if not multirun:
@@ -66,26 +68,19 @@ def train(
     elif named:
         folder, words = Path(named), [*words, "--multirun"]
     else:  # a sweep over models has no single configuration that could say its name
-        sweep = _typed(overrides, "sweep")
+        sweep = value_of(typed, "sweep")
         unnamed = f"{sweep}_{now:%Y-%m-%d_%H-%M-%S}" if sweep else RunConfig().study
-        study = cfg.study if cfg else _typed(overrides, "study") or unnamed
+        study = cfg.study if cfg else value_of(typed, "study") or unnamed
         folder, words = Path("outputs/sweeps", study), [*words, "--multirun", f"study={study}"]
-    quoted = str(folder).replace("'", r"\'")
     with _kept_as_it_was():
-        run_command([*words, f"{key}='{quoted}'"])
+        run_command([*words, f"{key}={quote(str(folder))}"])
     if not multirun:
         return Run(folder)
-    storage = os.path.expandvars(ENVIRONMENT.sub(r"${\1}", _typed(overrides, "hydra.sweeper.storage")))
+    storage = os.path.expandvars(ENVIRONMENT.sub(r"${\1}", value_of(typed, "hydra.sweeper.storage") or ""))
     return Sweep(folder, storage=storage or None)
 
 
 ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)\}")  # how a command keeps a password to itself
-
-
-def _typed(overrides: Sequence[str], key: str) -> str:
-    """What the last key=... of the overrides says; empty without."""
-    values = [value for name, _, value in (word.lstrip("+").partition("=") for word in overrides) if name == key]
-    return values[-1].strip("'\"") if values else ""
 
 
 @contextmanager

@@ -63,8 +63,10 @@ def train(words: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from da6401.config.compose import CONFIG_NAME, check_command_line, conf_dir, hydra_arguments, register_schema
+    from da6401.config.quoting import quoted
 
-    given, typed = hydra_arguments(words), [redacted(word) for word in words]
+    typed, words = [redacted(word) for word in words], quoted(words)
+    given = hydra_arguments(words)
     if given.help or given.hydra_help or given.info or given.shell_completion:
         pass  # nothing runs: Hydra shows what is asked for
     elif (cfg := check_command_line(given.overrides, config_dir=given.config_dir, multirun=given.multirun)) is None:
@@ -129,15 +131,14 @@ def _arguments(words: Sequence[str]) -> Iterator[None]:
 
 def in_new_folder(words: list[str]) -> list[str]:
     """The command with a fresh run folder beside the one that it names, where a run has been in that one."""
-    place = next((index for index, word in reversed([*enumerate(words)]) if word.startswith("hydra.run.dir=")), None)
-    if place is None:
-        return words  # the folder is named by the time
-    named = Path(words[place].partition("=")[2].strip("'\""))
-    if not used(named):
-        return words
-    fresh = new_beside(named)
+    from da6401.config.quoting import quote, value_of
+
+    named = value_of(words, "hydra.run.dir")
+    if named is None or not used(Path(named)):
+        return words  # without a name the folder is named by the time
+    fresh = new_beside(Path(named))
     print(f"{safe(named)} holds a run already, and trainer.resume=never: this one goes to {safe(fresh)}")
-    return [*words[:place], f"hydra.run.dir='{fresh}'", *words[place + 1 :]]
+    return [*words, f"hydra.run.dir={quote(str(fresh))}"]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import logging
 import os
 import tempfile
@@ -27,7 +26,7 @@ from da6401.errors import ModelError, UserError
 from da6401.models.stages import StagedModel
 from da6401.rundir import told_writes, write_json, write_text, write_whole
 from da6401.runtime import prepare
-from da6401.shown import safe
+from da6401.shown import json_text, safe
 from da6401.verbs import load_model
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -117,7 +116,9 @@ def export_model(
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as name, _quiet():
             made = Path(name)
             program = _traced(deployed, image_size)
-            write_whole(made / PT2, lambda file: torch.export.save(program, file, extra_files={ABOUT: _text(about)}))
+            write_whole(
+                made / PT2, lambda file: torch.export.save(program, file, extra_files={ABOUT: json_text(about)})
+            )
             content = _onnx(program, about)
             write_whole(made / ONNX, lambda file: file.write(content))
             for each in (ABOUT, PREPROCESS):
@@ -181,15 +182,11 @@ def _onnx(program: ExportedProgram, about: dict[str, Any]) -> bytes:
     )
     assert made is not None, "dynamo=True returns the program"
     for key, value in about.items():
-        made.model.metadata_props[key] = value if isinstance(value, str) else _text(value)
+        made.model.metadata_props[key] = value if isinstance(value, str) else json_text(value)
     for node in made.model.graph:
         node.metadata_props.clear()  # how torch came to this node
     content: bytes = made.model_proto.SerializeToString()
     return content
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _onnx_answer(path: Path, threads: int) -> Answer:

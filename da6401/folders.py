@@ -187,13 +187,13 @@ class Sweep:
         """
         import optuna
 
-        from da6401.storage import is_shared, open_storage
+        from da6401.storage import is_shared, open_storage, sqlite_address
 
         if self.storage is None and not (self.folder / DATABASE).is_file():
             raise RunError(
                 f"{self.folder / DATABASE}: not found; name the study's database: load_sweep(..., storage=URL)"
             )
-        address = self.storage or f"sqlite:///{(self.folder / DATABASE).absolute()}"
+        address = self.storage or sqlite_address(self.folder / DATABASE)
         try:
             storage = open_storage(address, minutes=0) if is_shared(address) else address
             names = optuna.study.get_all_study_names(storage)

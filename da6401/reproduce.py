@@ -20,6 +20,7 @@ from rich.table import Table
 
 from da6401.config.check import tree_of
 from da6401.config.compose import saved_config
+from da6401.config.quoting import quoted
 from da6401.errors import RunError
 from da6401.run import run
 from da6401.rundir import (
@@ -99,7 +100,7 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
         UserError: the folder, an override or the data cannot be used; DivergedError as the run.
     """
     before = saved_config(folder / CONFIG)
-    cfg = saved_config(folder / CONFIG, overrides)
+    cfg = saved_config(folder / CONFIG, quoted(overrides))
     then = read_record(folder)  # before the training: a damaged folder costs no hours
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     parent = folder.parent if os.access(folder.parent, os.W_OK) else Path("outputs", "runs")

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from da6401.errors import RunError
+from da6401.shown import json_text
 
 CONFIG = "config.yaml"
 RECEIPT = "receipt.json"
@@ -146,9 +147,9 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode("utf-8")))
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """write_whole for a JSON object, indented for people; NaN and infinity are refused, as JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """write_whole for a JSON object or list, indented for people; NaN and infinity are refused, as JSON has neither."""
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:

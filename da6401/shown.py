@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -52,6 +53,16 @@ def printable(text: str) -> str:
 def safe(text: object) -> str:
     """What a message, a table or a log may hold of something that others have named."""
     return printable(redacted(str(text)))
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """JSON with letters as they are; what UTF-8 does not have, such as the bytes of a file's name, as an escape.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def safe_tree(value: object) -> object:

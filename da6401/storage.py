@@ -23,6 +23,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.storages.journal import JournalFileBackend, JournalStorage
+from sqlalchemy import URL
 from sqlalchemy import exc as sqlalchemy_errors
 
 from da6401.errors import UserError
@@ -52,6 +53,19 @@ ENGINE: dict[str, dict[str, Any]] = {
     },
     "mysql": {"pool_size": 1, "max_overflow": 2, "pool_pre_ping": True},
 }  # fmt: skip
+
+
+def sqlite_address(file: Path) -> str:
+    """The address of an sqlite file, whatever its path: in a URL ``?`` and ``%`` would mean other things.
+
+    Raises:
+        UserError: the path is not UTF-8, which no address can hold.
+    """
+    try:
+        url = URL.create("sqlite", database=str(file.absolute())).render_as_string(hide_password=False)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{file.absolute()}: a study needs a folder whose path is UTF-8; choose another") from error
+    return url.replace("{", "{{").replace("}", "}}")  # Optuna fills addresses in, as templates
 
 
 def is_shared(address: str) -> bool:

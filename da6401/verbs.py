@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from da6401.config.compose import saved_config
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
 from da6401.data.images import read_image
 from da6401.data.sources import ImageSet, load_test_data
+from da6401.data.tree import shown
 from da6401.errors import DataError, RunError, UserError
 from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
 from da6401.predictions import Predictions, write_predictions
 from da6401.rundir import BEST, CONFIG, RESULT, SUMMARY, TEST, read_json, read_result, write_result
 from da6401.runtime import choose_device, prepare
-from da6401.shown import safe
+from da6401.shown import json_text, safe
 from da6401.train.checkpoint import load_checkpoint, model_state
 from da6401.train.evaluate import Evaluation, evaluate
 
@@ -111,7 +111,7 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
         if as_json:
             each = {name: float(p) for name, p in zip(class_names, probabilities_K, strict=True)}
             answer = {"image": str(path), "class": class_names[best], "probability": each[class_names[best]]}
-            print(json.dumps({**answer, "probabilities": each}, ensure_ascii=False))
+            print(json_text({**answer, "probabilities": each}))
         else:
-            print(f"{safe(path)}  {safe(class_names[best])}  {float(probabilities_K[best]):.4f}")
+            print(f"{shown(safe(path))}  {shown(safe(class_names[best]))}  {float(probabilities_K[best]):.4f}")
     return 2 if refused else 0

@@ -32,6 +32,7 @@ from da6401.config.check import (
     value_problems,
     variant_trees,
 )
+from da6401.config.quoting import quote
 from da6401.config.saved import refuse_code, refuse_steering
 from da6401.config.schema import RunConfig
 from da6401.errors import ConfigError
@@ -192,7 +193,7 @@ def _parse(text: str) -> Override:
 
 def _compose(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
     register_schema()
-    extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    extra = [] if config_dir is None else [f"hydra.searchpath=[{quote(f'file://{Path(config_dir).resolve()}')}]"]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir())):
         return compose(CONFIG_NAME, [*extra, *overrides], return_hydra_config=True)

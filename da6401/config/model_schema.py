@@ -60,7 +60,7 @@ class PretrainedConfig:
     """Part B: a backbone as a list of stages, and a new head."""
 
     name: Backbone = key("googlenet", "the backbone")
-    weights: str = key("imagenet", "imagenet, none (train from scratch), or the path of a state_dict file")
+    weights: str = key("imagenet", "imagenet, none (train from scratch), or the path of a state_dict file", path=True)
     freeze_depth: int = key(
         0, "freeze the first k stages: 0 trains all, the number of stages only the head", low=0, high=64
     )

@@ -18,6 +18,7 @@ class Rule:
     below: float | None = None  # like high, but the bound itself is out
     pattern: str = ""  # a regular expression that the whole text must match
     shape: str = ""  # the pattern in words
+    path: bool = False  # the text names a file or folder
 
 
 def key(default: Any, doc: str, **rule: Any) -> Any:

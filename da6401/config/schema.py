@@ -59,8 +59,9 @@ class FolderConfig:
 
     source: Literal["folder"] = key("folder", "where the images come from")
     root: str = key(
-        "", "the folder that holds train/ and val/, validation/ or test/", pattern=".+", shape="the path of a folder"
-    )
+        "", "the folder that holds train/ and val/, validation/ or test/", pattern="(?s:.+)",
+        shape="the path of a folder", path=True,
+    )  # fmt: skip
     image_size: int = key(128, "side of the square image that the model sees", unit="px", low=1, high=4096)
     resize: Resize = key("stretch", "stretch keeps the whole picture, crop keeps its proportions (central square)")
     val_fraction: float = key(

@@ -31,7 +31,7 @@ from da6401.rundir import (
     read_yaml,
 )
 from da6401.shown import safe
-from da6401.storage import reading
+from da6401.storage import reading, sqlite_address
 
 Read = TypeVar("Read")
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
@@ -89,7 +89,7 @@ def read_sweep(folder: Path, storage: str | None) -> Sweep:
         trials, directions = _without_study(folder, problems), ["maximize"]
         frozen: list[FrozenTrial] = []
     else:
-        address = storage or f"sqlite:///{(folder / DATABASE).absolute()}"
+        address = storage or sqlite_address(folder / DATABASE)
         frozen, directions = _study(address, name)
         trials = [_trial(trial, folder, problems) for trial in frozen]
     configs = [trial.run.config for trial in trials if trial.run.config]

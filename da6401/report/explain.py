@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from da6401.errors import DataError, RunError
 from da6401.models.stages import StagedModel
 from da6401.report.explain_pictures import own_style, save
 from da6401.report.explain_views import Answers, choose, views
-from da6401.rundir import told_writes, write_text
+from da6401.rundir import told_writes, write_json
 from da6401.runtime import choose_device, prepare
 from da6401.shown import safe
 from da6401.verbs import answers_of, load_model
@@ -52,7 +51,7 @@ def explain_run(folder: Path, *, split: str) -> int:
             save(picture.draw(), out / picture.file)
             about.append({"file": picture.file, "title": picture.title, "caption": picture.caption})
             print(f"{safe(out / picture.file)}  {picture.title}")
-    write_text(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    write_json(out / ABOUT, about)
     return 0
 
 

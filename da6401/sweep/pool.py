@@ -22,6 +22,8 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
+from da6401.config.check import value_problems
+from da6401.config.quoting import quote
 from da6401.errors import InterruptedRun, UserError
 from da6401.stopping import STOP_SIGNALS
 
@@ -45,7 +47,8 @@ def slot() -> int:
 
 def same_study(folder: Path) -> list[str]:
     """Overrides that bring the same command to the same study, whose name may hold the time."""
-    return [f"study={folder.name}", f"hydra.sweep.dir='{folder}'"]
+    study = [] if value_problems("study", folder.name) else [f"study={folder.name}"]  # the user may name any folder
+    return [*study, f"hydra.sweep.dir={quote(str(folder))}"]
 
 
 def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:

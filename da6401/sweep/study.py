@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from da6401.errors import ConfigError
 from da6401.rundir import DATABASE
+from da6401.storage import sqlite_address
 from da6401.sweep.space import Space
 
 SPACE = "space"  # user attribute of the study
@@ -28,7 +29,7 @@ WARM_TRIALS = 3  # of the study that warm_start names
 
 def storage_of(storage: str | None, folder: Path) -> str:
     """The study's database: the one that is asked for, or an sqlite file in the sweep's folder."""
-    return storage or f"sqlite:///{(folder / DATABASE).absolute()}"
+    return storage or sqlite_address(folder / DATABASE)
 
 
 def open_study(*, name: str, storage: BaseStorage, directions: Sequence[str]) -> tuple[optuna.Study, bool]:
@@ -126,7 +127,7 @@ def best_of_study(name: str, folder: Path) -> list[FrozenTrial]:
     database = folder.parent / name / DATABASE
     if not database.exists():
         raise ConfigError([f"warm_start={name}: there is no study at {database}"])
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{database}")
+    study = optuna.load_study(study_name=None, storage=sqlite_address(database))
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     sign = -1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else 1
     return sorted(done, key=lambda trial: sign * trial.values[0])[:WARM_TRIALS]

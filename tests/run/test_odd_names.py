@@ -1,0 +1,113 @@
+"""Names as people have them, wherever a path is given: spaces, brackets, accents, quotes, signs that Hydra reads."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests import forked
+from tests.small import SMALL
+
+ODD = "archive (1) données=it's & #1, [x] {y} $z 100%"
+TINY = [*(word for word in SMALL if "classes" not in word and "per_class" not in word), "data=folder"]
+NOT_UTF8 = os.fsdecode(b"caf\xe9\nline.png")
+
+
+def tree(root: Path, *, names: tuple[str, ...] = ("0.png", "1.png", "2.png")) -> Path:
+    for split in ("train", "val", "test"):
+        for place, name in enumerate(("cat (1)", "dög, ='x'")):
+            for number, file in enumerate(names):
+                path = root / split / name / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (number * 60, place * 200, len(split) * 9)).save(path)
+    return root
+
+
+def done(*words: str, cwd: Path, code: int = 0) -> tuple[str, str]:
+    ended, out, err = forked.command(list(words), cwd=cwd)
+    assert ended == code, f"{words}: {out}\n{err}"
+    assert "Traceback" not in err
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an odd name that holds such a data set, and a run on it in a folder with such a name."""
+    cwd = tmp_path_factory.mktemp("x") / ODD
+    tree(cwd / ODD)
+    done("train", *TINY, f"data.root={ODD}", f"hydra.run.dir=runs/{ODD}", cwd=cwd)
+    return cwd
+
+
+def test_train_finds_the_folder_and_writes_to_the_folder(place: Path) -> None:
+    run = place / "runs" / ODD
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["root"] == ODD
+    assert f"data.root={ODD}" in json.loads((run / "receipt.json").read_text())["command"].replace("'\"'\"'", "'")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "check", ODD],
+        ["data", "info", ODD],
+        ["evaluate", f"runs/{ODD}"],
+        ["predict", f"runs/{ODD}", f"{ODD}/test/cat (1)/0.png", f"{ODD}/test/dög, ='x'/0.png"],
+        ["explain", f"runs/{ODD}"],
+        ["report", f"runs/{ODD}"],
+        ["compare", f"runs/{ODD}", f"runs/{ODD}"],
+        ["reproduce", f"runs/{ODD}", f"data.root={ODD}"],
+    ],
+    ids=lambda words: words[0] if words[0] != "data" else f"data {words[1]}",
+)
+def test_every_verb_takes_such_paths(words: list[str], place: Path) -> None:
+    done(*words, cwd=place)
+
+
+def test_a_folder_of_yaml_files_and_a_weights_file(place: Path) -> None:
+    mine = place / ODD / "mine"  # beside the splits
+    (place / ODD / "conf" / "trainer").mkdir(parents=True)
+    (place / ODD / "conf" / "trainer" / "short.yaml").write_text("epochs: 1\n")
+    torch.save({"conv.weight": torch.zeros(2)}, place / ODD / "w.pt")
+    words = ["train", "--config-dir", f"{ODD}/conf", "trainer=short", "data=synthetic", "data.image_size=32"]
+    _, err = done(*words, "model=resnet18", f"model.weights={ODD}/w.pt", cwd=place, code=2)
+    assert f"model.weights={ODD}/w.pt: does not fit this backbone" in err  # the file was found, and read
+    assert not mine.exists()
+
+
+def test_a_sweep_and_its_workers(place: Path) -> None:
+    words = [*TINY, f"data.root={ODD}", f"hydra.sweep.dir=sweeps/{ODD}", "seed=1,2", "hydra.sweeper.n_trials=2"]
+    done("train", "--multirun", *words, "trainer.epochs=1", "hydra.sweeper.n_jobs=2", cwd=place)
+    results = list((place / "sweeps" / ODD).glob("trial-*/result.json"))
+    assert sorted(json.loads(file.read_text())["status"] for file in results) == ["completed", "completed"]
+    done("report", f"sweeps/{ODD}", cwd=place)
+
+
+def test_files_and_classes_whose_names_are_no_text(place: Path) -> None:
+    """A line end, and bytes that are not UTF-8: every file that is written stays readable by its own rules."""
+    root = tree(place / "bytes", names=("0.png", NOT_UTF8, "2\r\n.png"))
+    for split in ("train", "val", "test"):
+        (root / split / "cat (1)").rename(root / split / os.fsdecode(b"\xff\ncat"))
+    done("train", *TINY, "data.root=bytes", "hydra.run.dir=odd", cwd=place)
+    done("evaluate", "odd", cwd=place)
+    done("explain", "odd", cwd=place)
+    done("report", "odd", cwd=place)
+    done("data", "check", "bytes", cwd=place)
+    (place / "odd" / "report.html").read_text(encoding="utf-8")
+    with open(place / "odd" / "test.csv", encoding="utf-8", newline="") as file:
+        assert len(list(csv.reader(file))) == 7
+    picture = str(root / "test" / "dög, ='x'" / NOT_UTF8)
+    out, _ = done("predict", "odd", picture, cwd=place)
+    assert out.count("\n") == 1
+    out, _ = done("predict", "odd", picture, "--json", cwd=place)
+    assert out.count("\n") == 1
+    answer = json.loads(out)
+    assert answer["image"] == picture
+    assert os.fsdecode(b"\xff\ncat") in answer["probabilities"]

@@ -51,12 +51,14 @@ def train(
     from da6401.cli import train as run_command
     from da6401.config.compose import check_command_line
     from da6401.config.quoting import quote, quoted, value_of
+    from da6401.config.search_path import SearchPath
 
     flags = [f"{word}: no key=value; write config_dir=, out= or multirun=" for word in overrides if word[:1] == "-"]
     if flags:
         raise ConfigError(flags)
-    typed = quoted(overrides)
-    cfg = check_command_line(typed, config_dir=None if config_dir is None else str(config_dir), multirun=multirun)
+    typed, files = quoted(overrides), SearchPath(None if config_dir is None else str(config_dir))
+    multirun = files.is_multirun(typed, flag=multirun)
+    cfg = check_command_line(typed, files=files, multirun=multirun, as_sweep="train(..., multirun=True)")
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     named = value_of(typed, key) if out is None else str(out)
     now = datetime.now()

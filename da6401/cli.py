@@ -62,21 +62,30 @@ def train(words: list[str]) -> int:
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
-    from da6401.config.compose import CONFIG_NAME, check_command_line, conf_dir, hydra_arguments, register_schema
+    from da6401.config.compose import check_command_line, hydra_arguments
     from da6401.config.quoting import quoted
+    from da6401.config.search_path import CONFIG_NAME, SearchPath, register_schema
 
     typed, words = [redacted(word) for word in words], quoted(words)
     given = hydra_arguments(words)
-    if given.help or given.hydra_help or given.info or given.shell_completion:
-        pass  # nothing runs: Hydra shows what is asked for
-    elif (cfg := check_command_line(given.overrides, config_dir=given.config_dir, multirun=given.multirun)) is None:
-        # A sweep over models: a key of one of them is new to Hydra, whose first composition has another (++ adds it).
-        words = [f"++{word}" if word.startswith("model.") else word for word in words]
-    elif cfg.trainer.resume == "never" and not given.multirun:
-        words = in_new_folder(words)
+    files = SearchPath(given.config_dir, given.config_path, given.config_name)
+    shows = given.help or given.hydra_help or given.info or given.shell_completion
+    if not shows:
+        multirun = files.is_multirun(given.overrides, flag=given.multirun)
+        cfg = check_command_line(given.overrides, files=files, multirun=multirun, runs=given.cfg is None)
+        if cfg is None:
+            # A sweep over models: a key of one of them is new to Hydra, whose first composition has another.
+            words = [f"++{word}" if word.startswith("model.") else word for word in words]
+        elif cfg.trainer.resume == "never" and not multirun and given.cfg is None:
+            words = in_new_folder(words)
+        # The run writes .hydra/ by itself: without passwords, and never into a folder that is not its own.
+        words = [*words, "hydra.output_subdir=null"]
+    if given.config_path:  # Hydra would look for it beside the package
+        words = [
+            word.replace(given.config_path, str(files.folders[0])) if word.endswith(given.config_path) else word
+            for word in words
+        ]
     register_schema()
-    # The run writes .hydra/ by itself: without passwords, and never into a folder that is not its own.
-    words = [*words, "hydra.output_subdir=null"]
     # Hydra prints a failing job's traceback and exits with 1 unless told to raise; main() has exit codes of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["da6401 train", *words]
@@ -92,7 +101,7 @@ def train(words: list[str]) -> int:
             failures.append(error)  # raised below: Hydra would print a line of its own about it
             return None
 
-    app = hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME)(job)
+    app = hydra.main(config_path=str(files.folders[0]), config_name=CONFIG_NAME)(job)
     try:
         app()
     except (HydraException, OmegaConfBaseException) as error:

@@ -1,4 +1,4 @@
-"""Hydra's side of the configuration: the schema as composable nodes, and a check of the whole command line.
+"""Hydra's side of the configuration: a check of the whole command line.
 
 Hydra stops at the first unknown key and lets a ``+key`` or a YAML file add any. Here the tree is composed with every
 key let through, and ``check.py`` then judges all of it at once.
@@ -8,61 +8,29 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from da6401.config.backbones import FACTS
-from da6401.config.check import (
-    belongs,
-    config_from_tree,
-    default_tree,
-    nearest_name,
-    value_problems,
-    variant_trees,
-)
-from da6401.config.quoting import quote
+from da6401.config.check import belongs, config_from_tree, nearest_name, value_problems
 from da6401.config.saved import refuse_code, refuse_steering
 from da6401.config.schema import RunConfig
+from da6401.config.search_path import SearchPath, as_job, hidden_files
 from da6401.errors import ConfigError
 from da6401.rundir import read_yaml
 
-CONFIG_NAME = "config"
 OPTIONAL_GROUPS = ("experiment", "sweep")
-
-
-def conf_dir() -> Path:
-    """The folder of our YAML files: beside the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).resolve().parents[1]
-    inside, beside = package / "conf", package.parent / "conf"
-    return inside if inside.is_dir() else beside
-
-
-def register_schema() -> None:
-    """Offer the schema to Hydra as plain nodes: it then merges any key, and our check tells all mistakes."""
-    if not OmegaConf.has_resolver("stages"):
-        OmegaConf.register_resolver("stages", _stages)
-    store = ConfigStore.instance()
-    store.store(name="schema", node=default_tree(), provider="da6401", replace=True)
-    for group, variants in variant_trees().items():
-        for name, tree in variants.items():
-            store.store(group=f"schema/{group}", name=name, node=tree, provider="da6401", replace=True)
-
-
-def _stages(model: str, less: int = 0) -> int:
-    """The YAML resolver ``${stages:resnet18}``, or ``${stages:resnet18,3}`` for all but three: a freeze depth."""
-    return max(0, len(FACTS[model].stages) - less) if model in FACTS else 0
+JOB_NUMBER = re.compile(r"\$\{hydra[:.]job\.(num|id)\}")
 
 
 def config_of(composed: DictConfig) -> RunConfig:
@@ -71,7 +39,7 @@ def config_of(composed: DictConfig) -> RunConfig:
 
 
 def hydra_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """The words after `da6401 train`, as Hydra's own parser reads them.
+    """The words after `da6401 train`, as Hydra's own parser reads them; `multirun` says so by hydra.mode, too.
 
     Raises:
         ConfigError: two flags that exclude each other.
@@ -83,20 +51,32 @@ def hydra_arguments(words: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def check_command_line(overrides: Sequence[str], *, config_dir: str | None, multirun: bool) -> RunConfig | None:
+def check_command_line(
+    overrides: Sequence[str],
+    *,
+    multirun: bool,
+    config_dir: str | None = None,
+    files: SearchPath | None = None,
+    runs: bool = True,
+    as_sweep: str = "",
+) -> RunConfig | None:
     """Compose what `da6401 train` was given and check all of it before anything runs.
 
     Returns the configuration before any search; None where a sweep over models has no single one.
 
     Args:
         overrides: Hydra's override arguments, as typed.
-        config_dir: the user's folder of YAML files (--config-dir), None without.
         multirun: sweep overrides are allowed, and each of their values is checked.
+        config_dir: the user's folder of YAML files (--config-dir), None without.
+        files: all that the command says of its YAML files, in place of config_dir.
+        runs: False where the configuration is only shown (--cfg): a sweep's YAML then needs no --multirun.
+        as_sweep: what to write instead of a single run that searches; the command with --multirun without.
 
     Raises:
         ConfigError: every problem of the command line and of the YAML files behind it.
     """
-    groups = _group_options(config_dir)
+    files = files or SearchPath(config_dir)
+    groups = files.options(overrides)
     problems: list[str] = []
     fixed: list[str] = []  # what every trial shares
     space: dict[str, Override] = {}  # what is searched
@@ -106,6 +86,8 @@ def check_command_line(overrides: Sequence[str], *, config_dir: str | None, mult
         except OverrideParseException as error:
             problems.append(f"{text}: not an override; write key=value ({_first_line(error)})")
             continue
+        if runs and not multirun and JOB_NUMBER.search(text):
+            problems.append(f"{text}: only the trials of a sweep have a number; it needs --multirun")
         if override.is_sweep_override():
             space[override.key_or_group] = override
             if not multirun:
@@ -117,14 +99,21 @@ def check_command_line(overrides: Sequence[str], *, config_dir: str | None, mult
         else:
             fixed.append(text if text.lstrip("+").startswith(("hydra.", "hydra/", "~")) else "++" + text.lstrip("+"))
     try:
-        composed = _compose(fixed, config_dir)
-        space = _yaml_space(composed) | space if multirun else space
+        composed = files.compose(fixed)
+        problems += hidden_files(composed)
+        in_yaml = _yaml_space(composed)
+        if in_yaml and runs and not multirun:
+            command = as_sweep or shlex.join(["da6401", "train", "--multirun", *files.flags, *overrides])
+            problems.append(f"{', '.join(in_yaml)}: searched by a YAML file, which needs --multirun: {command}")
+        space = in_yaml | space if multirun else space
         for override in space.values():
             problems += _space_problems(override, groups)
-        configs = [composed] if "model" not in space else _one_for_each_model(fixed, space["model"], config_dir)
+        configs = [composed] if "model" not in space else _one_for_each_model(fixed, space["model"], files)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError([*problems, _hydra_problem(error)]) from error
-    verdicts = [_verdict(each, overrides, config_dir) for each in configs]
+    for each in configs:
+        _stand_in(each, space)
+    verdicts = [_verdict(each, overrides, files, multirun=multirun) for each in configs]
     typed = {override.lstrip("+").partition("=")[0] for override in fixed}
     for verdict in verdicts:  # a key of one part is right in a sweep over both, as long as some model has it
         elsewhere = {key for key in typed if any(not _names(key, other) for other in verdicts)}
@@ -135,19 +124,31 @@ def check_command_line(overrides: Sequence[str], *, config_dir: str | None, mult
             problems.append(f"{key}: is searched, but model={'|'.join(models)} has no such key")
     if problems:
         raise ConfigError(list({problem.partition(";")[0]: problem for problem in problems}.values()))
-    return None if "model" in space else config_of(composed)
+    if "model" in space:
+        return None
+    with as_job(composed, multirun=multirun):
+        return config_of(composed)
 
 
-def _one_for_each_model(fixed: Sequence[str], models: Override, config_dir: str | None) -> list[DictConfig]:
+def _stand_in(composed: DictConfig, space: Mapping[str, Override]) -> None:
+    """A key that has no value of its own (data.root) is at its first one where it is searched."""
+    for key, override in space.items():
+        value = OmegaConf.select(composed, key, throw_on_resolution_failure=False)
+        if isinstance(value, str) and value_problems(key, value) and (values := _values(override)):
+            OmegaConf.update(composed, key, values[0])
+
+
+def _one_for_each_model(fixed: Sequence[str], models: Override, files: SearchPath) -> list[DictConfig]:
     """A sweep over models: the configuration with each of them."""
     names = [str(getattr(item, "text", item)) for item in getattr(models.value(), "list", [])]
-    return [_compose([*fixed, f"model={name}"], config_dir) for name in names]
+    return [files.compose([*fixed, f"model={name}"]) for name in names]
 
 
-def _verdict(composed: DictConfig, overrides: Sequence[str], config_dir: str | None) -> tuple[str, ...]:
+def _verdict(composed: DictConfig, overrides: Sequence[str], files: SearchPath, *, multirun: bool) -> tuple[str, ...]:
     """The problems of one composed configuration."""
     try:
-        config_from_tree(_plain(composed), where=lambda key: _where(key, overrides, config_dir))
+        with as_job(composed, multirun=multirun):
+            config_from_tree(_plain(composed), where=lambda key: _where(key, overrides, files.folders))
     except ConfigError as error:
         return error.problems
     except OmegaConfBaseException as error:
@@ -191,14 +192,6 @@ def _parse(text: str) -> Override:
     return OverridesParser.create().parse_overrides([text])[0]  # (parse_override lets the grammar's own errors out)
 
 
-def _compose(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
-    register_schema()
-    extra = [] if config_dir is None else [f"hydra.searchpath=[{quote(f'file://{Path(config_dir).resolve()}')}]"]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir())):
-        return compose(CONFIG_NAME, [*extra, *overrides], return_hydra_config=True)
-
-
 def _plain(composed: DictConfig) -> dict[str, Any]:
     ours = [str(name) for name in composed if name != "hydra"]
     tree = OmegaConf.masked_copy(composed, ours) if "hydra" in composed else composed
@@ -209,20 +202,12 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
 
 def _yaml_space(composed: DictConfig) -> dict[str, Override]:
     """The searched parameters of hydra.sweeper, those under a condition included; values given there are left out."""
-    sweeper = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    with as_job(composed, multirun=True):
+        sweeper = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
     assert isinstance(sweeper, dict)
     params = [sweeper.get("params") or {}, *(entry["params"] for entry in sweeper.get("conditional") or [])]
     parsed = [_parse(f"{name}={text}") for entry in params for name, text in entry.items()]
     return {override.key_or_group: override for override in parsed}
-
-
-def _group_options(config_dir: str | None) -> dict[str, list[str]]:
-    """Each of our config groups with the names of its YAML files, the user's included."""
-    options: dict[str, list[str]] = {}
-    for folder in [conf_dir(), *([Path(config_dir)] if config_dir else [])]:
-        for file in sorted(folder.glob("*/*.yaml")):
-            options.setdefault(file.parent.name, []).append(file.stem)
-    return options
 
 
 def _option_problems(override: Override, options: Sequence[str]) -> list[str]:
@@ -230,7 +215,7 @@ def _option_problems(override: Override, options: Sequence[str]) -> list[str]:
     if value is None and group in OPTIONAL_GROUPS:
         return []
     problems = []
-    for name in _values(override):
+    for name in [each for item in _values(override) for each in (item if isinstance(item, list) else [item])]:
         if str(name) not in options:
             nearest = nearest_name(str(name), options)
             hint = f"; did you mean {nearest}?" if nearest else ""
@@ -265,12 +250,12 @@ def _values(override: Override) -> list[Any]:
     return list(override.sweep_iterator()) if override.is_sweep_override() else [value]
 
 
-def _where(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
+def _where(key: str, overrides: Sequence[str], folders: Sequence[Path]) -> str:
     """Where an unknown key was written, as " (...)": the command line or a YAML file."""
     for text in overrides:
         if text.lstrip("+~").startswith((f"{key}=", f"{key}.")):
             return " (on the command line)"
-    for folder in [*([Path(config_dir)] if config_dir else []), conf_dir()]:
+    for folder in reversed(folders):
         for file in sorted(folder.rglob("*.yaml")):
             if key in _dotted_keys(file, folder):
                 return f" (in {file})"
@@ -292,7 +277,7 @@ def _dotted_keys(file: Path, folder: Path) -> set[str]:
                 yield f"{prefix}{name}"
                 yield from walk(value, f"{prefix}{name}.")
 
-    return set(walk(tree, "" if is_global else group.replace("/", ".") + "."))
+    return set(walk(tree, "" if is_global else group.partition("/")[0] + "."))  # lab/x is an option of its group
 
 
 def _hydra_problem(error: Exception) -> str:

@@ -16,6 +16,7 @@ from typing import cast
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides
 from hydra.plugins.launcher import Launcher
@@ -39,7 +40,7 @@ class _InProcess:
         self.config = launcher.config
         self.context = launcher.hydra_context
         self.task_function = launcher.task_function
-        self.groups = {str(group) for group in launcher.config.hydra.runtime.choices}
+        self.groups = set(self.context.config_loader.get_group_options("", ObjectType.GROUP))
         self.parser = OverridesParser.create()
         self._composed = functools.lru_cache(maxsize=64)(self._compose)
 
@@ -76,7 +77,7 @@ class _InProcess:
 
     def _is_value(self, text: str) -> bool:
         key = text.lstrip("+").partition("=")[0]
-        return not text.startswith("~") and key not in self.groups and not key.startswith("hydra") and "@" not in key
+        return not (text.startswith("~") or key in self.groups or key.startswith("hydra.") or "/" in key or "@" in key)
 
     def _compose(self, overrides: Sequence[str]) -> tuple[DictConfig, bytes]:
         """The whole, and the part of it that is the job's, to be copied."""

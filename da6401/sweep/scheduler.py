@@ -132,7 +132,7 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     if not pool.is_worker():  # a worker has the leader's command, and overrides of its own
         hold_space(study, space, extend=str(config.resume) == "extend")
     seed = sweeper.sampler.get("seed")
-    seed = int(config.seed if seed is None else seed)
+    seed = int((config.seed or 0) if seed is None else seed)  # ${hydra:job.num} is of a trial, and no seed here
     study.sampler = build_sampler(sweeper.sampler, space, seed=seed)
     pruner = _plain(sweeper.pruner)
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart

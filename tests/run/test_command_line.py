@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from da6401.config.compose import CONFIG_NAME, check_command_line, conf_dir
+from da6401.config.compose import check_command_line
 from da6401.config.schema import CnnConfig
+from da6401.config.search_path import CONFIG_NAME, conf_dir
 from da6401.errors import ConfigError
 from tests.small import SMALL, compose, da6401
 
@@ -92,7 +93,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
     assert names, f"conf/{group} is empty"
     for name in names:
         extra = {"folder": ["data.root=x"], "inception_v3": ["data.image_size=96"]}.get(name, [])
-        check_command_line([f"{group}={name}", *extra], config_dir=None, multirun=group == "sweep")
+        check_command_line([f"{group}={name}", *extra], multirun=True)
 
 
 def test_every_group_of_the_readme_is_there() -> None:

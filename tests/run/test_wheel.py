@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from da6401.config.compose import conf_dir
+from da6401.config.search_path import conf_dir
 from tests.small import SMALL, da6401
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -148,8 +148,9 @@ def test_without_the_key_there_is_no_curve() -> None:
     assert not list(Path("outputs/sweeps/s").glob("curve.*"))
 
 
-def test_alone_it_is_one_run_of_part_b() -> None:
-    curve, part_b = compose("experiment=freeze_curve"), compose("experiment=part_b")
+def test_its_trials_are_runs_of_part_b() -> None:
+    curve, part_b = check_command_line(["experiment=freeze_curve"], multirun=True), compose("experiment=part_b")
+    assert curve is not None
     assert dataclasses.replace(curve, sweep=part_b.sweep, study=part_b.study) == part_b
     assert curve.sweep.curve == KEY
     assert check_command_line(["experiment=freeze_curve", "model=vit_b_16"], config_dir=None, multirun=True) is not None

@@ -1,0 +1,184 @@
+"""Where Hydra finds the YAML files of a command, and what its config groups offer there.
+
+Ours come first, then the user's --config-dir, then hydra.searchpath: Hydra takes a name where it finds it first.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_search_path
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from da6401.config.backbones import FACTS
+from da6401.config.check import default_tree, variant_trees
+from da6401.errors import ConfigError
+
+CONFIG_NAME = "config"
+NO_CHOICE = ("hydra", "schema")  # Hydra's own groups, and the nodes that ours are made of
+
+
+def conf_dir() -> Path:
+    """The folder of our YAML files: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside, beside = package / "conf", package.parent / "conf"
+    return inside if inside.is_dir() else beside
+
+
+def register_schema() -> None:
+    """Offer the schema to Hydra as plain nodes: it then merges any key, and our check tells all mistakes."""
+    if not OmegaConf.has_resolver("stages"):
+        OmegaConf.register_resolver("stages", _stages)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=default_tree(), provider="da6401", replace=True)
+    for group, variants in variant_trees().items():
+        for name, tree in variants.items():
+            store.store(group=f"schema/{group}", name=name, node=tree, provider="da6401", replace=True)
+
+
+def _stages(model: str, less: int = 0) -> int:
+    """The YAML resolver ``${stages:resnet18}``, or ``${stages:resnet18,3}`` for all but three: a freeze depth."""
+    return max(0, len(FACTS[model].stages) - less) if model in FACTS else 0
+
+
+@dataclass(frozen=True)
+class SearchPath:
+    """What a command says of its YAML files: --config-dir, --config-path and --config-name."""
+
+    config_dir: str | None = None
+    config_path: str | None = None
+    config_name: str | None = None
+
+    @property
+    def primary(self) -> str:
+        """The name of the primary config."""
+        return self.config_name or CONFIG_NAME
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders, the first first; those of hydra.searchpath are not among them.
+
+        Raises:
+            ConfigError: one of them does not exist.
+        """
+        main = Path(self.config_path).absolute() if self.config_path else conf_dir()
+        folders = [main, *([Path(self.config_dir).absolute()] if self.config_dir else [])]
+        flags = ("--config-path", "--config-dir")
+        missing = [
+            f"{flag} {place}: no such folder" for flag, place in zip(flags, folders, strict=False) if not place.is_dir()
+        ]
+        if missing:
+            raise ConfigError(missing)
+        return folders
+
+    @property
+    def flags(self) -> list[str]:
+        """As the words of a command."""
+        given = {"--config-dir": self.config_dir, "--config-path": self.config_path, "--config-name": self.config_name}
+        return [word for flag, value in given.items() if value is not None for word in (flag, value)]
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration as Hydra composes it, with its own node.
+
+        Raises:
+            HydraException, OmegaConfBaseException: it cannot be composed.
+        """
+        with self._open():
+            return compose(self.primary, list(overrides), return_hydra_config=True)
+
+    def options(self, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
+        """Each config group with the names of its options, those in subfolders (lab/x) last."""
+        more = [text for text in overrides if text.startswith("hydra.searchpath")]
+        own = self.config_name or self.config_path  # the user's own primary config may name more folders, too
+        with self._open():
+            loader = GlobalHydra.instance().config_loader()
+
+            def names(group: str, kind: ObjectType) -> list[str]:
+                if more or own:
+                    return sorted(set(loader.get_group_options(group, kind, self.primary, more)))
+                return sorted(set(loader.get_group_options(group, kind)))  # a tenth of the time
+
+            def configs(group: str) -> Iterator[str]:
+                yield from names(group, ObjectType.CONFIG)
+                for inner in names(group, ObjectType.GROUP):
+                    yield from (f"{inner}/{name}" for name in configs(f"{group}/{inner}"))
+
+            groups = [group for group in names("", ObjectType.GROUP) if group not in NO_CHOICE]
+            return {group: list(configs(group)) for group in groups}
+
+    def is_multirun(self, overrides: Sequence[str], *, flag: bool) -> bool:
+        """Whether a command runs a sweep: by --multirun, or by hydra.mode on the command line or in the primary config.
+
+        Raises:
+            ConfigError: hydra.mode is neither RUN nor MULTIRUN.
+        """
+        if flag or not (self.config_name or self.config_path or any("hydra" in text for text in overrides)):
+            return flag
+        with self._open():
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None, "it has just been opened"
+            try:
+                parsed = OverridesParser.create().parse_overrides(list(overrides))
+            except HydraException:
+                return flag  # what is wrong with them is told by the check of the whole
+            try:
+                return hydra.get_mode(self.primary, list(overrides), parsed) is RunMode.MULTIRUN
+            except HydraException as error:
+                raise ConfigError([str(error).strip().partition("\n")[0]]) from error
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        register_schema()
+        GlobalHydra.instance().clear()
+        with warnings.catch_warnings(), initialize_config_search_path([f"file://{place}" for place in self.folders]):
+            warnings.filterwarnings("error", "provider=.* is not available")  # a folder of hydra.searchpath
+            try:
+                yield
+            except UserWarning as error:
+                raise ConfigError([f"hydra.searchpath: {error}"]) from error
+
+
+@contextmanager
+def as_job(composed: DictConfig, *, multirun: bool) -> Iterator[None]:
+    """Within the block ``${hydra:...}`` can be resolved as in a first job; that of a sweep has a job.num."""
+    instance = HydraConfig.instance()
+    before, instance.cfg = instance.cfg, composed  # type: ignore[assignment]
+    if multirun:
+        with read_write(composed), open_dict(composed):
+            composed.hydra.job.num, composed.hydra.job.id = 0, "0"
+    try:
+        yield
+    finally:
+        instance.cfg = before
+
+
+def hidden_files(composed: DictConfig) -> list[str]:
+    """The problems of chosen files that Hydra does not read, since another of their name comes before them."""
+    info = composed.hydra.runtime.config_sources
+    folders = [Path(str(source.path)) for source in info if source.schema == "file"]
+    chosen = [(str(group), option) for group, option in composed.hydra.runtime.choices.items()]
+    typed: Any = OmegaConf.to_container(composed.hydra.overrides.task, resolve=False)
+    for override in OverridesParser.create().parse_overrides([text for text in typed if "=[" in text]):
+        if isinstance(value := override.value(), list):  # experiment=[a,b], which Hydra's choices leave out
+            chosen += [(override.key_or_group, option) for option in value]
+    names = [str(composed.hydra.job.config_name), *(f"{group}/{option}" for group, option in chosen)]
+    problems = []
+    for name in names:
+        found = [file for place in folders if (file := place / f"{name}.yaml").is_file()]
+        rule = "which Hydra's search path has first; give it another name"
+        contents = [file.read_bytes() for file in found]
+        pairs = zip(found, contents, strict=True)
+        problems += [f"{file}: is hidden by {found[0]}, {rule}" for file, content in pairs if content != contents[0]]
+    return problems

@@ -1,0 +1,157 @@
+"""What people know from Hydra works here: their own folders of YAML, nested options, interpolations, modes, flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from da6401 import train
+from da6401.config.compose import check_command_line
+from da6401.config.schema import CnnConfig, RunConfig
+from da6401.config.search_path import SearchPath, conf_dir
+from da6401.errors import ConfigError
+from da6401.rundir import read_yaml
+from tests.forked import command
+from tests.small import SMALL
+
+NESTED = "# @package _global_\ndefaults:\n  - override /optimizer: sgd\ntrainer:\n  epochs: 1\n"
+SMALL_CNN = "defaults:\n  - /schema/model/cnn@_here_\n  - _self_\nfilters: 4\nblocks: 2\n"
+TINY = ("trainer.epochs=1", "trainer.threads=1", "study=s")
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A user's folder of YAML files."""
+    files = {
+        "experiment/lab/x": NESTED,
+        "experiment/a": "# @package _global_\nseed: 3\n",
+        "experiment/b": "# @package _global_\ndevice: cpu\n",
+        "model/small": SMALL_CNN,
+        "model/own/tiny": SMALL_CNN.replace("4", "3"),
+        "sweep/mine": "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: choice(0, 1)\n",
+    }
+    for name, text in files.items():
+        file = tmp_path / "mine" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path / "mine"
+
+
+def checked(*overrides: str, mine: Path | None = None, multirun: bool = False) -> RunConfig:
+    cfg = check_command_line(overrides, config_dir=str(mine) if mine else None, multirun=multirun)
+    assert cfg is not None
+    return cfg
+
+
+def problem(*overrides: str, mine: Path | None = None, multirun: bool = False) -> str:
+    with pytest.raises(ConfigError) as caught:
+        checked(*overrides, mine=mine, multirun=multirun)
+    (only,) = caught.value.problems
+    return only
+
+
+def test_an_option_in_a_subfolder_is_an_option(mine: Path) -> None:
+    cfg = checked("experiment=lab/x", "model=own/tiny", mine=mine)
+    assert (cfg.trainer.epochs, cfg.optimizer) == (1, checked("optimizer=sgd").optimizer)
+    assert isinstance(cfg.model, CnnConfig)
+    assert cfg.model.filters == 3
+    assert "did you mean lab/x" in problem("experiment=lab/y", mine=mine)
+
+
+def test_several_experiments_at_once(mine: Path) -> None:
+    cfg = checked("experiment=[a,b]", mine=mine)
+    assert (cfg.seed, cfg.device) == (3, "cpu")
+    assert problem("experiment=[a,c]", mine=mine).startswith("experiment=c: no such option")
+
+
+def test_the_trials_of_a_sweep_have_them_too(mine: Path, tmp_path: Path) -> None:
+    words = ("train", "-m", "--config-dir", str(mine), *SMALL[:4], *TINY, "hydra.sweeper.n_trials=2")
+    code, _, said = command(
+        [*words, "experiment=[a,b]", "model=own/tiny,small", "hydra/sweeper/sampler=grid"], cwd=tmp_path
+    )
+    assert code == 0, said
+    trials = [read_yaml(file) for file in sorted(tmp_path.glob("outputs/sweeps/s/trial-*/config.yaml"))]
+    assert sorted(trial["model"]["filters"] for trial in trials) == [3, 4]
+    assert {(trial["seed"], trial["device"]) for trial in trials} == {(3, "cpu")}
+
+
+def test_the_search_path_of_a_command_is_hydras(mine: Path) -> None:
+    assert checked(f"hydra.searchpath=[file://{mine}]", "experiment=a").seed == 3
+    missing = mine / "nowhere"
+    assert f"{missing}: no such folder" in problem(mine=missing)
+    assert f"path={missing} is not available" in problem(f"hydra.searchpath=[file://{missing}]")
+    assert SearchPath(str(mine)).options()["experiment"][-1] == "lab/x"
+
+
+def test_a_file_that_hydra_would_not_read_is_no_silent_one(mine: Path) -> None:
+    """Hydra takes ours first, so a file of the same name would be left out without a word."""
+    hidden = mine / "experiment" / "part_a.yaml"
+    hidden.write_bytes((conf_dir() / "experiment" / "part_a.yaml").read_bytes())
+    checked("experiment=part_a", mine=mine)
+    hidden.write_text("# @package _global_\nseed: 77\n")
+    checked("experiment=part_b", mine=mine)
+    for choice in ("experiment=part_a", "experiment=[part_a,a]"):
+        assert f"{hidden}: is hidden by {conf_dir()}" in problem(choice, mine=mine)
+    cfg = check_command_line(["experiment=part_a"], files=SearchPath(config_path=str(conf_dir())), multirun=False)
+    assert cfg == checked("experiment=part_a")
+
+
+def test_a_primary_config_of_ones_own(mine: Path, tmp_path: Path) -> None:
+    (mine / "paper.yaml").write_text("defaults:\n  - config\n  - _self_\nseed: 9\nhydra:\n  mode: MULTIRUN\n")
+    files = SearchPath(str(mine), config_name="paper")
+    assert files.is_multirun([], flag=False)
+    assert not files.is_multirun(["hydra.mode=RUN"], flag=False)
+    cfg = check_command_line([], files=files, multirun=True)
+    assert cfg is not None
+    assert cfg.seed == 9
+    words = ("train", "--config-dir", "mine", "--config-name", "paper", *SMALL, *TINY, "hydra.sweeper.n_trials=1")
+    code, _, said = command([*words, "optimizer.lr=choice(0.01)"], cwd=tmp_path)
+    assert code == 0, said
+    assert read_yaml(tmp_path / "outputs/sweeps/s/trial-0/config.yaml")["seed"] == 9
+
+
+@pytest.mark.parametrize("words", [["sweep=part_a"], ["experiment=freeze_curve", "model=resnet18"]])
+def test_a_search_without_multirun_is_refused_with_the_command_to_type(words: list[str], tmp_path: Path) -> None:
+    code, _, said = command(["train", *words], cwd=tmp_path)
+    assert code == 2
+    assert f"needs --multirun: da6401 train --multirun {' '.join(words)}\n" in said
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match=r"train\(\.\.\., multirun=True\)"):
+        train(*words)
+
+
+def test_the_command_to_type_has_the_users_folder_and_quotes(mine: Path) -> None:
+    said = problem("sweep=mine", "model.filters=[4, 8]", mine=mine)
+    assert said.endswith(f"da6401 train --multirun --config-dir {mine} sweep=mine 'model.filters=[4, 8]'")
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--info"], ["--info", "defaults"], ["--help"]])
+def test_a_sweep_can_be_looked_at(flags: list[str], tmp_path: Path) -> None:
+    code, out, said = command(["train", "sweep=part_a", *flags], cwd=tmp_path)
+    assert code == 0, said
+    assert "weight_decay" in out or "sweep/part_a" in out or "part_a" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hydra_mode_is_the_flag(tmp_path: Path) -> None:
+    words = ["train", "hydra.mode=MULTIRUN", *SMALL, *TINY, "model.filters=choice(2,4)", "seed=${hydra:job.num}"]
+    code, _, said = command([*words, "hydra/sweeper/sampler=grid"], cwd=tmp_path)
+    assert code == 0, said
+    trials = [read_yaml(tmp_path / f"outputs/sweeps/s/trial-{number}/config.yaml") for number in (0, 1)]
+    assert sorted(trial["model"]["filters"] for trial in trials) == [2, 4]
+    assert [trial["seed"] for trial in trials] == [0, 1]
+    with pytest.raises(ConfigError, match="expected RUN or MULTIRUN"):
+        SearchPath().is_multirun(["hydra.mode=multirun"], flag=False)
+
+
+def test_hydras_interpolations_in_one_run() -> None:
+    assert checked("experiment=part_b", "study=${hydra:runtime.choices.experiment}").study == "part_b"
+    assert "it needs --multirun" in problem("seed=${hydra:job.num}")
+    assert checked("seed=${hydra:job.num}", multirun=True).seed == 0
+
+
+def test_a_required_key_may_be_searched() -> None:
+    cfg = checked("data=folder", "data.root=choice(/one,/two)", multirun=True)
+    assert cfg.data == checked("data=folder", "data.root=/one").data
+    assert "data.root=" in problem("data=folder", "data.val_fraction=choice(0.1,0.2)", multirun=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -38,7 +39,7 @@ class Checkpoints:
             if trial.number in self.gone:
                 continue
             checkpoints = run_folder(self.folder, trial.number) / CHECKPOINTS
-            size = sum(file.stat().st_size for file in checkpoints.iterdir()) if checkpoints.is_dir() else 0
+            size = size_of(checkpoints)
             beyond = rank >= self.keep or trial.state is not TrialState.COMPLETE
             if trial.number not in best and (beyond or (self.room and used + size > self.room)):
                 shutil.rmtree(checkpoints, ignore_errors=True)
@@ -46,6 +47,16 @@ class Checkpoints:
                 used += size
             if not checkpoints.is_dir():
                 self.gone.add(trial.number)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder; what another worker removes meanwhile counts nothing."""
+    total = 0
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for file in folder.iterdir():
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+    return total
 
 
 def _ranked(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -1,0 +1,58 @@
+"""Which trials keep their checkpoints, and workers that clear away together."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import optuna
+from optuna.trial import create_trial
+
+from da6401.config.schema import SweepConfig
+from da6401.sweep.disk import Checkpoints
+
+TRIALS = 40
+
+
+def study_of(folder: Path) -> optuna.Study:
+    """A study of completed trials, the last the best, each with two files of checkpoints."""
+    study = optuna.create_study(direction="maximize")
+    for number in range(TRIALS):
+        study.add_trial(create_trial(value=float(number)))
+        checkpoints = folder / f"trial-{number}" / "checkpoints"
+        checkpoints.mkdir(parents=True)
+        for name in ("best.pt", "last.pt"):
+            (checkpoints / name).write_bytes(b"0" * 1000)
+    return study
+
+
+def test_workers_that_prune_at_once_leave_the_same_checkpoints_and_no_error(tmp_path: Path) -> None:
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        study, errors = study_of(folder), list[BaseException]()
+        trials, together = study.get_trials(), threading.Barrier(2)
+
+        def prune(checkpoints: Checkpoints) -> None:
+            together.wait()
+            try:
+                checkpoints.prune(study, trials)
+            except BaseException as error:
+                errors.append(error)
+
+        workers = [Checkpoints(folder, SweepConfig(keep_checkpoints=3)) for _ in range(2)]
+        threads = [threading.Thread(target=prune, args=(worker,)) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        left = {path.parent.name for path in folder.glob("trial-*/checkpoints")}
+        assert left == {f"trial-{number}" for number in range(TRIALS - 3, TRIALS)}
+        assert workers[0].gone == workers[1].gone == set(range(TRIALS - 3))
+
+
+def test_the_room_counts_what_is_there(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    Checkpoints(tmp_path, SweepConfig(keep_checkpoints=100, checkpoint_gb=7e-6)).prune(study, study.get_trials())
+    left = {path.parent.name for path in tmp_path.glob("trial-*/checkpoints")}
+    assert left == {f"trial-{number}" for number in range(TRIALS - 3, TRIALS)}  # 2,000 bytes each

@@ -32,6 +32,7 @@ from da6401.config.schema import (
     RunConfig,
     TrainerConfig,
 )
+from da6401.cores import available_cores
 from da6401.data import sources
 from da6401.data.augment import Augmenter
 from da6401.data.batches import batches, seeded
@@ -54,7 +55,7 @@ STANDARD = AugmentationConfig(
 
 def main() -> None:
     load = os.getloadavg()[0]
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(available_cores())
     logging.basicConfig(level=logging.WARNING)
     folder = Path(tempfile.mkdtemp(prefix="da6401-bench-"))
     os.environ[FOLDER_VARIABLE] = str(folder / "cache")

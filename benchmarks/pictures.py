@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from da6401.cores import available_cores
 
 WIDTH, HEIGHT = 800, 600
 CLASSES = 10
@@ -23,7 +24,7 @@ def make_tree(root: Path, *, train: int, validation: int, width: int = WIDTH, he
             folder = root / split / f"class{number % CLASSES}"
             folder.mkdir(parents=True, exist_ok=True)
             tasks.append((folder / f"{number:05d}.jpg", (number, split == "train")))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(lambda task: _draw(*task, width, height), tasks))
     return root
 

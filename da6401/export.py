@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from da6401.config.schema import FolderConfig
+from da6401.cores import available_cores
 from da6401.data.images import FORMATS
 from da6401.errors import ModelError, UserError
 from da6401.models.stages import StagedModel
@@ -100,7 +101,7 @@ def export_model(
     Args:
         model: on the CPU and in eval mode.
         about: what the files say of themselves, plain values.
-        threads: of onnxruntime; 0 takes all cores.
+        threads: of onnxruntime; 0 takes all cores that this process may use.
 
     Raises:
         ModelError: too large for the format, or the answers differ: nothing is kept.
@@ -194,7 +195,7 @@ def _onnx_answer(path: Path, threads: int) -> Answer:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or available_cores()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def answer(images_BCHW: Tensor) -> Sequence[Tensor]:

@@ -35,7 +35,7 @@ from da6401.rundir import (
     write_text,
     write_yaml,
 )
-from da6401.runtime import choose_device, prepare, receipt
+from da6401.runtime import choose_device, prepare, program, receipt
 from da6401.shown import redacted
 from da6401.stopping import stop_on_signals
 from da6401.tracking import Tracker, open_tracker
@@ -65,6 +65,7 @@ def run(
     tree = tree_of(cfg)
     refuse_links(out)
     taken_up(out, tree, resume=cfg.trainer.resume == "auto")  # refuses before anything is loaded or written
+    program()  # now, when the code is loaded: the data may take an hour, and a commit that comes then is not what ran
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     data = load_training_data(cfg.data)

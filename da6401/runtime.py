@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -14,10 +15,13 @@ from typing import Any
 
 import torch
 
+from da6401.cores import available_cores
 from da6401.errors import ConfigError
 from da6401.shown import redacted
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "optuna", "wandb", "scikit-learn")
+
+CHECKOUT = Path(__file__).resolve().parents[1]  # where this code lies
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,7 +41,7 @@ def choose_device(name: str) -> torch.device:
 
 def prepare(*, seed: int, threads: int, deterministic: bool) -> None:
     """Set torch's global state to what the run asks for, whatever ran before in this process."""
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or available_cores())
     # cuBLAS is deterministic only with a fixed workspace, read when CUDA starts: set it in any case, it costs nothing.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # As use_deterministic_algorithms, without its import of the compiler: two seconds for what has no optimizer.
@@ -58,12 +62,24 @@ def receipt(*, device: torch.device, seed: int, fingerprint: str, class_names: l
         "threads": torch.get_num_threads(),
         "data_fingerprint": fingerprint,
         "class_names": class_names,
+        **program(),
+    }
+
+
+@functools.cache
+def program() -> dict[str, Any]:
+    """The code and the packages, as they were when this process first asked.
+
+    A process goes on with what it has loaded: what is committed or installed while a sweep runs is not what its later
+    trials ran.
+    """
+    return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "torch_build": torch.__version__,  # with the CUDA version behind it, which pip's does not say
         "da6401": _version("da6401"),
-        **_code_state(),
+        **_code_state(CHECKOUT),
     }
 
 
@@ -74,9 +90,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _code_state() -> dict[str, str | None]:
+def _code_state(root: Path) -> dict[str, str | None]:
     """The git commit of this code and a hash of what differs from it; both None outside a checkout."""
-    root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
     try:

@@ -155,7 +155,10 @@ class TrainerConfig:
     batch_size: int = key(
         64, "images in a step; the last, smaller batch of an epoch is kept", unit="images", low=1, high=65536
     )
-    threads: int = key(0, "CPU threads of torch; 0 takes all cores of this machine", low=0, high=1024)
+    threads: int = key(
+        0, "CPU threads of torch; 0 takes all cores that this process may use (affinity, a container's limit)",
+        low=0, high=1024,
+    )  # fmt: skip
     precision: Precision = key("fp32", "autocast of the forward pass; fp16 needs CUDA (its gradients are scaled)")
     channels_last: bool = key(True, "NHWC memory layout: faster convolutions on CPU and GPU")
     compile: bool = key(False, "torch.compile the model: minutes of start-up, for long runs")

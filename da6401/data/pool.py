@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -10,18 +9,20 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
+from da6401.cores import available_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> Iterator[Result]:
-    """``work(item)`` for every item, in the items' order; one thread a core.
+    """``work(item)`` for every item, in the items' order; one thread for each core that this process may use.
 
     A bar titled ``label`` stands on stderr where that is a terminal. An exception, Ctrl-C included, drops what has
     not begun instead of waiting for thousands of files.
     """
     console = Console(stderr=True)
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(max_workers=available_cores())
     try:
         yield from track(
             pool.map(work, items),

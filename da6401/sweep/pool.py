@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from da6401.config.check import value_problems
 from da6401.config.quoting import quote
+from da6401.cores import available_cores
 from da6401.errors import InterruptedRun, UserError
 from da6401.stopping import STOP_SIGNALS
 
@@ -138,7 +139,7 @@ class Slot:
 
 def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> subprocess.Popen[bytes]:
     gpu = {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]} if devices else {}
-    return _worker(sys.argv[1:], number, folder, threads=max(1, (os.cpu_count() or 1) // slots), environment=gpu)
+    return _worker(sys.argv[1:], number, folder, threads=max(1, available_cores() // slots), environment=gpu)
 
 
 def _worker(
@@ -168,11 +169,11 @@ def _end_with_parent() -> None:
 
 
 def _own_cores() -> int:
-    """The cores that a launcher's scheduler gave this process."""
+    """The cores that a launcher's scheduler gave this process, and no more than it may use."""
     for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):  # Ray sets the second one
         if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            return max(1, min(int(os.environ[name]), available_cores()))
+    return available_cores()
 
 
 def _gpus(setting: str) -> list[str]:

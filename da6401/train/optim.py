@@ -61,8 +61,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def lr_factor(cfg: ScheduleConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
     """The learning rate of a step as a share of the highest, 0..1.
 
-    A linear warm-up, then the shape over what is left: constant; step (times step_factor every step_epochs); cosine to
-    final_factor; onecycle (a cosine rise from 1/25 over the warm-up, then a cosine fall; arXiv 1708.07120).
+    A linear warm-up, then the shape over what is left: constant; step (times step_factor every step_epochs, counted
+    from the end of the warm-up); cosine to final_factor; onecycle (a cosine rise from 1/25 over the warm-up, then a
+    cosine fall; arXiv 1708.07120).
 
     Args:
         step: from 0 to steps_per_epoch * epochs - 1.
@@ -76,7 +77,7 @@ def lr_factor(cfg: ScheduleConfig, step: int, *, steps_per_epoch: int, epochs: i
         case "constant":
             return 1.0
         case "step":
-            return cfg.step_factor ** (step // steps_per_epoch // cfg.step_epochs)
+            return cfg.step_factor ** ((step - warmup) // steps_per_epoch // cfg.step_epochs)
         case "cosine" | "onecycle":
             gone = (step - warmup) / max(1, total - warmup)
             return cfg.final_factor + (1 - cfg.final_factor) * (1 + math.cos(math.pi * gone)) / 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +63,34 @@ class _StopAt:
 def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
     tmp_path: Path, batch: int, uninterrupted: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = loop.fit
-
-    def fit_until(*args: Any, **kwargs: Any) -> None:
-        original(*args, **{**kwargs, "stop": _StopAt(batch)})
-
     with monkeypatch.context() as patch:
-        patch.setattr("da6401.run.fit", fit_until)
+        patch.setattr("da6401.run.fit", functools.partial(_fit_until, loop.fit, batch))
         with pytest.raises(InterruptedRun):
             run(compose(*HARD), tmp_path / "run")
     assert read_result(tmp_path / "run").status == "interrupted"
     torch.rand(3)  # the generator is somewhere else by the time that the run goes on
     run(compose(*HARD), tmp_path / "run")
     assert outcome(tmp_path / "run") == uninterrupted
+
+
+def test_steps_after_a_warm_up_go_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = compose(
+        *SMALL, "trainer.epochs=4", "schedule=step", "schedule.warmup=0.25", "schedule.step_epochs=1",
+        "schedule.step_factor=0.5", "optimizer.lr=0.01",
+    )  # fmt: skip
+    run(cfg, tmp_path / "whole")
+    for batch in (2, 4):  # in the warm-up, and after it
+        with monkeypatch.context() as patch:
+            patch.setattr("da6401.run.fit", functools.partial(_fit_until, loop.fit, batch))
+            with pytest.raises(InterruptedRun):
+                run(cfg, tmp_path / "run")
+    run(cfg, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert [line["lr"] for line in read_metrics(tmp_path / "run")] == pytest.approx([0.01, 0.01, 0.005, 0.0025])
+
+
+def _fit_until(original: Callable[..., None], batch: int, *args: Any, **kwargs: Any) -> None:
+    original(*args, **{**kwargs, "stop": _StopAt(batch)})
 
 
 def test_a_finished_run_or_another_config_is_refused(tmp_path: Path) -> None:

@@ -26,26 +26,31 @@ def study_of(folder: Path) -> optuna.Study:
     return study
 
 
+def prune_together(study: optuna.Study, workers: list[Checkpoints]) -> list[Exception]:
+    """Let all workers prune at the same moment; what they raised."""
+    trials, together, errors = study.get_trials(), threading.Barrier(len(workers)), list[Exception]()
+
+    def prune(checkpoints: Checkpoints) -> None:
+        together.wait()
+        try:
+            checkpoints.prune(study, trials)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=prune, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
 def test_workers_that_prune_at_once_leave_the_same_checkpoints_and_no_error(tmp_path: Path) -> None:
     for attempt in range(20):
         folder = tmp_path / str(attempt)
-        study, errors = study_of(folder), list[BaseException]()
-        trials, together = study.get_trials(), threading.Barrier(2)
-
-        def prune(checkpoints: Checkpoints) -> None:
-            together.wait()
-            try:
-                checkpoints.prune(study, trials)
-            except BaseException as error:
-                errors.append(error)
-
+        study = study_of(folder)
         workers = [Checkpoints(folder, SweepConfig(keep_checkpoints=3)) for _ in range(2)]
-        threads = [threading.Thread(target=prune, args=(worker,)) for worker in workers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert errors == []
+        assert prune_together(study, workers) == []
         left = {path.parent.name for path in folder.glob("trial-*/checkpoints")}
         assert left == {f"trial-{number}" for number in range(TRIALS - 3, TRIALS)}
         assert workers[0].gone == workers[1].gone == set(range(TRIALS - 3))

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "da6401"
 
 # From the bottom up. A part may import those of rows below its own; parts of one row do not know each other.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "shown", "exported"),
+    ("cores", "errors", "shown", "exported"),
     ("rundir", "cards"),
     ("claim", "config", "predictions"),
     ("runtime", "stopping", "storage", "tracking"),

@@ -25,6 +25,22 @@ def test_step_drops_every_step_epochs() -> None:
     assert rates == [1.0] * 20 + [0.5] * 20
 
 
+def test_steps_are_counted_from_the_end_of_the_warm_up() -> None:
+    rates = curve(ScheduleConfig(name="step", warmup=0.25, step_epochs=1, step_factor=0.5))
+    assert rates == pytest.approx([0.1 * k for k in range(1, 11)] + [1.0] * 10 + [0.5] * 10 + [0.25] * 10)
+    # A warm-up of one epoch and a half: each rate lasts a whole step_epochs after it.
+    rates = curve(ScheduleConfig(name="step", warmup=0.375, step_epochs=2, step_factor=0.5))
+    assert rates[14:] == [1.0] * 21 + [0.5] * 5
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "cosine", "onecycle"])
+def test_every_shape_heeds_the_warm_up(name: str) -> None:
+    cfg = ScheduleConfig(name=name, warmup=0.5, step_epochs=1, step_factor=0.1)  # type: ignore[arg-type]
+    rates = curve(cfg)
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[19] == rates[20] == max(rates) == 1.0
+
+
 def test_warmup_rises_to_the_highest_rate_and_not_beyond() -> None:
     rates = curve(ScheduleConfig(name="cosine", warmup=0.25))
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])

@@ -34,7 +34,7 @@ from da6401.data.tree import BadFile, Entry, shown
 log = logging.getLogger(__name__)
 
 KIND = "images"
-DECODER = f"2, Pillow {PIL.__version__}"  # raise the number when read_image gives other pixels
+DECODER = f"3, Pillow {PIL.__version__}"  # raise the number when read_image gives other pixels
 FILE = "images.bin"
 
 

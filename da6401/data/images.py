@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from da6401.config.schema import Resize
+from da6401.data.foreign import foreign
+from da6401.data.tiff import BIG_ENDIAN_BIGTIFF, Meaning, TiffTags, hush_libtiff, is_tiff
 from da6401.errors import DataError
 
 Image.init()
@@ -24,6 +27,7 @@ Image.init()
 WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 FORMATS = tuple(name for name in WANTED if name in Image.OPEN)
 MAX_FILE_BYTES = 512 * 2**20  # of one file; a photograph has some 10 MiB, a mislaid archive gigabytes
+HEAD_BYTES = 256  # what tells one format from another
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow reads a 16-bit PGM as "I", scaled to 0..65535
 ORIENTATION = 0x0112  # EXIF tag; 1 and whatever is unknown mean upright
 TURNS = {
@@ -58,7 +62,7 @@ class Picture:
 def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArray[np.uint8]:
     """The picture of a file (its path or its content) as uint8 RGB of shape (3, S, S), S = ``size``.
 
-    Turned upright by its EXIF orientation; transparency lies on white; 16-bit grey keeps its range (divided by 257).
+    Turned upright by its EXIF orientation; transparency lies on white; grey of more than 8 bits keeps its range.
     ``stretch`` maps the whole picture onto the square, ``crop`` the largest central square. Downscaling is
     antialiased; a JPEG is decoded at 1/2, 1/4 or 1/8 where that still leaves the wanted size. Of an animation
     the first frame counts. Colour profiles (ICC) are not applied.
@@ -69,37 +73,22 @@ def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArra
     path = source if isinstance(source, Path) else None
     try:
         content = read_file(source) if isinstance(source, Path) else source
-        with _opened(io.BytesIO(content)) as image:
-            drafted = image.draft(None, (size, size))  # before loading; other formats than JPEG ignore it
-            image.load()
-            # A drafted picture may end in part of a pixel, which is left out. A TIFF turns itself in loading.
-            whole = image.size if drafted is None else (int(drafted[1][2]), int(drafted[1][3]))
-            turn = TURNS.get(_orientation(image))
-            flat = _to_rgb(image)
-        if flat.size != whole:
-            flat = flat.crop((0, 0, *whole))
-        if turn is not None:
-            flat = flat.transpose(turn)
-        return _resized(flat, size, resize)
+        return _resized(_decoded(content, size)[1], size, resize)
     except BadImageError as problem:
         raise BadImageError(problem.reason, path) from None
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged content
-        raise BadImageError(_plain(error), path) from error
 
 
 def inspect_image(file: IO[bytes], *, decode: bool) -> Picture:
-    """What an open file holds; with ``decode`` every pixel is decoded at full size, so that damage shows.
+    """What an open file holds; with ``decode`` every pixel is decoded at full size, as a training would read it.
 
     Raises:
-        BadImageError: as read_image.
+        BadImageError: with ``decode`` where read_image would raise it, without only where the header shows it.
     """
+    if decode:
+        return _decoded(file.read(), None)[0]
     try:
-        with _opened(file) as image:
-            picture = Picture(image.format or "", image.mode, *image.size)
-            if decode:
-                image.load()
-                _to_rgb(image)
-            return picture
+        with _opened(file)[0] as image:
+            return Picture(image.format or "", image.mode, *image.size)
     except BadImageError:
         raise
     except Exception as error:
@@ -122,31 +111,77 @@ def read_file(path: Path) -> bytes:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silences Pillow's warnings (bad EXIF, large pictures: the latter is an error here anyway) for a block.
+    """Silences what Pillow says of metadata (bad EXIF, unknown tags) and of large pictures, which are an error here.
 
     Around the pool, not in its threads: the filters of ``warnings`` belong to the process.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
+    logger = logging.getLogger("PIL")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        logger.setLevel(before)
 
 
-def _opened(file: IO[bytes]) -> Image.Image:
-    head = file.read(12)
+def _decoded(content: bytes, size: int | None) -> tuple[Picture, Image.Image]:
+    """The one way from a file's content to its picture: upright, RGB, at a size that is near ``size`` or above.
+
+    Raises:
+        BadImageError: it cannot be decoded at full size; at a reduced one libjpeg lacks some kinds of JPEG.
+    """
+    tags: TiffTags | None = None
+    try:
+        opened, tags = _opened(io.BytesIO(content))
+        with opened as image:
+            picture = Picture(image.format or "", image.mode, *image.size)
+            drafted = None if size is None else image.draft(None, (size, size))  # None but for a JPEG; before loading
+            image.load()
+            # A drafted picture may end in part of a pixel, which is left out. A TIFF turns itself in loading.
+            whole = image.size if drafted is None else (int(drafted[1][2]), int(drafted[1][3]))
+            turn = TURNS.get(_orientation(image))
+            flat = _to_rgb(image, content, Meaning() if tags is None else tags.meaning)
+        if flat.size != whole:
+            flat = flat.crop((0, 0, *whole))
+        return picture, flat if turn is None else flat.transpose(turn)
+    except BadImageError:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged content
+        if size is not None:
+            return _decoded(content, None)
+        if tags is not None and "raw mode" in str(error):
+            raise BadImageError(tags.refusal("an order of samples")) from error
+        raise BadImageError(_plain(error)) from error
+
+
+def _opened(file: IO[bytes]) -> tuple[Image.Image, TiffTags | None]:
+    """The picture before its pixels are read, and a TIFF's tags, if all that they say is known to be read right."""
+    head = file.read(HEAD_BYTES)
     if not head:
         raise BadImageError("empty file")
     file.seek(0)
+    if head.startswith(BIG_ENDIAN_BIGTIFF):
+        raise BadImageError(foreign(head) or "")
+    tags = None
     try:
+        if is_tiff(head):
+            hush_libtiff()
+            tags = TiffTags(file)
+            if tags.unread:
+                raise BadImageError(tags.unread)
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        if head[4:] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1"):
-            raise BadImageError("an HEIC photograph, which is not read: convert it to JPEG") from None
-        raise BadImageError(f"not an image (read are {', '.join(FORMATS)}), or its header is damaged") from None
+        if tags is not None:
+            raise BadImageError(tags.refusal("values of an unusual kind")) from None
+        unread = f"not an image (read are {', '.join(FORMATS)}), or its header is damaged"
+        raise BadImageError(foreign(head) or unread) from None
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise BadImageError(_too_large(f"{image.width} x {image.height} px"))
-    return image
+    return image, tags
 
 
 def _too_large(pixels: str) -> str:
@@ -160,6 +195,8 @@ def _plain(error: Exception) -> str:
         return _too_large("too large")
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return f"truncated: the file ends too early ({text})"
+    if text.startswith("decoder error"):
+        text = "its pixels cannot be unpacked"
     return f"damaged: {text}"
 
 
@@ -170,19 +207,41 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, content: bytes, meaning: Meaning) -> Image.Image:
     if image.mode in SIXTEEN_BIT_MODES:
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImageError("32-bit pixels beyond 0..65535, whose range is not known: convert it to 8 or 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        return _from_sixteen_bits(image, meaning).convert("RGB")
     if image.mode == "F":
         raise BadImageError("floating-point pixels, whose range is not known: convert it to 8 or 16 bits")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.format == "PNG":
+        _rescale_transparency(image, bits=content[24])
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _from_sixteen_bits(image: Image.Image, meaning: Meaning) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > meaning.largest:
+        raise BadImageError("32-bit pixels, whose range is not known: convert it to 8 or 16 bits")
+    if meaning.inverted:
+        values = meaning.largest - values
+    transparent = image.info.get("transparency")  # a PNG's: the value that is not to be seen
+    if isinstance(transparent, int):
+        values[values == transparent] = meaning.largest
+    return Image.fromarray(((255 * values + meaning.largest // 2) // meaning.largest).astype(np.uint8))
+
+
+def _rescale_transparency(image: Image.Image, *, bits: int) -> None:
+    """A PNG names its transparent value in its own bits, where Pillow's pixels have 8."""
+    transparent = image.info.get("transparency")
+    if image.mode == "L" and isinstance(transparent, int) and bits < 8:
+        image.info["transparency"] = (transparent & (2**bits - 1)) * 255 // (2**bits - 1)
+    if image.mode == "RGB" and transparent is not None and bits == 16:
+        raise BadImageError("a PNG of 16 bits with one transparent colour, which is not read: convert it to 8 bits")
 
 
 def _resized(image: Image.Image, size: int, resize: Resize) -> npt.NDArray[np.uint8]:

@@ -35,15 +35,10 @@ TURNS = {
 
 def read(path: Path, formats: list[str], size: int, *, crop: bool) -> Pixels:
     """The picture of a file, upright 8-bit RGB of shape (S, S, 3)."""
-    with Image.open(path, formats=formats) as image:
-        drafted = image.draft(None, (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is still enough
-        image.load()
-        width, height = image.size if drafted is None else map(int, drafted[1][2:])  # without part of a last pixel
-        try:
-            turn = TURNS.get(int(image.getexif().get(ORIENTATION, 1)))
-        except Exception:  # a damaged EXIF block says nothing about the pixels
-            turn = None
-        flat = to_rgb(image).crop((0, 0, width, height))
+    try:
+        flat, turn = decode(path, formats, size)
+    except OSError:
+        flat, turn = decode(path, formats, None)  # some kinds of JPEG have no reduced scale
     pixels = np.asarray(flat if turn is None else flat.transpose(turn))
     if crop:
         height, width, side = *pixels.shape[:2], min(pixels.shape[:2])
@@ -53,12 +48,38 @@ def read(path: Path, formats: list[str], size: int, *, crop: bool) -> Pixels:
     return resample(across.transpose(1, 0, 2), size)
 
 
+def decode(path: Path, formats: list[str], size: int | None) -> tuple[Image.Image, Transpose | None]:
+    """8-bit RGB, and the turn that puts it upright; with a size a JPEG is decoded at 1/2, 1/4 or 1/8 where enough."""
+    with Image.open(path, formats=formats) as image:
+        drafted = None if size is None else image.draft(None, (size, size))
+        image.load()
+        width, height = image.size if drafted is None else map(int, drafted[1][2:])  # without part of a last pixel
+        try:
+            turn = TURNS.get(int(image.getexif().get(ORIENTATION, 1)))
+        except Exception:  # a damaged EXIF block says nothing about the pixels
+            turn = None
+        if image.format == "PNG" and "transparency" in image.info:
+            with path.open("rb") as file:
+                rescale_transparency(image, bits=file.read(25)[24])
+        return to_rgb(image).crop((0, 0, width, height)), turn
+
+
+def rescale_transparency(image: Image.Image, *, bits: int) -> None:
+    """A PNG names its transparent value in its own bits, where Pillow's pixels have 8."""
+    value = image.info["transparency"]
+    if image.mode == "L" and isinstance(value, int) and bits < 8:
+        image.info["transparency"] = (value & (2**bits - 1)) * 255 // (2**bits - 1)
+    if image.mode == "RGB" and bits == 16:
+        raise ValueError("16 bits with one transparent colour: convert it to 8 bits")
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB: 16-bit grey is divided by 257, transparency lies on white, colour profiles are not applied."""
     if image.mode[0] == "I":
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("32-bit pixels, whose range is not known: convert it to 8 or 16 bits")
+        values[values == image.info.get("transparency", -1)] = 65535
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known: convert it to 8 or 16 bits")

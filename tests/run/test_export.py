@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
+import struct
 import subprocess
 import sys
 import warnings
@@ -33,6 +34,7 @@ from da6401.models.build import build_model
 from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
 from da6401.run import run
+from tests.pngs import GREY, chunk, png
 from tests.small import SMALL, compose, da6401
 
 # A stranger's Python: the script, and neither torch nor this package.
@@ -89,6 +91,11 @@ def make_pictures(folder: Path) -> list[Path]:
     (folder / "bad exif.jpg").write_bytes(
         (folder / "grey.jpg").read_bytes().replace(b"\xff\xd8", b"\xff\xd8\xff\xe1\x00\x0eExif\0\0MM\0*\xff\xff", 1)
     )
+    for bits in (1, 2, 4, 8, 16):  # one transparent value, in the file's own bits
+        samples = np.arange(23 * 31).reshape(23, 31) * 61 % 2**bits
+        transparent_value = chunk(b"tRNS", struct.pack(">H", int(samples[9, 9])))
+        (folder / f"transparent_{bits}.png").write_bytes(png(samples, bits, GREY, before=transparent_value))
+    shutil.copy(Path(__file__).parents[1] / "images" / "lossless.jpg", folder)
     return sorted(folder.iterdir())
 
 

@@ -17,6 +17,8 @@ from PIL import Image
 from da6401.config.schema import Resize
 from da6401.data.images import BadImageError, inspect_image, quiet_pillow, read_image
 
+IMAGES = Path(__file__).parents[1] / "images"
+
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
@@ -26,6 +28,12 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def read(content: bytes, size: int = 16, resize: Resize = "stretch") -> npt.NDArray[np.uint8]:
     return read_image(content, size=size, resize=resize)
+
+
+def container(*brands: bytes) -> bytes:
+    """The beginning of a file of the family of MP4: its main brand, and those that it can be read as."""
+    body = b"ftyp" + brands[0] + bytes(4) + b"".join(brands[1:])
+    return (len(body) + 4).to_bytes(4, "big") + body + bytes(100)
 
 
 def picture(width: int = 16, height: int = 16) -> Image.Image:
@@ -179,8 +187,18 @@ def test_a_truncated_file_is_refused_at_every_size(kind: str) -> None:
     [
         (b"", "empty file"),
         (b"hello, this is a text", "not an image"),
-        (b"\x00\x00\x00\x18ftypheic" + bytes(100), "HEIC"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (container(b"heic", b"mif1"), "an HEIC photograph, which is not read: convert it to JPEG, .*heif-convert"),
+        (container(b"mif1", b"miaf", b"heix"), "an HEIC photograph"),
+        (container(b"hevx"), "an HEIC photograph"),
+        (container(b"msf1", b"mif1"), "an HEIF picture, which is not read: convert it to JPEG or PNG"),
+        (container(b"mif1", b"avif"), "an AVIF picture"),
+        (container(b"isom", b"mp42"), "a film, which is not read: save its frames as pictures"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript drawing, which is not read"),
+        (b"\n<!DOCTYPE html><title>404</title>", "a page of HTML, which is not read: the download went wrong"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull`"),
+        (b"\xff\xd8\xff\xe0" + bytes(40), "a JPEG of a kind that is not read"),
+        ((IMAGES / "twelve_bits.jpg").read_bytes(), "more than 8 bits"),
     ],
 )
 def test_reasons_are_plain(content: bytes, reason: str) -> None:

@@ -10,20 +10,19 @@ from __future__ import annotations
 import logging
 import random
 import re
+import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.storages.journal import JournalFileBackend, JournalStorage
-from sqlalchemy import URL
+from sqlalchemy import URL, StaticPool
 from sqlalchemy import exc as sqlalchemy_errors
 
 from da6401.errors import UserError
@@ -32,7 +31,6 @@ from da6401.shown import duration, redacted, remember_secrets
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Parameter = tuple[int, str, float, BaseDistribution]  # the trial's id, a name, the value as Optuna stores it
 LONGEST_PAUSE = 3.2  # seconds between two attempts, which begin at 0.05 and double
 SILENT_SECONDS = 1.0  # of an outage, before a word is said of it
 HURRIED_SECONDS = 2.0
@@ -42,6 +40,8 @@ AWAY = re.compile(
     r"|closed the connection|connection .*(closed|lost|reset)|terminating connection|broken pipe",
     re.IGNORECASE,
 )
+LOCKED = re.compile(r"\bis locked", re.IGNORECASE)  # sqlite's word for a file in which another process writes
+REFUSED = re.compile(r"is full|readonly|disk I/O|unable to open", re.IGNORECASE)  # what a disk lets sqlite say
 MADE_BY_ANOTHER = (sqlalchemy_errors.IntegrityError, sqlalchemy_errors.ProgrammingError)
 # A process opens at most three connections (its trial, its heartbeat, one to spare), looks whether one still lives
 # before it uses it, and hears of a server that vanished without a word within half a minute.
@@ -73,8 +73,16 @@ def is_shared(address: str) -> bool:
     return not address.startswith("sqlite")
 
 
+def is_in_memory(address: str) -> bool:
+    """Whether the study is in this process's memory: no other process can open it, and it ends with this one."""
+    scheme, _, database = address.partition("://")
+    return scheme.startswith("sqlite") and (
+        database in ("", "/") or ":memory:" in database or "mode=memory" in database
+    )
+
+
 def open_storage(address: str, *, minutes: float) -> BaseStorage:
-    """The storage at an address; one that machines share is opened once a process, and waited for when it goes away.
+    """The storage at an address, waited for when it goes away; one that machines share is opened once a process.
 
     Args:
         minutes: how long a call waits for a storage that does not answer.
@@ -83,8 +91,8 @@ def open_storage(address: str, *, minutes: float) -> BaseStorage:
         UserError: the storage cannot be opened now.
     """
     remember_secrets([address])
-    if not is_shared(address):
-        return _opened(address)
+    if not is_shared(address) and not is_in_memory(address):
+        return PatientStorage(_opened(address), 60 * minutes)  # opened anew: the file may be another by now
     if (address, minutes) not in _kept_open:
         _kept_open[address, minutes] = PatientStorage(_opened(address), 60 * minutes)
     return _kept_open[address, minutes]
@@ -107,13 +115,15 @@ def _opened(address: str) -> BaseStorage:
             *_, first = causes = _causes(error)  # Optuna says of a commit only that it failed
             reason = (str(first) or type(first).__name__).partition("\n")[0]
             # Many workers that start together on a new database make its tables together, and one is first.
-            passing = any(isinstance(each, MADE_BY_ANOTHER) for each in causes) or AWAY.search(reason)
-            if not passing or not is_shared(address) or time.monotonic() - began > OPENING_SECONDS:
-                raise UserError(
-                    f"hydra.sweeper.storage: the study cannot be opened ({reason}); check the address"
-                ) from error
-            if AWAY.search(reason) and not told:
-                log.warning("the study's storage does not answer (%s); trying for %s", redacted(reason),
+            locked = _is_locked(error)
+            away = locked or AWAY.search(reason) is not None
+            passing = away or (is_shared(address) and any(isinstance(each, MADE_BY_ANOTHER) for each in causes))
+            if not passing or time.monotonic() - began > OPENING_SECONDS:
+                what = "it is locked by another process; let that one end, or end it" if locked else "check the address"
+                raise UserError(f"hydra.sweeper.storage: the study cannot be opened ({reason}); {what}") from error
+            if away and not told:
+                what = "is locked by another process" if locked else "does not answer"
+                log.warning("the study's storage %s (%s); trying for %s", what, redacted(reason),
                             duration(OPENING_SECONDS))  # fmt: skip
                 told = True
             time.sleep(random.uniform(0.2, 1.0))
@@ -149,12 +159,16 @@ def _open(address: str, *, skip_table_creation: bool = False) -> BaseStorage:
     scheme, _, path = address.partition("://")
     if scheme == "journal":
         return JournalStorage(JournalFileBackend(path))
+    if is_shared(address) and path.partition("?")[0].count("@") > 1:  # what follows the first is no host, nor for show
+        raise ValueError("its user, password or name has an @: write it as %40 there, and a % as %25")
     if scheme == "grpc":
         place = urlsplit(address)
         proxy = optuna.storages.GrpcStorageProxy(host=place.hostname or "localhost", port=place.port or 13000)
         proxy.wait_server_ready(timeout=3)
         return proxy
     engine = {**ENGINE.get(scheme.partition("+")[0], {})}
+    if is_in_memory(address):  # one connection for all threads: each would have a database of its own
+        engine = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     database = RDBStorage(address, engine_kwargs=engine, skip_table_creation=skip_table_creation)
     return optuna.storages.get_storage(database)  # with Optuna's cache around it
 
@@ -167,8 +181,21 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
+def _sqlite_error(error: BaseException) -> sqlite3.Error | None:
+    """What sqlite itself said, where an error comes from there."""
+    drivers = (getattr(each, "orig", None) for each in _causes(error))
+    return next((each for each in drivers if isinstance(each, sqlite3.Error)), None)
+
+
+def _is_locked(error: BaseException) -> bool:
+    """Whether another process holds the lock of an sqlite file; it is waited for like a server that is away."""
+    return LOCKED.search(str(_sqlite_error(error))) is not None
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that the storage is away, not that the call was wrong."""
+    if _sqlite_error(error) is not None:
+        return _is_locked(error)
     away = (
         sqlalchemy_errors.OperationalError, sqlalchemy_errors.InterfaceError, sqlalchemy_errors.TimeoutError,
         sqlalchemy_errors.PendingRollbackError,  # of a connection that broke in the call before
@@ -199,10 +226,17 @@ class _PatientStorage(BaseStorage):
                 answer = call(*values, **named)
             except Exception as error:
                 if not is_outage(error):
+                    driver = _sqlite_error(error)
+                    if driver is not None and REFUSED.search(str(driver)):
+                        raise UserError(
+                            f"hydra.sweeper.storage: the study cannot be written ({driver}). Nothing of it is lost: "
+                            "the same command goes on when the disk takes it again."
+                        ) from error
                     raise
                 waited = time.monotonic() - began
                 if waited > self.seconds:
-                    reason = redacted(str(error.__cause__ or error).partition("\n")[0])
+                    locked = "locked by another process: " if _is_locked(error) else ""
+                    reason = locked + redacted(str(error.__cause__ or error).partition("\n")[0])
                     raise UserError(
                         f"hydra.sweeper.storage: no answer for {duration(waited)} ({reason}). Nothing is lost: the "
                         "same command goes on when it is back. sweep.storage_minutes says how long to wait."
@@ -236,49 +270,6 @@ PatientStorage = cast(
 def outages(storage: BaseStorage) -> int:
     """How many calls of this process found the storage away: whoever counts another's silence starts anew."""
     return storage.outages if isinstance(storage, _PatientStorage) else 0
-
-
-@contextmanager
-def written_together(trial: optuna.Trial) -> Iterator[None]:
-    """The parameters that are suggested within the block are written at its end: all or none.
-
-    Optuna has a transaction for each, which took a quarter of what a sweep adds to a trial's training.
-    """
-    storage, parameters = trial.storage, list[Parameter]()
-    trial.storage = cast(BaseStorage, _Collecting(storage, parameters))
-    try:
-        yield
-    finally:
-        trial.storage = storage
-    if isinstance(storage, _PatientStorage):
-        storage.patiently(_write, storage.inner, parameters)
-    else:
-        _write(storage, parameters)
-
-
-class _Collecting:
-    """A storage but for parameters, which are put in a list."""
-
-    def __init__(self, storage: BaseStorage, parameters: list[Parameter]) -> None:
-        self.storage = storage
-        self.parameters = parameters
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.storage, name)
-
-    def set_trial_param(self, *parameter: *Parameter) -> None:
-        self.parameters.append(parameter)
-
-
-def _write(storage: BaseStorage, parameters: Sequence[Parameter]) -> None:
-    database = getattr(storage, "_backend", None)  # of Optuna's cache
-    if not isinstance(database, RDBStorage):
-        for parameter in parameters:
-            storage.set_trial_param(*parameter)
-        return
-    with _create_scoped_session(database.scoped_session, ignore_integrity_error=True) as session:
-        for parameter in parameters:
-            database._set_trial_param_without_commit(session, *parameter)
 
 
 @contextmanager

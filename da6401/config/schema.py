@@ -232,7 +232,11 @@ class SweepConfig:
         60.0, "a worker on another machine that is silent for so long is taken for dead", unit="s", low=1, high=86_400
     )
     storage_minutes: float = key(
-        10.0, "how long to wait for a shared storage that does not answer", unit="minutes", low=0, high=10_000
+        10.0,
+        "how long to wait for a storage that does not answer, or that another process has locked",
+        unit="minutes",
+        low=0,
+        high=10_000,
     )
     keep_checkpoints: int = key(5, "the best k trials keep their checkpoints", unit="trials", low=1, high=1_000_000)
     checkpoint_gb: float = key(

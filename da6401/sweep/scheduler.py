@@ -28,13 +28,14 @@ from da6401.config.schema import SweepConfig, TrackingConfig
 from da6401.errors import BusyError, InterruptedRun, PrunedError, RunError, TakenOverError, UserError
 from da6401.rundir import RunResult, read_result
 from da6401.stopping import stop_on_signals
-from da6401.storage import is_shared, open_storage, written_together
+from da6401.storage import is_shared, open_storage
 from da6401.sweep import pool
 from da6401.sweep.claims import FINISHED, REASON, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.disk import Checkpoints
 from da6401.sweep.launch import Launch, launch_with
 from da6401.sweep.limits import start_over, time_limit
+from da6401.sweep.param_writes import written_together
 from da6401.sweep.pruners import build_pruner
 from da6401.sweep.space import Space, parse_space
 from da6401.sweep.study import (
@@ -125,7 +126,8 @@ def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argu
     choices = {str(group): option for group, option in OmegaConf.to_container(config.hydra.runtime.choices).items()}  # type: ignore[union-attr]
     space = parse_space(sweeper.params, sweeper.conditional, arguments, choices=choices)
     settings = SweepConfig(**_plain(config.sweep))
-    address = storage_of(sweeper.storage, folder)
+    alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
+    address = storage_of(sweeper.storage, folder, alone=alone)
     storage = open_storage(address, minutes=settings.storage_minutes)
     study, created = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
     is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))

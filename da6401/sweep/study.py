@@ -20,15 +20,27 @@ from optuna.trial import FrozenTrial, TrialState
 
 from da6401.errors import ConfigError
 from da6401.rundir import DATABASE
-from da6401.storage import sqlite_address
+from da6401.storage import is_in_memory, sqlite_address
 from da6401.sweep.space import Space
 
 SPACE = "space"  # user attribute of the study
 WARM_TRIALS = 3  # of the study that warm_start names
 
 
-def storage_of(storage: str | None, folder: Path) -> str:
-    """The study's database: the one that is asked for, or an sqlite file in the sweep's folder."""
+def storage_of(storage: str | None, folder: Path, *, alone: bool) -> str:
+    """The study's database: the one that is asked for, or an sqlite file in the sweep's folder.
+
+    Args:
+        alone: this process has no workers.
+
+    Raises:
+        ConfigError: a study in memory, with workers.
+    """
+    if storage and is_in_memory(storage) and not alone:
+        raise ConfigError(
+            [f"hydra.sweeper.storage={storage}: is in this process's memory, and its workers are other processes; "
+             "take hydra.sweeper.n_jobs=1 and no launcher, or a file: without hydra.sweeper.storage the study is one"]
+        )  # fmt: skip
     return storage or sqlite_address(folder / DATABASE)
 
 

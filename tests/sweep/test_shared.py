@@ -25,8 +25,9 @@ from da6401.config.compose import saved_config
 from da6401.errors import TakenOverError, UserError
 from da6401.run import run
 from da6401.rundir import read_result
-from da6401.storage import PatientStorage, is_shared, open_storage, outages, written_together
+from da6401.storage import PatientStorage, is_shared, open_storage, outages
 from da6401.sweep.claims import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
+from da6401.sweep.param_writes import written_together
 from da6401.sweep.trial import TrialWatcher
 from tests.small import SMALL, command
 

@@ -1,0 +1,125 @@
+"""Where a study is kept: folders of any name, passwords, a file that another process locks, a study in memory."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from da6401.cli import main
+from da6401.errors import UserError
+from da6401.folders import load_sweep
+from da6401.report.collect import read_sweep
+from da6401.storage import open_storage, reading, sqlite_address
+from tests.small import SMALL
+
+SWEEP = (
+    "train", "--multirun", *SMALL, "trainer.epochs=1", "study=s", "optimizer.lr=choice(0.1,0.2)",
+    "hydra.sweeper.n_trials=2", "hydra/sweeper/sampler=grid",
+)  # fmt: skip
+DATABASE = Path("outputs/sweeps/s/study.db")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["da6401"])
+
+
+@contextmanager
+def locked(database: Path, *, seconds: float | None = None) -> Iterator[None]:
+    """Hold sqlite's lock of a file, as another process would; for so long, or to the end of the block."""
+    holder = sqlite3.connect(database, check_same_thread=False, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(seconds or 0, holder.rollback)
+    if seconds is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        if seconds is not None:
+            timer.join()
+        holder.close()
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?b", "a{b}", "a#b", "ä b"])
+def test_a_folder_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    open_storage(sqlite_address(Path("study.db")), minutes=0)
+    optuna.create_study(study_name="s", storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
+    with reading(sqlite_address(Path("study.db"))) as storage:
+        assert [study.study_name for study in storage.get_all_studies()] == ["s"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in Path().iterdir()] == ["study.db"]
+
+
+def test_a_sweep_in_such_a_folder_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a%20b?").mkdir()
+    monkeypatch.chdir(tmp_path / "a%20b?")
+    assert main([*SWEEP]) == 0
+    assert list(load_sweep(DATABASE.parent).trials()["state"]) == ["complete"] * 2
+    assert [trial.state for trial in read_sweep(DATABASE.parent, None).trials] == ["complete"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a%20b?"]
+
+
+@pytest.mark.parametrize("password", ["q@zx%w", "q@z@xkw", "q@zx/kw", "q@zx:kw"])
+def test_of_a_password_that_is_not_escaped_nothing_is_printed(password: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*SWEEP, f"hydra.sweeper.storage='postgresql://me:{password}@127.0.0.1:1/x'"]) == 2
+    printed = "".join(capfd.readouterr())
+    assert "write it as %40" in printed
+    assert not [part for part in re.split("[@:/]", password) if len(part) > 1 and part in printed]
+
+
+def test_a_locked_study_is_waited_for_in_mid_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("da6401.storage.SILENT_SECONDS", 0.1)
+    study = optuna.create_study(storage=open_storage(sqlite_address(Path("study.db")), minutes=1))
+    with locked(Path("study.db"), seconds=7):  # longer than sqlite itself waits
+        study.tell(study.ask(), 0.5)
+    assert study.best_value == 0.5
+
+
+def test_a_study_that_stays_locked_is_a_message(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("da6401.storage.OPENING_SECONDS", 0.1)
+    study = optuna.create_study(study_name="s", storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
+    with locked(Path("study.db")):
+        assert main([*SWEEP, f"hydra.sweeper.storage={sqlite_address(Path('study.db'))}"]) == 2
+        message = capfd.readouterr().err
+        assert "locked by another process" in message
+        assert "check the address" not in message
+        with pytest.raises(UserError, match="locked by another process"):
+            study.ask()
+
+
+def test_a_full_disk_is_a_message() -> None:
+    study = optuna.create_study(storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
+    raw = study._storage.inner._backend.engine.raw_connection()  # type: ignore[attr-defined]
+    raw.execute("PRAGMA max_page_count=1")  # no page more than there are
+    raw.close()
+
+    def fill() -> None:
+        for _ in range(10):
+            study.ask().set_user_attr("much", "x" * 2000)
+
+    with pytest.raises(UserError, match="is full"):
+        fill()
+
+
+def test_a_study_in_memory_works_in_one_process(capfd: pytest.CaptureFixture[str]) -> None:
+    words = (*SWEEP, 'hydra.sweeper.storage="sqlite:///:memory:"')
+    assert main([*words]) == 0
+    study = optuna.load_study(study_name="s", storage=open_storage("sqlite:///:memory:", minutes=10))
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert len(study.trials[0].intermediate_values) == 1
+    assert not DATABASE.exists()
+    assert main([*words, "hydra.sweeper.n_jobs=2"]) == 2
+    assert "hydra.sweeper.n_jobs=1" in capfd.readouterr().err

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from da6401 import __version__
+from da6401 import __version__, completion
 from da6401.claim import new_beside, used
+from da6401.config.arguments import CommandParser
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.rundir import REMEDIES, write_problem
 from da6401.shown import redacted, remember_secrets, safe, safe_logs
@@ -69,6 +70,12 @@ def train(words: list[str]) -> int:
     typed, words = [redacted(word) for word in words], quoted(words)
     given = hydra_arguments(words)
     files = SearchPath(given.config_dir, given.config_path, given.config_name)
+    if given.shell_completion:
+        if (text := completion.script(given.overrides, _parser().verbs)) is not None:
+            print(text, end="")
+            return 0
+        words = [*completion.ask_hydra(), *words]
+        given = hydra_arguments(words)
     shows = given.help or given.hydra_help or given.info or given.shell_completion
     if not shows:
         multirun = files.is_multirun(given.overrides, flag=given.multirun)
@@ -150,8 +157,8 @@ def in_new_folder(words: list[str]) -> list[str]:
     return [*words, f"hydra.run.dir={quote(str(fresh))}"]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="da6401",
         description="Hydra-configured hyperparameter sweeps for image classification.",
         allow_abbrev=False,

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from da6401.config.arguments import parse_flags
 from da6401.config.check import belongs, config_from_tree, nearest_name, value_problems
 from da6401.config.saved import refuse_code, refuse_steering
 from da6401.config.schema import RunConfig
@@ -42,9 +42,9 @@ def hydra_arguments(words: Sequence[str]) -> argparse.Namespace:
     """The words after `da6401 train`, as Hydra's own parser reads them; `multirun` says so by hydra.mode, too.
 
     Raises:
-        ConfigError: two flags that exclude each other.
+        UserError: a flag that there is not, or two that exclude each other.
     """
-    given = get_args_parser().parse_intermixed_args(list(words))
+    given = parse_flags(words)
     modes = [f"--{name}" for name in ("run", "multirun", "cfg", "info") if getattr(given, name)]
     if len(modes) > 1:
         raise ConfigError([f"{' and '.join(modes)} exclude each other: give one of them"])

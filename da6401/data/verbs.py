@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 WIDTH = 100  # of a table through a pipe, in characters
 
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Adds `data`; the namespace's ``handler`` takes the namespace and returns the exit code."""
     data = subparsers.add_parser("data", help="fetch, check or describe a data set")
-    verbs = data.add_subparsers(title="verbs", required=True, metavar="{fetch,check,info,cache}")
+    verbs = data.add_subparsers(title="verbs", required=True, metavar="VERB")
 
     fetch = verbs.add_parser(
         "fetch",

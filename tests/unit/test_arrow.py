@@ -23,7 +23,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("compare", "reproduce", "verbs"),
     ("export",),
     ("sweep", "report"),
-    ("folders",),
+    ("completion", "folders"),
     ("cli",),
     ("api",),
     ("__main__",),

@@ -1,0 +1,100 @@
+"""Reading a command's verbs and flags: argparse, whose mistakes come as our messages, with what was probably meant."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from da6401.config.check import nearest_name
+from da6401.errors import UserError
+
+CHOICE = re.compile(r"argument (?P<what>.*): invalid choice: (?P<word>.*) \(choose from (?P<known>.*)\)", re.DOTALL)
+TRAIN = "train"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Its mistakes are UserErrors that say what was probably meant; so are those of the verbs' parsers below it."""
+
+    given: Sequence[str] = ()  # what it was asked to parse
+
+    @property
+    def verbs(self) -> list[str]:
+        """The verbs that it knows."""
+        return [name for action in self._actions if isinstance(action.choices, Mapping) for name in action.choices]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse, but what no option of the verb takes is refused there, not by the command as a whole."""
+        self.given = list(args or ())
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.refuse(unknown)
+        return found, unknown
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Raises UserError for words that this parser has no place for."""
+        options = [name for action in self._actions for name in action.option_strings]
+        raise UserError(f"{self._verb()}{'; '.join(_with_hints(unknown, options))}\n{self.see()}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError: argparse's message, with the nearest of what there is."""
+        match = CHOICE.fullmatch(message)
+        if match is None:
+            raise UserError(f"{self._verb()}{message}\n{self.see()}")
+        what, word = match["what"], match["word"].strip("'\"")
+        known = [name.strip("'\" ") for name in match["known"].split(",")]
+        is_verb = what == "VERB"
+        nearest = nearest_name(word, known)
+        if is_verb and TRAIN in known and "=" in word:
+            nearest = shlex.join([self.prog, TRAIN, *self.given])
+        kind = "verb" if is_verb else f"value of {what}" if what.startswith("-") else what
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        raise UserError(f"{self._verb()}{word}: no such {kind}: {', '.join(known)}{hint}")
+
+    def see(self) -> str:
+        """Where the right words are told."""
+        return self.format_usage().strip()
+
+    def _verb(self) -> str:
+        verb = self.prog.partition(" ")[2]
+        return f"{verb}: " if verb else ""
+
+
+class _HydraParser(CommandParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        return argparse.ArgumentParser.parse_known_args(
+            self, args, namespace
+        )  # flags first, overrides in a second call
+
+    def see(self) -> str:
+        return "da6401 train --hydra-help lists the flags"
+
+
+def parse_flags(words: Sequence[str]) -> argparse.Namespace:
+    """The words after `da6401 train`, as Hydra's own parser reads them.
+
+    Raises:
+        UserError: a flag that Hydra does not have.
+    """
+    from hydra._internal.utils import get_args_parser  # Hydra is imported where it is used
+
+    parser = _HydraParser(prog="da6401 train", parents=[get_args_parser()], add_help=False)
+    flags = {name for action in parser._actions for name in action.option_strings}
+    short = [word for word in words if not word.startswith("--") and f"-{word}" in flags]  # -multirun, not -m -u -l ...
+    if short:
+        parser.refuse(short)
+    given, unknown = parser.parse_known_intermixed_args(list(words))
+    if unknown:
+        parser.refuse(unknown)
+    return given
+
+
+def _with_hints(unknown: Sequence[str], options: Sequence[str]) -> Iterator[str]:
+    for word in unknown:
+        if word.startswith("-"):
+            nearest = nearest_name(word.partition("=")[0], options)
+            yield f"{word}: no such option" + (f"; did you mean {nearest}?" if nearest else "")
+        else:
+            yield f"{word}: is one word too many"

@@ -149,8 +149,8 @@ def run(
                 finish(tracker, "failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
                 raise
             result = finish(tracker, "completed")
-    log.info(
-        "validation accuracy %.4f in epoch %d of %d, %.1f s, in %s",
-        result.val_accuracy, result.best_epoch, result.epochs_run, result.seconds, out,
-    )  # fmt: skip
+            log.info(
+                "validation accuracy %.4f in epoch %d of %d, %.1f s, in %s",
+                result.val_accuracy, result.best_epoch, result.epochs_run, result.seconds, out,
+            )  # fmt: skip
     return result

@@ -28,12 +28,18 @@ def stop_on_signals() -> Iterator[StopFlag]:
     """Turn the first signal into a flag, so that a checkpoint can be written; a second one ends the process.
 
     Whatever still runs ``GRACE`` seconds after the first one is given up with InterruptedRun: the checkpoint before it
-    is whole.
+    is whole. A signal is never lost: one that nobody in the block has heeded is passed on at its end to whoever had it
+    before (a sweep, around its trial), and where that is nobody the block ends with InterruptedRun.
+
+    Raises:
+        InterruptedRun: a signal came, and the block came to its end all the same, or did not within ``GRACE`` seconds.
     """
-    flag = StopFlag()
+    flag, ending = StopFlag(), False
     previous: dict[int, Any] = {}
 
     def restore() -> None:
+        nonlocal ending
+        ending = True
         if signal.SIGALRM in previous:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in previous.items():
@@ -41,9 +47,13 @@ def stop_on_signals() -> Iterator[StopFlag]:
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         flag.signum = signum
+        if ending:  # the handlers are on their way back to their owners
+            return
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)  # until now the clock is a sweep's to use
+        clock = signal.signal(signal.SIGALRM, on_alarm)  # until now it is a sweep's to use
+        if clock is not on_alarm:
+            previous[signal.SIGALRM] = clock
         signal.setitimer(signal.ITIMER_REAL, GRACE)
 
     def on_alarm(signum: int, frame: FrameType | None) -> None:
@@ -59,3 +69,14 @@ def stop_on_signals() -> Iterator[StopFlag]:
         yield flag
     finally:
         restore()
+        owned = flag.signum is not None and _has_owner(flag.signum)
+        if flag.signum is not None and owned:
+            signal.raise_signal(flag.signum)
+    if flag.signum is not None and not owned:
+        raise InterruptedRun(flag.signum)
+
+
+def _has_owner(signum: int) -> bool:
+    """Whether a signal has a handler of somebody's own, and not what Python starts with."""
+    handler = signal.getsignal(signum)
+    return callable(handler) and handler is not signal.default_int_handler

@@ -96,6 +96,8 @@ def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:
             process.kill()
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+    if stopped:  # while the last worker ended: what follows is not to begin
+        raise InterruptedRun(stopped[0])
     if failure:
         raise UserError(f"a worker ended with exit code {failure}; what it said stands above")
 

@@ -194,7 +194,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_interrupted(tmp_path: Path, signu
 
 def test_signals_go_back_to_their_owners() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with stop_on_signals() as flag:
+    with pytest.raises(InterruptedRun), stop_on_signals() as flag:  # noqa: PT012
         assert signal.getsignal(signal.SIGTERM) is not before
         os.kill(os.getpid(), signal.SIGTERM)
         assert flag.signum == signal.SIGTERM

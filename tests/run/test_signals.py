@@ -59,7 +59,7 @@ class _Statements:
 
         def followed(*values: Any, **named: Any) -> Any:
             sys.settrace(self)
-            caller = sys._getframe(1)
+            caller: FrameType | None = sys._getframe(1)
             while caller is not None:
                 if _place(caller)[0] in STRETCH:
                     caller.f_trace = self

@@ -180,7 +180,8 @@ def _parser() -> CommandParser:
     export = _run_verb(verbs, "export", "the best model as ONNX and torch.export files, checked", _export)
     export.add_argument("--out", type=Path, help="the folder for them; RUN/export without")
     explain = _run_verb(verbs, "explain", "pictures of what the model sees and where it errs", _explain)
-    explain.add_argument("--split", choices=("test", "validation"), default="test", help="whose images to show")
+    text = "whose images to show: validation, or test, which is recorded as a look at it"
+    explain.add_argument("--split", choices=("validation", "test"), default="validation", help=text)
     text = "one self-contained HTML page of a run, a sweep, or several"
     report = verbs.add_parser("report", help=text, description=text, allow_abbrev=False)
     report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="run and sweep folders")

@@ -15,12 +15,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from da6401.errors import RunError
+from da6401.looks import choice_between_told, read_looks
 from da6401.rundir import CONFIG, METRICS, RECEIPT, RESULT, flat, read_json, read_metrics, read_result, read_yaml
 from da6401.shown import safe
 
 RECORDED = ("data_fingerprint", "device", "device_name", "threads", "git_commit", "git_dirty", "packages", "python")
 REACHED = (
     *("status", "val_accuracy", "val_loss", "best_epoch", "epochs_run", "test_accuracy", "test_loss"),
+    "test_looks",  # how often the test split was looked at
     *("parameters", "macs", "seconds"),
 )
 CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
@@ -53,6 +55,8 @@ def compare_runs(folders: Sequence[Path]) -> int:
     else:
         console.print("\nno key differs: config, data, code, versions and device are the same")
     console.print(_table("reached", labels, {name: [each.get(name) for each in reached] for name in REACHED}))
+    for told in choice_between_told(folders):
+        console.print(escape(told), soft_wrap=True, highlight=False)
     for name in CURVES:
         console.print(_curves(name, labels, [[line[name] for line in lines if name in line] for lines in curves]))
     return 0
@@ -73,7 +77,8 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _reached(folder: Path) -> dict[str, Any]:
-    return vars(read_result(folder)) if (folder / RESULT).exists() else {"status": "unfinished"}
+    reached = vars(read_result(folder)) if (folder / RESULT).exists() else {"status": "unfinished"}
+    return {**reached, "test_looks": len(read_looks(folder))}
 
 
 def _table(title: str, labels: str, rows: Mapping[str, Sequence[Any]]) -> Table:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from da6401.cards import card, chart, number, table
 from da6401.config.schema import RunConfig
 from da6401.errors import RunError
+from da6401.looks import Look, read_looks, times
 from da6401.rundir import CONFIG, DATABASE, METRICS, RESULT, SUMMARY, RunResult, read_json, read_metrics, read_result
 from da6401.shown import safe
 
@@ -118,8 +119,13 @@ class Run:
         evaluate_run(self.folder)
         return self.result
 
+    @property
+    def looks(self) -> list[Look]:
+        """The looks at the test split for this run, the first first: time (UTC), verb, purpose."""
+        return read_looks(self.folder)
+
     def explain(self, split: Literal["validation", "test"] = "validation") -> list[Path]:
-        """`da6401 explain`: the pictures of what the model sees, as PNG files."""
+        """`da6401 explain`: the pictures of what the model sees, as PNG files. "test" is recorded as a look at it."""
         from da6401.report.explain import explain_run
 
         explain_run(self.folder, split=split)
@@ -140,6 +146,7 @@ class Run:
             "validation accuracy": number(result.val_accuracy),
             "validation loss": number(result.val_loss),
             "test accuracy": number(result.test_accuracy),
+            "test split looked at": times(len(looks)) if (looks := self.looks) else "",
             "best epoch": f"{result.best_epoch} of {result.epochs_run}" if result.best_epoch else "",
             "parameters": f"{result.parameters:,}",
             "multiply-accumulates": f"{result.macs:,}",

@@ -1,7 +1,7 @@
 """What a run folder holds, and how it is written: whole or not at all.
 
-``config.yaml receipt.json metrics.jsonl result.json train.log checkpoints/{best,last}.pt``; a folder without
-``result.json`` is unfinished. Whoever made the folder, reading it ends in its content or in a RunError.
+``config.yaml receipt.json metrics.jsonl result.json looks.jsonl train.log checkpoints/{best,last}.pt``; a folder
+without ``result.json`` is unfinished. Whoever made the folder, reading it ends in its content or in a RunError.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 VALIDATION = "validation.csv"  # of a completed run: the best epoch's answers
 TEST = "test.csv"  # of an evaluated run
+LOOKS = "looks.jsonl"  # of a run whose test split was looked at: a line a look
 BEST = "checkpoints/best.pt"
 LAST = "checkpoints/last.pt"
 PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, until the run ends: for the case that last.pt is damaged
@@ -134,12 +135,17 @@ def write_whole(
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where folders can be synced
-            folder = os.open(path.parent, os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let a new name in a folder reach the disk, where folders can be synced."""
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -13,8 +14,9 @@ from da6401.config.compose import saved_config
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
 from da6401.data.images import read_image
 from da6401.data.sources import ImageSet, load_test_data
-from da6401.data.tree import shown
+from da6401.data.tree import find_layout, shown
 from da6401.errors import DataError, RunError, UserError
+from da6401.looks import choices_told, read_looks, record_look, sweep_of, times
 from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
 from da6401.predictions import Predictions, write_predictions
@@ -23,6 +25,8 @@ from da6401.runtime import choose_device, prepare
 from da6401.shown import json_text, safe
 from da6401.train.checkpoint import load_checkpoint, model_state
 from da6401.train.evaluate import Evaluation, evaluate
+
+Answers = TypeVar("Answers")
 
 
 def load_model(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
@@ -50,14 +54,19 @@ def evaluate_run(folder: Path) -> int:
     """The best checkpoint on the test split: once, and from then on the recorded value."""
     result = read_result(folder)
     if result.test_accuracy is not None:
-        print(f"test accuracy {result.test_accuracy:.4f}  loss {result.test_loss:.4f}  (recorded; evaluated once)")
+        print(
+            f"test accuracy {result.test_accuracy:.4f}  loss {result.test_loss:.4f}  (recorded; the test split was "
+            f"looked at {times(len(read_looks(folder)))} for this run)"
+        )
         return 0
     model, cfg, class_names = load_model(folder)
-    _refuse_unconfirmed(folder, cfg)
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
-    images = load_test_data(cfg.data, class_names)
-    answer = answers_of(model.to(device), images, cfg, device)
+
+    def answers(images: ImageSet) -> tuple[ImageSet, Evaluation]:
+        return images, answers_of(model.to(device), images, cfg, device)
+
+    images, answer = look_at_test(folder, cfg, class_names, answers, verb="evaluate", purpose="test accuracy and loss")
     probabilities_NK = answer.probabilities_NK.numpy()
     predictions = Predictions(tuple(class_names), images.names, images.labels_N.numpy(), probabilities_NK)
     write_predictions(folder / TEST, predictions)
@@ -67,6 +76,32 @@ def evaluate_run(folder: Path) -> int:
         f"recorded in {folder / RESULT} and {TEST}"
     )
     return 0
+
+
+def look_at_test(
+    folder: Path,
+    cfg: RunConfig,
+    class_names: Sequence[str],
+    answers: Callable[[ImageSet], Answers],
+    *,
+    verb: str,
+    purpose: str,
+) -> Answers:
+    """What a run's model makes of the test split; the only way to it. The look is recorded before anyone sees more.
+
+    Raises:
+        UserError: the run is not its sweep's confirmed winner, there is no test split, or the look cannot be recorded.
+    """
+    _refuse_unconfirmed(folder, cfg)
+    _tell_choices(folder)
+    found = answers(load_test_data(cfg.data, class_names))
+    record_look(folder, verb=verb, purpose=purpose)
+    return found
+
+
+def _tell_choices(folder: Path) -> None:
+    for sentence in choices_told(folder):
+        print(f"da6401: {sentence}", file=sys.stderr)
 
 
 def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: torch.device) -> Evaluation:
@@ -80,15 +115,14 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
     Raises:
         UserError: the run is another of that sweep, or nothing is confirmed yet.
     """
-    place = folder.resolve()
-    sweep = next((parent for parent in (place.parent, place.parent.parent) if (parent / SUMMARY).is_file()), None)
+    sweep = sweep_of(folder)
     if sweep is None or not cfg.sweep.confirm_top:
         return
-    summary = read_json(sweep / SUMMARY)
+    summary = read_json(sweep / SUMMARY) if (sweep / SUMMARY).is_file() else {}
     if not summary.get("confirmed"):
         raise UserError(f"{sweep.name} has not confirmed its winner yet (sweep.confirm_top): let the sweep end first")
     winner = Path(str(summary.get("winner")))
-    if winner.name != place.name:
+    if winner.name != folder.resolve().name:
         raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: da6401 evaluate {winner}")
 
 
@@ -97,6 +131,10 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
     model, cfg, class_names = load_model(folder)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     resize = cfg.data.resize if isinstance(cfg.data, FolderConfig) else "stretch"
+    tested = _count_test_files(cfg, images)
+    if tested:
+        _tell_choices(folder)
+        record_look(folder, verb="predict", purpose=f"answers on {tested} of its files")
     refused = 0
     for path in images:
         try:
@@ -115,3 +153,17 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
         else:
             print(f"{shown(safe(path))}  {shown(safe(class_names[best]))}  {float(probabilities_K[best]):.4f}")
     return 2 if refused else 0
+
+
+def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
+    """How many of these files lie in the test split of the run's own data; 0 where that is not here any more."""
+    if not isinstance(cfg.data, FolderConfig):
+        return 0
+    try:
+        layout = find_layout(cfg.data.root, cfg.data.val_role)
+    except DataError:
+        return 0
+    if layout.test is None:
+        return 0
+    split = (layout.root / layout.test).resolve()
+    return sum(path.resolve().is_relative_to(split) for path in images)

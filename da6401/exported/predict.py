@@ -112,8 +112,8 @@ def resample(rows: Pixels, size: int) -> Pixels:
 
 
 def shown(text: object) -> str:
-    """Text that cannot steer a terminal."""
-    return str(text) if str(text).isprintable() else ascii(str(text))
+    """Text that cannot steer a terminal: control characters and bytes that are not UTF-8 as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
 
 
 def main() -> int:

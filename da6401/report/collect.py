@@ -12,11 +12,13 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from da6401.errors import RunError
+from da6401.looks import looked_in_sweep, recorded_looks, with_unrecorded
 from da6401.predictions import read_predictions
 from da6401.report.records import Goal, Run, Sweep, Trial
 from da6401.rundir import (
     CONFIG,
     DATABASE,
+    LOOKS,
     METRICS,
     RECEIPT,
     RESULT,
@@ -60,10 +62,12 @@ def read_run(folder: Path, *, predictions: bool) -> Run:
         RunError: a file that is there is damaged.
     """
     splits = {"test": TEST, "validation": VALIDATION} if predictions else {}
+    result = _kept(folder / RESULT, _result)
     return Run(
         folder=folder,
         config=_kept(folder / CONFIG, read_yaml) or {},
-        result=_kept(folder / RESULT, _result),
+        result=result,
+        looks=with_unrecorded(_kept(folder / LOOKS, recorded_looks) or [], result),
         epochs=_kept(folder / METRICS, _epochs) or [],
         receipt=(_kept(folder / RECEIPT, read_json) or {}) if predictions else {},
         predictions={
@@ -104,14 +108,14 @@ def read_sweep(folder: Path, storage: str | None) -> Sweep:
     )
     return Sweep(
         folder=folder, name=name, trials=trials, goals=goals, logarithmic=logarithmic, summary=summary, frozen=frozen,
-        problems=problems,
+        problems=problems, looked=looked_in_sweep(folder),
     )  # fmt: skip
 
 
 def signature(folders: Sequence[Path], storage: str | None) -> str:
     """What changes whenever a report of these folders would."""
     names = ("", "trial-*/", "confirm/*/")
-    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST, VALIDATION, "explain/about.json")
+    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST, VALIDATION, LOOKS, "explain/about.json")
     seen = []
     for path in sorted(
         path for folder in folders for name in names for file in files for path in folder.glob(name + file)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from da6401.looks import choice_between_told
 from da6401.report import run_figures
 from da6401.report.blocks import section, table, text
 from da6401.report.collect import is_sweep, read_run, read_sweep
@@ -54,7 +55,7 @@ def _comparison(read: Sequence[Run | Sweep]) -> list[dict[str, Any]]:
     for each in read:
         winner = winner_of(each) if isinstance(each, Sweep) else each.folder
         if winner is None:
-            rows.append([safe(each.folder), None, "no completed trial", *[None] * 6])
+            rows.append([safe(each.folder), None, "no completed trial", *[None] * 7])
             continue
         run = read_run(winner, predictions=True) if isinstance(each, Sweep) else each
         runs[str(each.folder)] = run
@@ -62,17 +63,18 @@ def _comparison(read: Sequence[Run | Sweep]) -> list[dict[str, Any]]:
         rows.append([
             safe(each.folder), len(each.trials) if isinstance(each, Sweep) else 1, run.status,
             run.config.get("model", {}).get("name"), result and result.val_accuracy, result and result.test_accuracy,
-            result and result.parameters, result and result.macs, result and round(result.seconds, 1),
+            len(run.looks), result and result.parameters, result and result.macs, result and round(result.seconds, 1),
         ])  # fmt: skip
-    columns = ["folder", "trials", "status", "model", "validation accuracy", "test accuracy", "parameters",
-               "multiply-accumulates", "seconds"]  # fmt: skip
+    columns = ["folder", "trials", "status", "model", "validation accuracy", "test accuracy", "test looks",
+               "parameters", "multiply-accumulates", "seconds"]  # fmt: skip
     leaves = [flat(run.config) for run in runs.values()]
     keys = dict.fromkeys(key for each in leaves for key in each if not RESUME_IGNORES.fullmatch(key))
     unlike = [key for key in keys if len({str(each.get(key)) for each in leaves}) > 1]
     rows_unlike = [[key, *(each.get(key) for each in leaves)] for key in unlike]
     differing = table("Keys of the config that differ", ["key", *runs], rows_unlike)
+    warnings = [text(told, "warning") for told in choice_between_told([run.folder for run in runs.values()])]
     return [
-        section("Result", table("Runs, and the winners of sweeps", columns, rows)),
+        section("Result", *warnings, table("Runs, and the winners of sweeps", columns, rows)),
         section("Curves", run_figures.together(runs)) if runs else section("Curves", text("None yet.")),
         section("Differences", differing if unlike else text("No key of their configs differs.")),
     ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from da6401.config.schema import RunConfig
-from da6401.data.sources import ImageSet, load_test_data, load_training_data
+from da6401.data.sources import ImageSet, load_training_data
 from da6401.errors import DataError, RunError
 from da6401.models.stages import StagedModel
 from da6401.report.explain_pictures import own_style, save
@@ -19,7 +19,7 @@ from da6401.report.explain_views import Answers, choose, views
 from da6401.rundir import told_writes, write_json
 from da6401.runtime import choose_device, prepare
 from da6401.shown import safe
-from da6401.verbs import answers_of, load_model
+from da6401.verbs import answers_of, load_model, look_at_test
 
 FOLDER = "explain"
 ABOUT = "about.json"
@@ -37,10 +37,17 @@ def explain_run(folder: Path, *, split: str) -> int:
         raise RunError(f"{out}: is a symbolic link, and could lead out of the run folder; remove it")
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
-    images = _images(cfg, class_names, split)
     model.freeze(0)  # for the gradients to reach the image
     model.requires_grad_(False)
-    answers = _answer(model.to(device), images, class_names, cfg, device)
+
+    def answer(images: ImageSet) -> Answers:
+        return _answer(model.to(device), images, class_names, cfg, device)
+
+    if split == "test":
+        purpose = "pictures of its images and of what the model makes of them"
+        answers = look_at_test(folder, cfg, class_names, answer, verb="explain", purpose=purpose)
+    else:
+        answers = answer(_validation(cfg, class_names))
     model.cpu()
     with told_writes(out):
         out.mkdir(exist_ok=True)
@@ -55,14 +62,7 @@ def explain_run(folder: Path, *, split: str) -> int:
     return 0
 
 
-def _images(cfg: RunConfig, class_names: Sequence[str], split: str) -> ImageSet:
-    if split == "test":
-        try:
-            return load_test_data(cfg.data, class_names)
-        except DataError as error:
-            raise DataError(
-                f"{error}\nFor pictures of the validation split instead, add --split validation."
-            ) from error
+def _validation(cfg: RunConfig, class_names: Sequence[str]) -> ImageSet:
     data = load_training_data(cfg.data)
     if list(data.class_names) != list(class_names):
         raise DataError(f"data={cfg.data.source} has other classes than the model: explain it on its own data.")

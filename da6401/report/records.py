@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from da6401.looks import Look, Looked
 from da6401.predictions import Predictions
 from da6401.rundir import RunResult
 
@@ -24,6 +25,7 @@ class Run:
     epochs: list[dict[str, float]]
     receipt: dict[str, Any]
     predictions: dict[str, Predictions] = field(default_factory=dict)  # by split; {} where they were not asked for
+    looks: Sequence[Look] = ()  # at the test split, the first first
 
     @property
     def status(self) -> str:
@@ -79,6 +81,14 @@ class Sweep:
     summary: dict[str, Any]  # sweep.json; {} while the sweep runs
     frozen: list[FrozenTrial]  # the study's own; [] without a study
     problems: list[str]  # what could not be read
+    looked: Looked = field(default_factory=dict)  # its runs whose test split was looked at
+
+    @property
+    def chose_after_look(self) -> bool:
+        """Whether several of its runs have been looked at, or a trial began after the first look."""
+        times = [look.when for looks in self.looked.values() for look in looks if look.when is not None]
+        starts = [trial.start.astimezone() for trial in self.trials if trial.start is not None]
+        return len(self.looked) > 1 or bool(times and starts and max(starts) > min(times))
 
     @property
     def complete(self) -> list[Trial]:

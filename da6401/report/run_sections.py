@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from da6401.looks import choices_told
 from da6401.predictions import Predictions
 from da6401.report import run_figures
 from da6401.report.blocks import Block, command, facts, section, table, text
@@ -27,7 +28,9 @@ def run_sections(run: Run) -> list[dict[str, Any]]:
         notes.append(text("This run is unfinished: there is no result.json yet.", "warning"))
     elif result.status != "completed":
         notes.append(text(f"This run did not complete ({result.status}): {safe(result.reason)}", "warning"))
-    sections = [section("Result", *notes, _reached(run), command(run.folder) if run.config else None)]
+    if run.looks:
+        notes += [text(told, "warning") for told in choices_told(run.folder)]
+    sections = [section("Result", *notes, _reached(run), command(run.folder) if run.config else None, _looks(run))]
     if run.epochs:
         charts = run_figures.run_curves(run, prefix)
         sections.append(section("Curves", {"kind": "charts", "items": charts}))
@@ -74,9 +77,18 @@ def _reached(run: Run) -> Block:
     speed = [line["images_per_second"] for line in run.epochs if "images_per_second" in line]
     fast = f"{result.epochs_run} epochs, {max(speed):,.0f} images/s" if speed else f"{result.epochs_run} epochs"
     name = str(run.config.get("model", {}).get("name", ""))
-    return facts(*shares, ("Parameters", result.parameters, name),
+    known = [look.time for look in run.looks if look.time]
+    looked = ("Looks at the test split", len(run.looks), f"the last {safe(known[-1])}" if known else "")
+    return facts(*shares, looked, ("Parameters", result.parameters, name),
                   ("Multiply-accumulates", result.macs, "of one image"),
                   ("Time", duration(result.seconds), fast))  # fmt: skip
+
+
+def _looks(run: Run) -> Block | None:
+    """Each look at the test split; None without one."""
+    rows = [[look.time or "not recorded", look.verb, look.purpose] for look in run.looks]
+    whole = table("Looks at the test split", ["time (UTC)", "by da6401", "purpose"], rows)
+    return {**whole, "folded": True} if rows else None
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from da6401.looks import selection_told, times
 from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
 from da6401.report.charts import number, word
@@ -30,7 +31,8 @@ def sweep_sections(sweep: Sweep) -> list[dict[str, Any]]:
     problems = [text(each, "warning") for each in sweep.problems]
     if not sweep.trials:
         return [section("Result", *problems, text("The study has no trials yet."))]
-    sections = [section("Result", *problems, *_headline(sweep, goal), command(winner) if winner else None)]
+    shown = [*_headline(sweep, goal), *_looks(sweep), command(winner) if winner else None]
+    sections = [section("Result", *problems, *shown)]
     sections.append(section("History", *(figures.history(sweep, each) for each in sweep.goals)))
     if len(sweep.goals) > 1 and sweep.complete:
         others = [figures.pareto(sweep, goal, other) for other in sweep.goals[1:]]
@@ -90,6 +92,21 @@ def _headline(sweep: Sweep, goal: Goal) -> list[Block]:
         notes.append(text(f"The best of {len(sweep.complete)} noisy trials is partly luck, and one seed each: "
                            "sweep.confirm_top=3 retrains the best with fresh seeds."))  # fmt: skip
     return [facts(*items, *tail), *notes]
+
+
+def _looks(sweep: Sweep) -> list[Block]:
+    """Each look at the test split, and that a choice after one is no longer blind."""
+    if not sweep.looked:
+        return [text("The test split has not been looked at for any run of this sweep.")]
+    runs = [(str(folder.relative_to(sweep.folder)), look) for folder, looks in sweep.looked.items() for look in looks]
+    ordered = sorted(runs, key=lambda pair: pair[1].time)
+    rows = [[name, look.time or "not recorded", look.verb, look.purpose] for name, look in ordered]
+    title = f"The test split was looked at {times(len(rows))}"
+    warning = []
+    if sweep.chose_after_look:
+        told = selection_told(sweep.looked, f"sweep {sweep.folder.absolute().name}", within=sweep.folder)
+        warning = [text(told, "warning")]
+    return [*warning, table(title, ["run", "time (UTC)", "by da6401", "purpose"], rows)]
 
 
 def _other_part(sweep: Sweep, best: Trial, goal: Goal) -> Trial | None:

@@ -6,6 +6,7 @@ imports this module on every start, so Optuna is imported where it is used.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from omegaconf import MISSING, DictConfig
 
 if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
+
+log = logging.getLogger(__name__)
 
 PRUNER_NODES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -110,8 +113,18 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the study to its total; ``arguments`` are the command line's task overrides."""
+        from da6401.looks import search_told
+        from da6401.sweep.pool import is_worker
         from da6401.sweep.scheduler import run_study
 
         assert self.config is not None, "Hydra calls setup first"
         assert self.launcher is not None, "Hydra calls setup first"
+        folder, warm_start = Path(str(self.config.hydra.sweep.dir)), str(self.config.warm_start)
+        told = [] if is_worker() else search_told(folder, warm_start=warm_start)
+        for sentence in told:
+            log.warning(sentence)
         run_study(self, self.config, self.launcher, arguments)
+        if not is_worker():  # which data it was is known now
+            for sentence in search_told(folder, warm_start=warm_start):
+                if sentence not in told:
+                    log.warning(sentence)

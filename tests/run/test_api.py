@@ -133,6 +133,8 @@ def test_evaluating_records_the_test_split(run: Run) -> None:
     assert result.test_accuracy is not None
     assert read_result(run.folder) == result
     assert "test accuracy" in run._repr_html_()
+    assert [look.verb for look in run.looks] == ["evaluate"]
+    assert "test split looked at</td><td>once" in run._repr_html_()
 
 
 def test_predictions_have_a_row_an_image(tmp_path: Path) -> None:

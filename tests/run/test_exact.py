@@ -188,6 +188,27 @@ def test_compare_shows_keys_metrics_and_curves(tmp_path: Path, capsys: pytest.Ca
     assert "no key differs" in capsys.readouterr().out
 
 
+def test_compare_says_how_often_the_test_split_was_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        run(compose(*SMALL, "trainer.epochs=1"), tmp_path / name)
+    assert main(["evaluate", str(tmp_path / "a")]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"test_looks +1 +0 *\n", out)
+    assert "honest" not in out
+    assert main(["explain", str(tmp_path / "b"), "--split", "test"]) == 0
+    assert main(["evaluate", str(tmp_path / "b")]) == 0
+    assert "has been looked at once for other runs on the same data" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"test_looks +1 +2 *\n", out)
+    assert f"looked at 3 times for these runs ({tmp_path.name}/a, {tmp_path.name}/b)" in out
+    assert "no longer an honest estimate" in out
+
+
 def test_compare_needs_no_torch(tmp_path: Path) -> None:
     run(compose(*SMALL, "trainer.epochs=1"), tmp_path / "a")
     script = "import sys; from da6401.cli import main; main(['compare', 'a', 'a']); assert 'torch' not in sys.modules"

@@ -15,9 +15,11 @@ from PIL import Image
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
+from da6401 import verbs
 from da6401.cli import main
 from da6401.config.schema import Activation
 from da6401.data.sets import ImageSet
+from da6401.looks import read_looks
 from da6401.models.cnn import Cnn
 from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
@@ -48,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_pictures_of_a_cnn(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", str(finished)]) == 0
+    assert main(["explain", str(finished), "--split", "test"]) == 0
     entries = about(finished)
     assert list(entries) == [*FILES, "embedding.png"]
     assert {path.name for path in (finished / "explain").iterdir()} == {*entries, "about.json"}
@@ -67,6 +69,19 @@ def test_all_pictures_of_a_cnn(finished: Path, capsys: pytest.CaptureFixture[str
     assert accuracy is not None
     counted = f"All 9 images of the test split, {round(9 * accuracy)} of them right"
     assert entries["confusion.png"]["caption"].startswith(counted)
+    assert [look.verb for look in read_looks(finished)] == ["explain", "evaluate"]
+
+
+def test_without_a_word_it_is_the_validation_split(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_looks(finished)
+
+    def never(*_: object) -> None:
+        raise AssertionError("the test split was opened")
+
+    monkeypatch.setattr(verbs, "load_test_data", never)
+    assert main(["explain", str(finished)]) == 0
+    assert "6 images of the validation split" in about(finished)["predictions.png"]["caption"]
+    assert read_looks(finished) == before
 
 
 @pytest.mark.parametrize(
@@ -105,7 +120,7 @@ def test_a_frozen_googlenet_at_its_smallest_size(tmp_path: Path) -> None:
     assert "5b.0 (1024 channels of 1 x 1)" in entries["guided.png"]["caption"]
 
 
-def test_without_a_test_split_the_message_names_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_test_split_validation_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, name in enumerate(("$a_1$ $", "<b>", "\\frac{")):
         (tmp_path / "tree" / "train" / name).mkdir(parents=True)
         for shade in range(6):
@@ -114,12 +129,11 @@ def test_without_a_test_split_the_message_names_the_other(tmp_path: Path, capsys
     data = ("data=folder", f"data.root='{tmp_path / 'tree'}'", "data.image_size=16", "data.val_fraction=0.5")
     words = [text for text in SMALL if not text.startswith("data")]
     run(compose(*words, *data, "trainer.epochs=1"), tmp_path / "run")
-    assert main(["explain", str(tmp_path / "run")]) == 2
-    message = capsys.readouterr().err
-    assert "no test split" in message
-    assert "--split validation" in message
+    assert main(["explain", str(tmp_path / "run"), "--split", "test"]) == 2
+    assert "no test split" in capsys.readouterr().err
     assert not (tmp_path / "run" / "explain").exists()
-    assert main(["explain", str(tmp_path / "run"), "--split", "validation"]) == 0
+    assert read_looks(tmp_path / "run") == [], "nobody has seen anything"
+    assert main(["explain", str(tmp_path / "run")]) == 0
     assert "9 images of the validation split" in about(tmp_path / "run")["confusion.png"]["caption"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from PIL import Image
 from da6401 import verbs
 from da6401.cli import main
 from da6401.errors import RunError
+from da6401.looks import read_looks
 from da6401.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.run import run
-from da6401.rundir import BEST, CONFIG, read_result
+from da6401.rundir import BEST, CONFIG, LOOKS, TEST, read_result, write_result
 from da6401.verbs import evaluate_run, load_model, predict_images
 from tests.small import SMALL, compose
 
@@ -32,14 +35,61 @@ def test_evaluate_looks_at_the_test_split_once(
     result = read_result(finished)
     assert result.test_accuracy is not None
     assert f"{result.test_accuracy:.4f}" in capsys.readouterr().out
+    (look,) = read_looks(finished)
+    assert (look.verb, look.purpose) == ("evaluate", "test accuracy and loss")
 
     def never(*_: object) -> None:
         raise AssertionError("the test split was opened again")
 
     monkeypatch.setattr(verbs, "load_test_data", never)
     assert evaluate_run(finished) == 0
-    assert "recorded" in capsys.readouterr().out
+    assert "recorded; the test split was looked at once for this run" in capsys.readouterr().out
     assert read_result(finished) == result
+    assert read_looks(finished) == [look]
+
+
+def test_a_look_that_cannot_be_recorded_shows_nothing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(LOOKS, TEST))
+    write_result(folder, dataclasses.replace(read_result(folder), test_accuracy=None, test_loss=None))
+    (folder / LOOKS).symlink_to(tmp_path / "elsewhere")
+    assert main(["evaluate", str(folder)]) == 2
+    captured = capsys.readouterr()
+    assert "symbolic link" in captured.err
+    assert "accuracy" not in captured.out
+    assert read_result(folder).test_accuracy is None
+    assert not (folder / TEST).exists()
+
+
+def test_predicting_files_of_the_test_split_is_a_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "validation", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for number in range(4):
+                shade = 60 * number + 20 * len(split)
+                Image.new("RGB", (16, 16), (shade, 255 * (name == "a"), 9)).save(
+                    tmp_path / "data" / split / name / f"{number}.png"
+                )
+    own = [text for text in SMALL if not text.startswith("data")]
+    words = ("data=folder", f"data.root={tmp_path / 'data'}", "data.image_size=16", "trainer.epochs=1")
+    folder = tmp_path / "run"
+    run(compose(*own, *words), folder)
+    other = tmp_path / "own.png"
+    Image.new("RGB", (9, 9)).save(other)
+    validation = sorted((tmp_path / "data" / "validation").glob("*/*"))
+    assert predict_images(folder, [other, *validation], as_json=True) == 0
+    assert read_looks(folder) == []
+    tested = sorted((tmp_path / "data" / "test").glob("*/*"))
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "test")
+    linked = [tmp_path / "link" / path.relative_to(tmp_path / "data" / "test") for path in tested]
+    assert predict_images(folder, [other, *linked], as_json=True) == 0
+    (look,) = read_looks(folder)
+    assert (look.verb, look.purpose) == ("predict", "answers on 8 of its files")
+    shutil.rmtree(tmp_path / "data")
+    assert predict_images(folder, [other], as_json=True) == 0, "the data may be gone by now"
+    assert capsys.readouterr().err == ""
 
 
 def test_predict_prints_class_and_probability(

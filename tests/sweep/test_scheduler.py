@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,55 @@ def test_the_confirmed_winner_is_ranked_by_its_mean(capfd: pytest.CaptureFixture
     assert len(open_study().trials) == 3  # the confirmation is not part of the search
     assert main(["evaluate", "outputs/sweeps/s/trial-0"]) == 2
     assert f"da6401 evaluate {confirmed[0]['run']}" in capfd.readouterr().err
+    assert main(["explain", "outputs/sweeps/s/trial-0", "--split", "test"]) == 2
+    assert f"da6401 evaluate {confirmed[0]['run']}" in capfd.readouterr().err
     assert main(["evaluate", confirmed[0]["run"]]) == 0
     before = {run: (run / "result.json").stat().st_mtime_ns for run in Path("outputs/sweeps/s/confirm").iterdir()}
     sweep(*words)
     assert {run: (run / "result.json").stat().st_mtime_ns for run in before} == before
+
+
+def test_a_choice_after_a_look_at_test_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    lost = "test accuracy is no longer an honest estimate"
+    words = (RATE, "hydra.sweeper.n_trials=2")
+    sweep(*words)
+    assert main(["evaluate", str(folder(0))]) == 0
+    assert lost not in "".join(capfd.readouterr()), "the first look is what test is for"
+    assert main(["evaluate", str(folder(0))]) == 0
+    assert "looked at once for this run" in capfd.readouterr().out, "recorded, and not looked at again"
+    assert main(["report", "outputs/sweeps/s"]) == 0
+    page = Path("outputs/sweeps/s/report.html")
+    assert "The test split was looked at once" in page.read_text()
+    assert lost not in page.read_text()
+
+    capfd.readouterr()
+    assert main(["evaluate", str(folder(1))]) == 0
+    told = capfd.readouterr().err
+    assert "The test split has been looked at once for sweep s (trial-0)." in told
+    assert lost in told
+    assert main(["report", "outputs/sweeps/s"]) == 0
+    assert "The test split has been looked at 2 times for sweep s (trial-0, trial-1)." in page.read_text()
+    assert lost in page.read_text()
+
+    capfd.readouterr()
+    sweep(*words[:1], "hydra.sweeper.n_trials=3", "resume=extend")
+    assert "looked at 2 times for sweep s (trial-0, trial-1)." in capfd.readouterr().out
+    sweep(RATE, "hydra.sweeper.n_trials=1", "warm_start=s", name="warm")
+    assert "2 times for sweep s, which this one starts from" in capfd.readouterr().out
+    sweep(RATE, "hydra.sweeper.n_trials=1", name="other")
+    out = capfd.readouterr().out
+    assert "2 times for other sweeps on the same data (s/trial-0, s/trial-1)." in out
+    sweep(RATE, "hydra.sweeper.n_trials=1", "data.split_seed=5", name="unlike")
+    assert lost not in capfd.readouterr().out
+
+
+def test_a_sweep_that_goes_on_after_a_look_says_so_on_its_page() -> None:
+    sweep(RATE, "hydra.sweeper.n_trials=1")
+    assert main(["explain", str(folder(0)), "--split", "test"]) == 0
+    page = Path("outputs/sweeps/s/report.html")
+    assert main(["report", "outputs/sweeps/s"]) == 0
+    assert "honest" not in page.read_text()
+    time.sleep(1.1)  # looks have whole seconds
+    sweep(RATE, "hydra.sweeper.n_trials=2")
+    assert main(["report", "outputs/sweeps/s"]) == 0
+    assert "The test split has been looked at once for sweep s (trial-0)." in page.read_text()

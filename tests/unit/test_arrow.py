@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "da6401"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("cores", "errors", "shown", "exported"),
     ("rundir", "cards"),
-    ("claim", "config", "predictions"),
+    ("claim", "config", "looks", "predictions"),
     ("runtime", "stopping", "storage", "tracking"),
     ("data",),
     ("models",),

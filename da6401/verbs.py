@@ -55,8 +55,8 @@ def evaluate_run(folder: Path) -> int:
     result = read_result(folder)
     if result.test_accuracy is not None:
         print(
-            f"test accuracy {result.test_accuracy:.4f}  loss {result.test_loss:.4f}  (recorded; the test split was "
-            f"looked at {times(len(read_looks(folder)))} for this run)"
+            f"test accuracy {result.test_accuracy:.4f}  loss {result.test_loss:.4f}  "
+            f"(recorded; evaluated once; test split looked at {times(len(read_looks(folder)))})"
         )
         return 0
     model, cfg, class_names = load_model(folder)

@@ -43,7 +43,7 @@ def test_evaluate_looks_at_the_test_split_once(
 
     monkeypatch.setattr(verbs, "load_test_data", never)
     assert evaluate_run(finished) == 0
-    assert "recorded; the test split was looked at once for this run" in capsys.readouterr().out
+    assert "recorded; evaluated once; test split looked at once" in capsys.readouterr().out
     assert read_result(finished) == result
     assert read_looks(finished) == [look]
 

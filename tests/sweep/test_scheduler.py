@@ -231,7 +231,7 @@ def test_a_choice_after_a_look_at_test_is_told(capfd: pytest.CaptureFixture[str]
     assert main(["evaluate", str(folder(0))]) == 0
     assert lost not in "".join(capfd.readouterr()), "the first look is what test is for"
     assert main(["evaluate", str(folder(0))]) == 0
-    assert "looked at once for this run" in capfd.readouterr().out, "recorded, and not looked at again"
+    assert "test split looked at once" in capfd.readouterr().out, "recorded, and not looked at again"
     assert main(["report", "outputs/sweeps/s"]) == 0
     page = Path("outputs/sweeps/s/report.html")
     assert "The test split was looked at once" in page.read_text()

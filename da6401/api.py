@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal, overload
 
 from da6401.claim import new_beside, used
-from da6401.config.schema import RunConfig
 from da6401.errors import ConfigError
 from da6401.folders import Run, Sweep, load_run, load_sweep
 
@@ -49,7 +48,7 @@ def train(
         DivergedError: the loss was not finite. InterruptedRun: stopped by a signal, with a checkpoint.
     """
     from da6401.cli import train as run_command
-    from da6401.config.compose import check_command_line
+    from da6401.config.command_line import check_command_line
     from da6401.config.quoting import quote, quoted, value_of
     from da6401.config.search_path import SearchPath
 
@@ -58,22 +57,18 @@ def train(
         raise ConfigError(flags)
     typed, files = quoted(overrides), SearchPath(None if config_dir is None else str(config_dir))
     multirun = files.is_multirun(typed, flag=multirun)
-    cfg = check_command_line(typed, files=files, multirun=multirun, as_sweep="train(..., multirun=True)")
+    checked = check_command_line(typed, files=files, multirun=multirun, as_sweep="train(..., multirun=True)")
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     named = value_of(typed, key) if out is None else str(out)
-    now = datetime.now()
     words = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
     if not multirun:
-        folder = Path(named or f"outputs/runs/{now:%Y-%m-%d/%H-%M-%S-%f}")
-        if cfg is not None and cfg.trainer.resume == "never" and used(folder):
+        folder = Path(named or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+        if checked.config is not None and checked.config.trainer.resume == "never" and used(folder):
             folder = new_beside(folder)
     elif named:
         folder, words = Path(named), [*words, "--multirun"]
-    else:  # a sweep over models has no single configuration that could say its name
-        sweep = value_of(typed, "sweep")
-        unnamed = f"{sweep}_{now:%Y-%m-%d_%H-%M-%S}" if sweep else RunConfig().study
-        study = cfg.study if cfg else value_of(typed, "study") or unnamed
-        folder, words = Path("outputs/sweeps", study), [*words, "--multirun", f"study={study}"]
+    else:
+        folder, words = Path("outputs/sweeps", checked.study), [*words, "--multirun", f"study={checked.study}"]
     with _kept_as_it_was():
         run_command([*words, f"{key}={quote(str(folder))}"])
     if not multirun:

@@ -63,7 +63,7 @@ def train(words: list[str]) -> int:
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
-    from da6401.config.compose import check_command_line, hydra_arguments
+    from da6401.config.command_line import check_command_line, hydra_arguments
     from da6401.config.quoting import quoted
     from da6401.config.search_path import CONFIG_NAME, SearchPath, register_schema
 
@@ -79,11 +79,10 @@ def train(words: list[str]) -> int:
     shows = given.help or given.hydra_help or given.info or given.shell_completion
     if not shows:
         multirun = files.is_multirun(given.overrides, flag=given.multirun)
-        cfg = check_command_line(given.overrides, files=files, multirun=multirun, runs=given.cfg is None)
-        if cfg is None:
-            # A sweep over models: a key of one of them is new to Hydra, whose first composition has another.
-            words = [f"++{word}" if word.startswith("model.") else word for word in words]
-        elif cfg.trainer.resume == "never" and not multirun and given.cfg is None:
+        checked = check_command_line(given.overrides, files=files, multirun=multirun, runs=given.cfg is None)
+        words = [*(word for word in words if word not in given.overrides), *checked.words]
+        cfg = checked.config
+        if cfg is not None and cfg.trainer.resume == "never" and not multirun and given.cfg is None:
             words = in_new_folder(words)
         # The run writes .hydra/ by itself: without passwords, and never into a folder that is not its own.
         words = [*words, "hydra.output_subdir=null"]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from da6401.config.compose import check_command_line
+from da6401.config.command_line import check_command_line
 from da6401.config.schema import RunConfig
 
 SMALL = (
@@ -20,7 +20,7 @@ SMALL_BACKBONE = tuple(text for text in SMALL if not text.startswith("model."))
 
 def compose(*overrides: str) -> RunConfig:
     """The configuration of a command line."""
-    config = check_command_line(list(overrides), config_dir=None, multirun=False)
+    config = check_command_line(list(overrides), config_dir=None, multirun=False).config
     assert config is not None
     return config
 

@@ -61,9 +61,9 @@ def value_problems(key: str, value: Any) -> list[str]:
     declared = [(hint, item.metadata["rule"]) for name, hint, item in documented_keys() if name == key]
     if not declared:
         return [unknown_key(key)]
-    if any(_fit(hint, rule, value) is not None for hint, rule in declared):
+    if any(fit(hint, rule, value) is not None for hint, rule in declared):
         return []
-    return [_refusal(*declared[0], value, key)]
+    return [refusal(*declared[0], value, key)]
 
 
 @functools.cache
@@ -135,9 +135,9 @@ def _dataclass(cls: type[T], tree: Any, prefix: str, problems: list[str], where:
             if variant is not None:
                 values[name] = _dataclass(variant, tree[name], f"{prefix}{name}.", problems, where)
             continue
-        value = _fit(hints[name], item.metadata["rule"], tree[name])
+        value = fit(hints[name], item.metadata["rule"], tree[name])
         if value is None:
-            problems.append(_refusal(hints[name], item.metadata["rule"], tree[name], prefix + name))
+            problems.append(refusal(hints[name], item.metadata["rule"], tree[name], prefix + name))
         else:
             values[name] = value
     return cls(**values)
@@ -183,22 +183,23 @@ def _sibling_variants(cls: type) -> list[type]:
     return []
 
 
-def _refusal(hint: Any, rule: Rule, value: Any, key: str) -> str:
+def refusal(hint: Any, rule: Rule, value: Any, key: str) -> str:
+    """The message for a value that its key does not take: what it may be, and the nearest such word."""
     suggestion = _did_you_mean(value, map(str, get_args(hint))) if get_origin(hint) is Literal else ""
     return f"{key}={_shown(value)}: must be {describe_type(hint, rule)}{suggestion}"
 
 
-def _fit(hint: Any, rule: Rule, value: Any) -> Any:
+def fit(hint: Any, rule: Rule, value: Any) -> Any:
     """The value in its declared type, None where it does not fit."""
     if get_origin(hint) is Literal:
         return value if value in get_args(hint) else None
     if get_origin(hint) in (Union, types.UnionType):
-        fits = (_fit(member, rule, value) for member in get_args(hint))
-        return next((fit for fit in fits if fit is not None), None)
+        found = (fit(member, rule, value) for member in get_args(hint) if member is not type(None))
+        return next((each for each in found if each is not None), None)
     if get_origin(hint) is list:
         if not isinstance(value, (list, tuple)) or not value:
             return None
-        items = [_fit(get_args(hint)[0], rule, item) for item in value]
+        items = [fit(get_args(hint)[0], rule, item) for item in value]
         return None if None in items else items
     if hint is bool:
         return value if isinstance(value, bool) else None
@@ -227,9 +228,9 @@ def describe_type(hint: Any, rule: Rule) -> str:
         choices = get_args(hint)
         return f"one of {', '.join(map(str, choices))}" if len(choices) > 1 else str(choices[0])
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(describe_type(member, rule) for member in get_args(hint))
+        return " or ".join(describe_type(member, rule) for member in get_args(hint) if member is not type(None))
     if get_origin(hint) is list:
-        return "a list of such numbers"
+        return "a list of such numbers" if get_args(hint)[0] is not str else "a list of such texts"
     if hint is bool:
         return "true or false"
     if hint is str:

@@ -1,7 +1,5 @@
 """The keys of the models: a network from scratch, or a pretrained backbone. A part of ``schema.py``."""
 
-# ruff: noqa: RUF009 - key() makes a dataclass field
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_search_path
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +21,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
 from da6401.config.backbones import FACTS
 from da6401.config.check import default_tree, variant_trees
@@ -103,20 +104,7 @@ class SearchPath:
         more = [text for text in overrides if text.startswith("hydra.searchpath")]
         own = self.config_name or self.config_path  # the user's own primary config may name more folders, too
         with self._open():
-            loader = GlobalHydra.instance().config_loader()
-
-            def names(group: str, kind: ObjectType) -> list[str]:
-                if more or own:
-                    return sorted(set(loader.get_group_options(group, kind, self.primary, more)))
-                return sorted(set(loader.get_group_options(group, kind)))  # a tenth of the time
-
-            def configs(group: str) -> Iterator[str]:
-                yield from names(group, ObjectType.CONFIG)
-                for inner in names(group, ObjectType.GROUP):
-                    yield from (f"{inner}/{name}" for name in configs(f"{group}/{inner}"))
-
-            groups = [group for group in names("", ObjectType.GROUP) if group not in NO_CHOICE]
-            return {group: list(configs(group)) for group in groups}
+            return group_options(GlobalHydra.instance().config_loader(), (self.primary, more) if more or own else ())
 
     def is_multirun(self, overrides: Sequence[str], *, flag: bool) -> bool:
         """Whether a command runs a sweep: by --multirun, or by hydra.mode on the command line or in the primary config.
@@ -150,18 +138,45 @@ class SearchPath:
                 raise ConfigError([f"hydra.searchpath: {error}"]) from error
 
 
+def group_options(loader: ConfigLoader, searched: tuple[str, list[str]] | tuple[()] = ()) -> dict[str, list[str]]:
+    """Each config group with the names of its options, those in subfolders (lab/x) last.
+
+    Args:
+        searched: the primary config and the overrides that may name more folders; without them it takes a tenth of the
+            time.
+    """
+
+    def names(group: str, kind: ObjectType) -> list[str]:
+        return sorted(set(loader.get_group_options(group, kind, *searched)))
+
+    def configs(group: str) -> Iterator[str]:
+        yield from names(group, ObjectType.CONFIG)
+        for inner in names(group, ObjectType.GROUP):
+            yield from (f"{inner}/{name}" for name in configs(f"{group}/{inner}"))
+
+    groups = [group for group in names("", ObjectType.GROUP) if group not in NO_CHOICE]
+    return {group: list(configs(group)) for group in groups}
+
+
 @contextmanager
 def as_job(composed: DictConfig, *, multirun: bool) -> Iterator[None]:
     """Within the block ``${hydra:...}`` can be resolved as in a first job; that of a sweep has a job.num."""
-    instance = HydraConfig.instance()
+    instance, job = HydraConfig.instance(), composed.hydra.job
     before, instance.cfg = instance.cfg, composed  # type: ignore[assignment]
-    if multirun:
-        with read_write(composed), open_dict(composed):
-            composed.hydra.job.num, composed.hydra.job.id = 0, "0"
+    number, name = (None, None) if OmegaConf.is_missing(job, "num") else (job.num, job.id)
     try:
+        if multirun:
+            _number(job, 0, "0")
         yield
     finally:
         instance.cfg = before
+        if multirun:
+            _number(job, number, name)
+
+
+def _number(job: DictConfig, number: int | None, name: str | None) -> None:
+    with read_write(job), open_dict(job):
+        job.num, job.id = (MISSING, MISSING) if number is None else (number, name)
 
 
 def hidden_files(composed: DictConfig) -> list[str]:

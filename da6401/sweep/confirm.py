@@ -12,10 +12,10 @@ import optuna
 from optuna.trial import TrialState
 
 from da6401.config.schema import SweepConfig
+from da6401.config.search_space import SearchSpace
 from da6401.errors import RunError
 from da6401.rundir import read_result
 from da6401.sweep.launch import Launch
-from da6401.sweep.space import Space
 
 FRESH_SEED = 1_000_003  # the first of the fresh seeds: far from those that anyone types
 
@@ -46,7 +46,7 @@ class Confirmed:
 
 def confirm(
     study: optuna.Study,
-    space: Space,
+    space: SearchSpace,
     folder: Path,
     settings: SweepConfig,
     launch: Launch,

@@ -17,15 +17,15 @@ Parameter = tuple[int, str, float, BaseDistribution]  # the trial's id, a name, 
 
 
 @contextmanager
-def written_together(trial: optuna.Trial) -> Iterator[None]:
-    """The parameters that are suggested within the block are written at its end: all or none.
+def written_together(trial: optuna.Trial) -> Iterator[list[Parameter]]:
+    """The parameters that are suggested within the block are written at its end: all that stand in the list by then.
 
     Optuna has a transaction for each, which took a quarter of what a sweep adds to a trial's training.
     """
     storage, parameters = trial.storage, list[Parameter]()
     trial.storage = cast(BaseStorage, _Collecting(storage, parameters))
     try:
-        yield
+        yield parameters
     finally:
         trial.storage = storage
     if isinstance(storage, PatientStorage):

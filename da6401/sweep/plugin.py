@@ -6,10 +6,14 @@ imports this module on every start, so Optuna is imported where it is used.
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import logging
+=======
+import dataclasses
+>>>>>>> 2881562 (The search space is read and checked whole before trial 0; plain lists are a grid, and no configuration is trained twice)
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +23,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import MISSING, DictConfig
 
+from da6401.config.search_path import group_options
+from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
+
 if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
 
+<<<<<<< HEAD
 log = logging.getLogger(__name__)
 
 PRUNER_NODES: dict[str, dict[str, Any]] = {
@@ -32,40 +40,52 @@ PRUNER_NODES: dict[str, dict[str, Any]] = {
     "hyperband": {"min_epochs": 1, "reduction_factor": 3},
     "patient": {"startup_trials": 5, "patience": 1},
 }
+=======
+>>>>>>> 2881562 (The search space is read and checked whole before trial 0; plain lists are a grid, and no configuration is trained twice)
 
-# The official group's `tpe` switches off what Optuna 5 has on: parameters drawn together, running trials counted.
-JOINT_TPE = {
-    "_target_": "optuna.samplers.TPESampler", "seed": None, "n_startup_trials": 10, "multivariate": None,
-    "constant_liar": True,
-}  # fmt: skip
+@dataclass
+class JointTpe:
+    """The default sampler: the official group's `tpe` switches off what Optuna 5 has on.
+
+    Parameters are drawn together, and running trials are counted.
+    """
+
+    _target_: str = "optuna.samplers.TPESampler"
+    seed: int | None = None
+    n_startup_trials: int = 10
+    multivariate: bool | None = None
+    constant_liar: bool = True
 
 
 @dataclass
-class StudySweeperConfig:
-    """hydra.sweeper: the official sweeper's keys, `pruner` and `conditional`; how a sweep goes is in `sweep`."""
+class InOrder:
+    """The points of the space one after the other."""
 
-    _target_: str = "da6401.sweep.plugin.StudySweeper"  # Hydra's own way to name a plugin
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe_joint"}, {"pruner": "none"}])
-    sampler: Any = MISSING
-    pruner: Any = MISSING
-    direction: Any = "maximize"  # or a list, one for each of sweep.objectives
-    storage: str | None = None  # a database URL; null is an sqlite file in the sweep's folder
-    study_name: str | None = None  # null takes the name of the sweep's folder, which is `study`
-    n_trials: int = 20  # the study's total, over all the times that the command is given
-    n_jobs: int = 1  # worker processes; 1 is this process
-    max_failure_rate: float = 1.0  # failed trials as a share of n_trials, above which the sweep stops
-    params: dict[str, str] | None = None
-    conditional: list[Any] = field(default_factory=list)  # each {when: "model=cnn", params: {...}}
-    custom_search_space: str | None = None
+    seed: int | None = None  # of no use here, and there for commands that change the sampler alone
 
+
+DEFAULTS: list[Any] = [{"sampler": "auto"}, {"pruner": "none"}]
+NODE: dict[str, Any] = {
+    "defaults": DEFAULTS,
+    "_target_": "da6401.sweep.plugin.StudySweeper",  # Hydra's own way to name a plugin
+    "sampler": MISSING,
+    "pruner": MISSING,
+    **dataclasses.asdict(SweeperKeys()),
+    "params": None,
+    "conditional": [],  # each {when: "model=cnn", params: {...}}
+}
+# `auto` is the joint TPE where it takes no points in order.
+SAMPLERS: dict[str, type] = {"auto": JointTpe, "tpe_joint": JointTpe, "bruteforce": InOrder}
 
 _store = ConfigStore.instance()
-_store.store(group="hydra/sweeper", name="da6401", node=StudySweeperConfig, provider="da6401", replace=True)
-_store.store(group="hydra/sweeper/sampler", name="tpe_joint", node=JOINT_TPE, provider="da6401", replace=True)
-for _name, _node in PRUNER_NODES.items():
+_store.store(group="hydra/sweeper", name="da6401", node=NODE, provider="da6401", replace=True)
+for _name, _node in SAMPLERS.items():
+    _store.store(group="hydra/sweeper/sampler", name=_name, node=_node, provider="da6401", replace=True)
+for _name, _keys in PRUNERS.items():
     _store.store(
-        group="hydra/sweeper/pruner", name=_name, node={"name": _name, **_node}, provider="da6401", replace=True
-    )
+        group="hydra/sweeper/pruner", name=_name, node={"name": _name, **dataclasses.asdict(_keys())},
+        provider="da6401", replace=True,
+    )  # fmt: skip
 
 
 class StudySweeper(Sweeper):
@@ -76,10 +96,10 @@ class StudySweeper(Sweeper):
         *,
         sampler: DictConfig,
         pruner: DictConfig,
-        direction: str | Sequence[str],
+        direction: str | Sequence[str] | None,
         storage: str | None,
         study_name: str | None,
-        n_trials: int,
+        n_trials: int | None,
         n_jobs: int,
         max_failure_rate: float,
         params: Mapping[str, str] | None,
@@ -88,7 +108,9 @@ class StudySweeper(Sweeper):
     ) -> None:
         self.sampler = sampler
         self.pruner = pruner
-        self.directions = [direction] if isinstance(direction, str) else [str(item) for item in direction]
+        self.directions = (
+            [direction] if isinstance(direction, str) else [str(item) for item in direction or ["maximize"]]
+        )
         self.storage = storage
         self.study_name = study_name
         self.n_trials = n_trials
@@ -99,6 +121,7 @@ class StudySweeper(Sweeper):
         self.custom_search_space = custom_search_space
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
+        self.options: dict[str, list[str]] = {}  # of each config group
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before sweep."""
@@ -106,6 +129,7 @@ class StudySweeper(Sweeper):
             from da6401.sweep.pool import Slot
 
             task_function = Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd())
+        self.options = group_options(hydra_context.config_loader)
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -5,49 +5,32 @@ One worker is this process, and its trials share the images in memory. Several a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import optuna
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.schema import SweepConfig, TrackingConfig
 from da6401.errors import BusyError, InterruptedRun, PrunedError, RunError, TakenOverError, UserError
 from da6401.rundir import RunResult, read_result
 from da6401.stopping import stop_on_signals
-from da6401.storage import is_shared, open_storage
+from da6401.storage import is_shared
 from da6401.sweep import pool
 from da6401.sweep.claims import FINISHED, REASON, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
-from da6401.sweep.disk import Checkpoints
-from da6401.sweep.launch import Launch, launch_with
 from da6401.sweep.limits import start_over, time_limit
-from da6401.sweep.param_writes import written_together
-from da6401.sweep.pruners import build_pruner
-from da6401.sweep.space import Space, parse_space
-from da6401.sweep.study import (
-    best_of_study,
-    build_sampler,
-    enqueue_first,
-    hold_space,
-    open_study,
-    reseed,
-    storage_of,
-    total_trials,
-)
+from da6401.sweep.prepare import Sweep, plain, prepare
 from da6401.sweep.summary import best_trials, progress_line, run_folder, write_summary
 from da6401.sweep.trial import handed_over
 from da6401.tracking import track_sweep
@@ -57,31 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUIET = "hydra.job_logging.handlers.console.level"  # a trial's epochs go to its train.log, not to the terminal
+
 POLL_SECONDS = 0.5
-
-
-@dataclass
-class Sweep:
-    """All that a worker needs to work on a study."""
-
-    study: optuna.Study
-    space: Space
-    folder: Path
-    storage: str  # its address
-    total: int
-    seed: int  # of the sampler
-    pruner: dict[str, Any]
-    settings: SweepConfig
-    max_failures: float
-    checkpoints: Checkpoints
-    launch: Launch
-    started: float
-
-    @property
-    def lease_seconds(self) -> float:
-        """How long a worker of another machine may be silent; 0 where the study is this machine's alone."""
-        return self.settings.lease_seconds if is_shared(self.storage) else 0.0
 
 
 def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> None:
@@ -91,7 +51,7 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
         UserError: the storage cannot be opened, the space has changed, or more trials failed than max_failure_rate.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sweep = _prepare(sweeper, config, launcher, arguments)
+    sweep = prepare(sweeper, config, launcher, arguments)
     if sweep.settings.dry_run:
         _dry_run(sweep)
         return
@@ -117,47 +77,7 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
         seconds = time.perf_counter() - sweep.started
         write_summary(sweep.study, sweep.folder, seconds=seconds, confirmed=confirmed, curve=settings.curve)
     if last:
-        track_sweep(TrackingConfig(**_plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
-
-
-def _prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> Sweep:
-    folder = Path(str(config.hydra.sweep.dir))
-    folder.mkdir(parents=True, exist_ok=True)
-    choices = {str(group): option for group, option in OmegaConf.to_container(config.hydra.runtime.choices).items()}  # type: ignore[union-attr]
-    space = parse_space(sweeper.params, sweeper.conditional, arguments, choices=choices)
-    settings = SweepConfig(**_plain(config.sweep))
-    alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
-    address = storage_of(sweeper.storage, folder, alone=alone)
-    storage = open_storage(address, minutes=settings.storage_minutes)
-    study, created = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
-    is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
-    if not pool.is_worker():  # a worker has the leader's command, and overrides of its own
-        hold_space(study, space, extend=str(config.resume) == "extend")
-    seed = sweeper.sampler.get("seed")
-    seed = int((config.seed or 0) if seed is None else seed)  # ${hydra:job.num} is of a trial, and no seed here
-    study.sampler = build_sampler(sweeper.sampler, space, seed=seed)
-    pruner = _plain(sweeper.pruner)
-    study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
-    if is_new and not pool.is_worker() and not isinstance(study.sampler, optuna.samplers.GridSampler):
-        warm = best_of_study(str(config.warm_start), folder) if config.warm_start else []
-        defaults = {
-            name: OmegaConf.select(config, name) for branch in space.branches for name in branch.space
-        } | choices
-        enqueue_first(study, space, defaults, warm)
-    extend = _custom_search_space(sweeper.custom_search_space)
-    if extend is not None:
-        space = dataclasses.replace(space, extend=functools.partial(extend, config))
-    quiet = [f"{QUIET}=WARNING"] if OmegaConf.select(config, QUIET) is not None else []
-    run_one = launch_with(launcher)
-
-    def launch(overrides: list[str], number: int) -> JobReturn:
-        return run_one([*overrides, *quiet], number)
-
-    total = total_trials(study, space, sweeper.n_trials)
-    return Sweep(
-        study, space, folder, address, total, seed, pruner, settings, sweeper.max_failure_rate * total,
-        Checkpoints(folder, settings), launch, time.perf_counter(),
-    )  # fmt: skip
+        track_sweep(TrackingConfig(**plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
 
 
 def _work(sweep: Sweep) -> None:
@@ -180,7 +100,10 @@ def _work(sweep: Sweep) -> None:
 
 
 def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
-    trial, overrides = _suggest(sweep, claimed)
+    suggested = _suggest(sweep, worker, claimed)
+    if suggested is None:
+        return
+    trial, overrides = suggested
     try:
         ended = _finished_before(sweep, trial.number) or _launch(sweep, worker, trial, overrides)
     except TakenOverError as error:
@@ -204,13 +127,22 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         raise UserError(f"{failed} trials failed, more than hydra.sweeper.max_failure_rate allows: {reason}")
 
 
-def _suggest(sweep: Sweep, claimed: FrozenTrial) -> tuple[optuna.Trial, list[str]]:
-    """The claimed trial with its parameters, and its overrides. What Study.ask does, for a trial that is there."""
-    sweep.study._thread_local.cached_all_trials = None  # the sampler looks at what others have finished meanwhile
-    reseed(sweep.study.sampler, seed=sweep.seed, number=claimed.number)
-    trial = optuna.Trial(sweep.study, claimed._trial_id)
-    with written_together(trial):
-        return trial, sweep.space.suggest(trial)
+def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna.Trial, list[str]] | None:
+    """The claimed trial with its parameters, and its overrides; None where it would repeat another, which is told."""
+    # In a space that can be exhausted no two workers of this machine draw at the same moment.
+    with worker.turn if sweep.space.is_finite else contextlib.nullcontext():
+        found = sweep.suggester.point(claimed)
+    reason = "the search space is exhausted"
+    if found is not None:
+        trial, point = found
+        repeated = sweep.suggester.repeats(claimed.number, point) if is_shared(sweep.storage) else None
+        if repeated is None:
+            return trial, sweep.space.overrides(point)
+        reason = f"repeats trial {repeated}, which another machine drew at the same moment"
+    sweep.study._storage.set_trial_user_attr(claimed._trial_id, REASON, reason)
+    sweep.study.tell(claimed.number, state=TrialState.FAIL, skip_if_finished=True)
+    log.info("trial %d: %s", claimed.number, reason)
+    return None
 
 
 def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, overrides: list[str]) -> JobReturn:
@@ -256,11 +188,7 @@ def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:
             result = read_result(run_folder(sweep.folder, trial.number))
             for name, excess in _excess(sweep.settings, result).items():
                 trial.set_constraint(name, excess)
-            try:
-                sweep.study.tell(trial, values, skip_if_finished=True)  # a call whose answer was lost is made twice
-            except RuntimeError as stop:
-                if "Study.stop" not in str(stop):  # the grid sampler's way to say, after telling, that all is done
-                    raise
+            sweep.study.tell(trial, values, skip_if_finished=True)  # a call whose answer was lost is made twice
             return
         trial.set_user_attr(REASON, f"the objective is {error!r}; {len(sweep.study.directions)} numbers are expected")
     elif isinstance(error, PrunedError):
@@ -297,8 +225,12 @@ def _is_enough(sweep: Sweep) -> bool:
 def _dry_run(sweep: Sweep) -> None:
     """Print the first configurations and the expected time."""
     rehearsal = optuna.create_study(sampler=sweep.study.sampler, directions=sweep.study.directions)
+    suggester = dataclasses.replace(sweep.suggester, study=rehearsal)
     for number in range(min(5, sweep.total)):
-        print(f"trial {number}: {' '.join(sweep.space.suggest(rehearsal.ask()))}")
+        rehearsal.ask()
+        found = suggester.point(rehearsal.trials[number])
+        if found is not None:
+            print(f"trial {number}: {' '.join(sweep.space.overrides(found[1]))}")
     done = sweep.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     seconds = [trial.duration.total_seconds() for trial in done if trial.duration]
     if seconds:
@@ -307,13 +239,3 @@ def _dry_run(sweep: Sweep) -> None:
         print(f"{left} trials are left, about {minutes:.1f} minutes by those that are done")
     else:
         print(f"{sweep.total} trials; the time of one is known after the first")
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
-
-
-def _custom_search_space(name: str | None) -> Callable[[DictConfig, optuna.Trial], None] | None:
-    if name is None:
-        return None
-    return cast(Callable[[DictConfig, optuna.Trial], None], instantiate({"_target_": name, "_partial_": True}))

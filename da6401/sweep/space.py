@@ -1,152 +1,145 @@
-"""Search spaces: Hydra's sweep overrides as Optuna distributions, some of them under a condition."""
+"""A search space in Optuna's terms, and what a trial tries: a suggestion of the sampler, or the next point of a grid.
+
+No configuration is trained twice in a study. Where the sampler repeats one, it is asked again; where it goes on
+repeating, the first point that is left is taken, and a space without one is exhausted.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
-from optuna import Trial
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
 
-from da6401.config.check import belongs
-from da6401.errors import ConfigError
+from da6401.config.domains import Choices, Domain, Value
+from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.sweep.param_writes import written_together
+from da6401.sweep.samplers import open_trial, reseed
 
+REPEATS = 10  # suggestions of a trial that repeat others', before the next point is taken
+COUNTED = 1_000_000  # points that are counted to know a study's total
 
-@dataclass(frozen=True)
-class Branch:
-    """Parameters that exist only where others have certain values; no condition: always."""
-
-    conditions: tuple[tuple[str, bool, str], ...]  # key, whether it must equal the value, value as written
-    space: Mapping[str, BaseDistribution]
-
-    def holds(self, known: Mapping[str, Any]) -> bool:
-        """Whether what is known of a trial meets all the conditions."""
-        return all((str(known.get(key)) == value) == equal for key, equal, value in self.conditions)
+Extend = Callable[[optuna.Trial], None]  # hydra.sweeper.custom_search_space
 
 
-@dataclass(frozen=True)
-class Space:
-    """A sweep's search space and the overrides that all its trials share."""
-
-    branches: tuple[Branch, ...]
-    fixed: Mapping[str, Any]
-    choices: Mapping[str, Any]  # the options of the config groups, for conditions on what nobody overrides
-    other_overrides: tuple[str, ...]  # deletions
-    extend: Callable[[Trial], None] | None = None  # hydra.sweeper.custom_search_space, which suggests by itself
-
-    def suggest(self, trial: Trial) -> list[str]:
-        """Ask Optuna for this trial's values; the trial's overrides, fixed ones included.
-
-        A key that the trial's model does not have is left out: filter counts go to the CNN, freeze depths to backbones.
-        """
-        chosen: dict[str, Any] = {}
-        for branch in self.branches:
-            known = {**self.choices, **self.fixed, **chosen}
-            if branch.holds(known):
-                for name, distribution in branch.space.items():
-                    if belongs(name, str({**known, **chosen}.get("model"))):
-                        chosen[name] = trial._suggest(name, distribution)
-        if self.extend is not None:
-            self.extend(trial)
-            chosen = {**trial.params, **chosen}
-        return self.overrides(chosen)
-
-    def overrides(self, chosen: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial with these values."""
-        model = str({**self.choices, **self.fixed, **chosen}.get("model"))
-        given = {name: value for name, value in self.fixed.items() if belongs(name, model)}
-        return [_override(name, value) for name, value in {**chosen, **given}.items()] + list(self.other_overrides)
-
-    def grid(self) -> dict[str, list[Any]]:
-        """Every value of every parameter, for the grid sampler.
-
-        Raises:
-            ConfigError: a parameter is continuous, or exists only under a condition.
-        """
-        if any(branch.conditions and branch.space for branch in self.branches):
-            raise ConfigError(
-                ["hydra/sweeper/sampler=grid: hydra.sweeper.conditional has no grid; take another sampler"]
-            )
-        values = {}
-        for name, distribution in self.branches[0].space.items():
-            match distribution:
-                case CategoricalDistribution():
-                    values[name] = list(distribution.choices)
-                case IntDistribution():
-                    values[name] = list(range(distribution.low, distribution.high + 1, distribution.step))
-                case _:
-                    raise ConfigError(
-                        [f"{name}: hydra/sweeper/sampler=grid needs a choice or a range of whole numbers"]
-                    )
-        return values
+def distribution_of(domain: Domain) -> BaseDistribution:
+    """Optuna's distribution of a domain."""
+    if isinstance(domain, Choices):
+        return CategoricalDistribution(domain.values)
+    if domain.is_whole:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=int(domain.step or 1))
+    return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
 
 
-def parse_space(
-    params: Mapping[str, str],
-    conditional: Sequence[Mapping[str, Any]],
-    arguments: Sequence[str],
-    *,
-    choices: Mapping[str, Any],
-) -> Space:
-    """The space of a sweep's YAML and command line; what the command line fixes is no longer searched.
+def ask(trial: optuna.Trial, parameter: Parameter) -> Value:
+    """The trial's value of a parameter, suggested by the study's sampler."""
+    match distribution_of(parameter.domain):
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(parameter.name, choices)
+        case IntDistribution() as whole:
+            return trial.suggest_int(parameter.name, whole.low, whole.high, step=whole.step, log=whole.log)
+        case FloatDistribution() as real:
+            return trial.suggest_float(parameter.name, real.low, real.high, step=real.step, log=real.log)
+    raise AssertionError("every domain is one of the three")
+
+
+def next_point(space: SearchSpace, trials: Sequence[FrozenTrial], number: int) -> Point | None:
+    """The point of trial ``number`` in a study that takes them in order; None where none is left.
+
+    Workers need not ask each other: a trial with a smaller number that has no point yet is about to take the first one
+    that is free, and every worker reckons with that.
+    """
+    taken = {space.identity(trial.params) for trial in trials if trial.params}
+    ahead = sum(
+        not trial.params and trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials[:number]
+    )
+    for point in space.points():
+        if space.identity(point) in taken:
+            continue
+        if not ahead:
+            return point
+        ahead -= 1
+    return None
+
+
+def total_trials(space: SearchSpace, trials: Sequence[FrozenTrial], n_trials: int) -> int:
+    """The study's total: n_trials, or fewer where the space has no more points.
+
+    Trials of points that the space has not, or no longer, and repeated ones take nothing from it.
+    """
+    points = space.count(COUNTED)
+    if not space.is_finite or points == COUNTED or points >= n_trials:
+        return n_trials
+    inside = {space.identity(point) for point in space.points()}
+    tried = {identity for trial in trials if trial.params and (identity := space.identity(trial.params)) in inside}
+    beside = sum(bool(trial.params) for trial in trials) - len(tried)
+    return min(n_trials, points + beside)
+
+
+@dataclass
+class Suggester:
+    """Gives each trial of a study its point.
 
     Args:
-        params: key -> Hydra sweep, such as ``optimizer.lr: tag(log, interval(1e-4, 1e-1))``, or one fixed value.
-        conditional: each ``{when: "model=cnn", params: {...}}``; ``when`` may tie several keys with commas.
-        arguments: the task overrides of the command line.
-        choices: the chosen option of each config group.
+        in_order: take the points of the space one after the other, as a grid does, and not the sampler's.
+        seed: of the sampler.
     """
-    space, fixed, other = _parse([f"{key}={value}" for key, value in params.items()])
-    typed_space, typed_fixed, typed_other = _parse(arguments)
-    fixed = {key: value for key, value in fixed.items() if key not in typed_space} | typed_fixed
-    always = {key: value for key, value in (space | typed_space).items() if key not in typed_fixed}
-    branches = [Branch((), dict(sorted(always.items(), key=lambda item: "." in item[0])))]  # groups first
-    for entry in conditional:
-        inner, inner_fixed, _ = _parse([f"{k}={v}" for k, v in entry["params"].items()])
-        if inner_fixed:
-            names = ", ".join(inner_fixed)
-            raise ConfigError([f"hydra.sweeper.conditional: {names}: give a choice or an interval, not one value"])
-        free = {key: value for key, value in inner.items() if key not in fixed and key not in always}
-        branches.append(Branch(_conditions(str(entry["when"])), free))
-    return Space(tuple(branches), fixed, choices, (*other, *typed_other))
 
+    study: optuna.Study
+    space: SearchSpace
+    extend: Extend | None
+    in_order: bool
+    seed: int
 
-def _parse(overrides: Sequence[str]) -> tuple[dict[str, BaseDistribution], dict[str, Any], list[str]]:
-    """Searched, fixed and deleted keys, in the official sweeper's reading; of a key given twice the last counts."""
-    space: dict[str, BaseDistribution] = {}
-    fixed: dict[str, Any] = {}
-    other: list[str] = []
-    for text in overrides:
-        searched, given, deleted = create_params_from_overrides([text])
-        for name in [name.lstrip("+") for name in (*searched, *given)]:
-            space.pop(name, None)
-            fixed.pop(name, None)
-        space |= {name.lstrip("+"): distribution for name, distribution in searched.items()}
-        fixed |= {name.lstrip("+"): value for name, value in given.items()}
-        other += deleted
-    return space, fixed, other
+    def point(self, claimed: FrozenTrial) -> tuple[optuna.Trial, Point] | None:
+        """The claimed trial with its parameters, which the study has by then; None where the space is exhausted.
 
+        A trial that was enqueued, or put back, keeps the parameters that it has.
+        """
+        self.study._thread_local.cached_all_trials = None  # the sampler looks at what others have finished meanwhile
+        given = bool(claimed.params or claimed.system_attrs.get("fixed_params"))
+        trials = [] if given else self.study.get_trials(deepcopy=False)
+        if self.in_order and not given:
+            return self._written(claimed, next_point(self.space, trials, claimed.number))
+        taken = {self.space.identity(trial.params) for trial in trials if trial.params}
+        for attempt in range(REPEATS):
+            reseed(self.study.sampler, seed=self.seed, number=claimed.number, attempt=attempt)
+            trial = open_trial(self.study, claimed._trial_id)
+            with written_together(trial) as parameters:
+                point = self._suggested(trial)
+                is_new = self.space.identity(point) not in taken
+                if not is_new:
+                    parameters.clear()
+            if is_new:
+                return trial, point
+        if self.space.is_finite and self.extend is None:
+            return self._written(claimed, next_point(self.space, trials, claimed.number))
+        with written_together(trial := open_trial(self.study, claimed._trial_id)):  # a sampler that stands still
+            return trial, self._suggested(trial)
 
-def _override(name: str, value: Any) -> str:
-    """An override that sets a key whether or not Hydra's first composition, with another model, has it."""
-    return f"++{name}={value}" if "." in name else f"{name}={value}"
+    def repeats(self, number: int, point: Point) -> int | None:
+        """The number of an earlier trial with this point: two machines can draw the same at the same moment."""
+        if not self.space.is_finite:
+            return None
+        identity = self.space.identity(point)
+        trials = self.study.get_trials(deepcopy=False)[:number]
+        return next((trial.number for trial in trials if self.space.identity(trial.params) == identity), None)
 
+    def _suggested(self, trial: optuna.Trial) -> Point:
+        point = self.space.draw(lambda parameter: ask(trial, parameter))
+        if self.extend is None:
+            return point
+        self.extend(trial)
+        return {**trial.params, **point}
 
-def _conditions(text: str) -> tuple[tuple[str, bool, str], ...]:
-    """``model=cnn, augmentation!=none`` as triples.
-
-    Raises:
-        ConfigError: a part is neither key=value nor key!=value.
-    """
-    found = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([\w.]+)\s*(!?=)\s*(\S+)\s*", part)
-        if match is None:
-            raise ConfigError(
-                [f"hydra.sweeper.conditional: when: {text!r}: write key=value or key!=value, with commas"]
-            )
-        found.append((match[1], match[2] == "=", match[3]))
-    return tuple(found)
+    def _written(self, claimed: FrozenTrial, point: Point | None) -> tuple[optuna.Trial, Point] | None:
+        if point is None:
+            return None
+        domains = {parameter.name: parameter.domain for parameter in self.space.parameters}
+        with written_together(open_trial(self.study, claimed._trial_id)) as parameters:
+            for name, value in point.items():
+                distribution = distribution_of(domains[name])
+                parameters.append((claimed._trial_id, name, distribution.to_internal_repr(value), distribution))
+        return open_trial(self.study, claimed._trial_id), point

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import distribution_to_json
 from optuna.exceptions import DuplicatedStudyError
-from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from da6401.config.search_space import Condition, SearchSpace, key_of
 from da6401.errors import ConfigError
 from da6401.rundir import DATABASE
 from da6401.storage import is_in_memory, sqlite_address
-from da6401.sweep.space import Space
+from da6401.sweep.space import distribution_of
 
 SPACE = "space"  # user attribute of the study
 WARM_TRIALS = 3  # of the study that warm_start names
@@ -62,49 +58,17 @@ def open_study(*, name: str, storage: BaseStorage, directions: Sequence[str]) ->
     return study, False
 
 
-def build_sampler(config: DictConfig, space: Space, *, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of `hydra/sweeper/sampler`; without a seed of its own it gets this one. See ``reseed``."""
-    node = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(node, dict)
-    if node.get("seed") is None:
-        node["seed"] = seed
-    whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
-    built = instantiate(node, _execution_whitelist_=whitelist)
-    if isinstance(built, functools.partial):  # the grid sampler waits for its grid
-        built = built(space.grid())
-    return cast(optuna.samplers.BaseSampler, built)
-
-
-def reseed(sampler: optuna.samplers.BaseSampler, *, seed: int, number: int) -> None:
-    """Let a sampler's draws for a trial depend on the seed and the trial's number, not on who asks or how often before.
-
-    So no two workers suggest the same points, a study that goes on does not repeat its own, and the same history gives
-    the same suggestion. What a sampler must share with those of other workers, such as QMC's sequence, stays.
-    """
-    for value in vars(sampler).values():
-        if isinstance(value, LazyRandomState):
-            value.rng.seed((seed * 1_000_003 + number) % 2**32)
-        elif isinstance(value, optuna.samplers.BaseSampler):
-            reseed(value, seed=seed, number=number)
-
-
-def total_trials(study: optuna.Study, space: Space, n_trials: int) -> int:
-    """The study's total; a grid ends at its last point."""
-    if isinstance(study.sampler, optuna.samplers.GridSampler):
-        return min(n_trials, math.prod(len(values) for values in space.grid().values()))
-    return n_trials
-
-
-def hold_space(study: optuna.Study, space: Space, *, extend: bool) -> None:
+def hold_space(study: optuna.Study, space: SearchSpace, *, extend: bool) -> None:
     """Write down what the study searches; a study that goes on must search the same.
 
     Raises:
         ConfigError: the space or a fixed override has changed, with the difference, unless ``extend``.
     """
     now = {
-        f"{name}{_when(branch.conditions)}": json.loads(distribution_to_json(distribution))
-        for branch in space.branches
-        for name, distribution in branch.space.items()
+        f"{parameter.key}{_when(parameter.conditions)}": json.loads(
+            distribution_to_json(distribution_of(parameter.domain))
+        )
+        for parameter in space.parameters
     } | {f"{name} (fixed)": str(value) for name, value in space.fixed.items() if name != "study"}
     before = study.user_attrs.get(SPACE)
     if before is not None and before != now and not extend:
@@ -119,13 +83,12 @@ def hold_space(study: optuna.Study, space: Space, *, extend: bool) -> None:
         study.set_user_attr(SPACE, now)
 
 
-def enqueue_first(study: optuna.Study, space: Space, defaults: Mapping[str, Any], warm: Sequence[FrozenTrial]) -> None:
+def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[FrozenTrial]) -> None:
     """Trials that a new study runs first: the configuration's defaults, and the best of another study."""
-    for values in [defaults, *(trial.params for trial in warm)]:
-        inside: dict[str, Any] = {}
-        for branch in space.branches:
-            if branch.holds({**space.choices, **space.fixed, **inside}):
-                inside |= {n: values[n] for n, d in branch.space.items() if n in values and _contains(d, values[n])}
+    for values in [space.known, *({key_of(name): value for name, value in trial.params.items()} for trial in warm)]:
+        inside = space.draw(lambda parameter, values=values: values.get(parameter.key))  # type: ignore[misc]
+        domains = {parameter.name: parameter.domain for parameter in space.parameters}
+        inside = {name: value for name, value in inside.items() if value in domains[name]}
         if inside:
             study.enqueue_trial(inside, skip_if_exists=True)
 
@@ -145,15 +108,8 @@ def best_of_study(name: str, folder: Path) -> list[FrozenTrial]:
     return sorted(done, key=lambda trial: sign * trial.values[0])[:WARM_TRIALS]
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError):
-        return False
-
-
-def _when(conditions: Sequence[tuple[str, bool, str]]) -> str:
-    return "".join(f" when {key}{'=' if equal else '!='}{value}" for key, equal, value in conditions)
+def _when(conditions: Sequence[Condition]) -> str:
+    return "".join(f" when {condition}" for condition in conditions)
 
 
 def _told(entry: Any) -> str:

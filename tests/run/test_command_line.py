@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from da6401.config.compose import check_command_line
+from da6401.config.command_line import check_command_line
 from da6401.config.schema import CnnConfig
 from da6401.config.search_path import CONFIG_NAME, conf_dir
 from da6401.errors import ConfigError
@@ -65,7 +65,7 @@ def test_a_typo_in_a_users_yaml_names_the_file(tmp_path: Path) -> None:
 def test_a_users_yaml_is_used(tmp_path: Path) -> None:
     (tmp_path / "trainer").mkdir()
     (tmp_path / "trainer" / "quick.yaml").write_text("epochs: 3\n")
-    config = check_command_line(["trainer=quick"], config_dir=str(tmp_path), multirun=False)
+    config = check_command_line(["trainer=quick"], config_dir=str(tmp_path), multirun=False).config
     assert config is not None
     assert config.trainer.epochs == 3
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from da6401 import train
-from da6401.config.compose import check_command_line
+from da6401.config.command_line import check_command_line
 from da6401.config.schema import CnnConfig, RunConfig
 from da6401.config.search_path import SearchPath, conf_dir
 from da6401.errors import ConfigError
@@ -39,7 +39,7 @@ def mine(tmp_path: Path) -> Path:
 
 
 def checked(*overrides: str, mine: Path | None = None, multirun: bool = False) -> RunConfig:
-    cfg = check_command_line(overrides, config_dir=str(mine) if mine else None, multirun=multirun)
+    cfg = check_command_line(overrides, config_dir=str(mine) if mine else None, multirun=multirun).config
     assert cfg is not None
     return cfg
 
@@ -93,7 +93,9 @@ def test_a_file_that_hydra_would_not_read_is_no_silent_one(mine: Path) -> None:
     checked("experiment=part_b", mine=mine)
     for choice in ("experiment=part_a", "experiment=[part_a,a]"):
         assert f"{hidden}: is hidden by {conf_dir()}" in problem(choice, mine=mine)
-    cfg = check_command_line(["experiment=part_a"], files=SearchPath(config_path=str(conf_dir())), multirun=False)
+    cfg = check_command_line(
+        ["experiment=part_a"], files=SearchPath(config_path=str(conf_dir())), multirun=False
+    ).config
     assert cfg == checked("experiment=part_a")
 
 
@@ -102,7 +104,7 @@ def test_a_primary_config_of_ones_own(mine: Path, tmp_path: Path) -> None:
     files = SearchPath(str(mine), config_name="paper")
     assert files.is_multirun([], flag=False)
     assert not files.is_multirun(["hydra.mode=RUN"], flag=False)
-    cfg = check_command_line([], files=files, multirun=True)
+    cfg = check_command_line([], files=files, multirun=True).config
     assert cfg is not None
     assert cfg.seed == 9
     words = ("train", "--config-dir", "mine", "--config-name", "paper", *SMALL, *TINY, "hydra.sweeper.n_trials=1")

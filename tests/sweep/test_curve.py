@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import nn
 
 from da6401.cli import main
-from da6401.config.compose import check_command_line
+from da6401.config.command_line import check_command_line
 from da6401.models.pretrained import BACKBONE_TABLE
 from da6401.rundir import CONFIG, RunResult, read_result, write_result, write_yaml
 from da6401.sweep.curve import draw, read_points, write_curve
@@ -149,7 +149,7 @@ def test_without_the_key_there_is_no_curve() -> None:
 
 
 def test_its_trials_are_runs_of_part_b() -> None:
-    curve, part_b = check_command_line(["experiment=freeze_curve"], multirun=True), compose("experiment=part_b")
+    curve, part_b = check_command_line(["experiment=freeze_curve"], multirun=True).config, compose("experiment=part_b")
     assert curve is not None
     assert dataclasses.replace(curve, sweep=part_b.sweep, study=part_b.study) == part_b
     assert curve.sweep.curve == KEY

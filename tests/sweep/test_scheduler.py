@@ -186,7 +186,7 @@ def test_the_best_checkpoint_stays_where_there_is_no_room() -> None:
 
 
 def test_patience_and_hours_end_a_sweep_early() -> None:
-    study = sweep("seed=choice(1,2)", "optimizer.lr=1e-9", "hydra.sweeper.n_trials=20", "sweep.patience=3")
+    study = sweep("seed=range(20)", "optimizer.lr=1e-9", "sweep.patience=3")
     assert 4 <= len(study.trials) < 20
     assert len(sweep(RATE, "hydra.sweeper.n_trials=5", "sweep.max_hours=1e-9", name="none").trials) <= 1
 

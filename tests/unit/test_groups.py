@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from da6401.config.compose import check_command_line
+from da6401.config.command_line import check_command_line
 from da6401.config.search_path import CONFIG_NAME, conf_dir, register_schema
 from da6401.rundir import flat
 from tests.small import compose as typed

@@ -1,0 +1,296 @@
+"""The check of a whole `da6401 train` command line, before anything runs: every problem, told at once.
+
+Hydra stops at the first unknown key and lets a ``+key`` or a YAML file add any. Here the tree is composed with every
+key let through; ``check.py`` then judges the configuration, ``read_space.py`` the search, ``sweeper_schema.py`` the
+keys of the sweeper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from da6401.config.arguments import parse_flags
+from da6401.config.check import belongs, config_from_tree, nearest_name, value_problems
+from da6401.config.compose import config_of, known_values, plain_tree
+from da6401.config.domains import Interval
+from da6401.config.read_space import read_space
+from da6401.config.schema import RunConfig
+from da6401.config.search_path import SearchPath, as_job, hidden_files
+from da6401.config.search_space import SearchSpace, parse_override
+from da6401.config.sweeper_schema import sweeper_problems
+from da6401.config.written_where import written_where
+from da6401.errors import ConfigError
+
+OPTIONAL_GROUPS = ("experiment", "sweep")
+HYDRA_GROUPS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner", "hydra.sweeper", "hydra.launcher")  # with slashes
+OUR_SWEEPER = "da6401"
+JOB_NUMBER = re.compile(r"\$\{hydra[:.]job\.(num|id)\}")
+
+
+@dataclass(frozen=True)
+class CheckedCommand:
+    """A command line without problems."""
+
+    config: RunConfig | None  # before any search; None where a sweep over models has no single one
+    words: list[str]  # the overrides as Hydra is to get them
+    study: str  # the sweep's name
+
+
+def hydra_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The words after `da6401 train`, as Hydra's own parser reads them.
+
+    Raises:
+        UserError: a flag that there is not, or two that exclude each other.
+    """
+    given = parse_flags(words)
+    modes = [f"--{name}" for name in ("run", "multirun", "cfg", "info") if getattr(given, name)]
+    if len(modes) > 1:
+        raise ConfigError([f"{' and '.join(modes)} exclude each other: give one of them"])
+    return given
+
+
+def check_command_line(
+    overrides: Sequence[str],
+    *,
+    multirun: bool,
+    config_dir: str | None = None,
+    files: SearchPath | None = None,
+    runs: bool = True,
+    as_sweep: str = "",
+) -> CheckedCommand:
+    """Compose what `da6401 train` was given and check all of it before anything runs.
+
+    Args:
+        overrides: Hydra's override arguments, as typed.
+        multirun: sweep overrides are allowed, and each of their values is checked.
+        config_dir: the user's folder of YAML files (--config-dir), None without.
+        files: all that the command says of its YAML files, in place of config_dir.
+        runs: False where the configuration is only shown (--cfg): a sweep's YAML then needs no --multirun.
+        as_sweep: what to write instead of a single run that searches; the command with --multirun without.
+
+    Raises:
+        ConfigError: every problem of the command line and of the YAML files behind it.
+    """
+    files = files or SearchPath(config_dir)
+    groups = files.options(overrides)
+    problems: list[str] = []
+    typed = _typed(overrides, groups, problems)
+    if runs and not multirun:
+        problems += [
+            f"{text}: only the trials of a sweep have a number; it needs --multirun"
+            for text, _ in typed
+            if JOB_NUMBER.search(text)
+        ]
+        problems += [f"{text}: several values need --multirun" for text, each in typed if each.is_sweep_override()]
+    single = [(text, override) for text, override in typed if not override.is_sweep_override()]
+    fixed = [text if override.key_or_group in groups else _added(text) for text, override in single]
+    try:
+        composed = files.compose(fixed)
+        problems += hidden_files(composed)
+        if composed.hydra.runtime.choices["hydra/sweeper"] == OUR_SWEEPER:
+            problems += sweeper_problems(_sweeper_node(composed))
+        arguments = [text for text, _ in (typed if multirun else single)]
+        space = _space(composed, arguments, groups, problems)
+        models = list(
+            dict.fromkeys(str(model) for each in space.parameters if each.key == "model" for model in each.domain)
+        )
+        configs = [files.compose([*fixed, f"model={name}"]) for name in models] or [composed]
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError([*problems, _hydra_problem(error)]) from error
+    if space.parameters and runs and not multirun:
+        keys = ", ".join(dict.fromkeys(parameter.key for parameter in space.parameters))
+        command = as_sweep or shlex.join(["da6401", "train", "--multirun", *files.flags, *overrides])
+        problems.append(f"{keys}: searched by a YAML file, which needs --multirun: {command}")
+    for each in configs:
+        _stand_in(each, space)
+    problems += _config_problems(configs, overrides, fixed, files)
+    names = [str(each.model.name) for each in configs]
+    problems += [
+        f"{parameter.key}: is searched, but model={'|'.join(names)} has no such key"
+        for parameter in space.parameters
+        if not any(belongs(parameter.key, name) for name in names)
+    ]
+    if problems:
+        raise ConfigError(list({problem.partition(";")[0]: problem for problem in problems}.values()))
+    words = [_added(text) if models and text.startswith("model.") else _settable(text) for text in overrides]
+    with as_job(composed, multirun=multirun):
+        study = _study(composed, typed) if multirun else str(composed.study)
+        if study != composed.study:
+            words.append(f"study={study}")
+        return CheckedCommand(None if models else config_of(composed), words, study)
+
+
+def _stand_in(composed: DictConfig, space: SearchSpace) -> None:
+    """A key that has no value of its own (data.root) is at its first one where it is searched."""
+    for parameter in space.parameters:
+        value = OmegaConf.select(composed, parameter.key, throw_on_resolution_failure=False)
+        if isinstance(value, str) and value_problems(parameter.key, value):
+            first = parameter.domain.low if isinstance(parameter.domain, Interval) else next(iter(parameter.domain))
+            OmegaConf.update(composed, parameter.key, first)
+
+
+def _typed(
+    overrides: Sequence[str], groups: Mapping[str, Sequence[str]], problems: list[str]
+) -> list[tuple[str, Override]]:
+    """The overrides that can be composed, with Hydra's reading of each."""
+    typed = []
+    for text in overrides:
+        try:
+            override = parse_override(text)
+        except ValueError as error:
+            problems.append(f"{text}: {error}")
+            continue
+        key, value = override.key_or_group, override.value() if not override.is_sweep_override() else None
+        if key in HYDRA_GROUPS and isinstance(value, str):
+            problems.append(f"{text}: {key} is a config group; write {key.replace('.', '/')}={value}")
+        elif key in groups and not override.is_sweep_override():
+            found = option_problems(key, value, groups[key])
+            problems += found
+            typed += [] if found else [(text, override)]
+        else:
+            typed.append((text, override))
+    return typed
+
+
+def _added(text: str) -> str:
+    """An override that composes whether or not there is such a key: the check tells a wrong one better than Hydra."""
+    bare = text.lstrip("+")
+    key = bare.partition("=")[0]
+    if bare.startswith(("hydra.", "hydra/", "~")) and not key.startswith("hydra.sweeper."):
+        return _settable(text)
+    return f"++{bare}"
+
+
+def _settable(text: str) -> str:
+    """A mapping for one of Hydra's own keys replaces what is there, and is refused unless it is added by force."""
+    key, _, value = text.partition("=")
+    return f"++{text}" if key.startswith("hydra.") and value.lstrip().startswith("{") else text
+
+
+def _sweeper_node(composed: DictConfig) -> dict[str, Any]:
+    with as_job(composed, multirun=True):
+        node = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def _space(
+    composed: DictConfig, arguments: Sequence[str], groups: Mapping[str, Sequence[str]], problems: list[str]
+) -> SearchSpace:
+    node = _sweeper_node(composed)
+    return sweep_space(composed, node.get("params"), node.get("conditional"), arguments, groups, problems)
+
+
+def sweep_space(
+    composed: DictConfig,
+    params: Any,
+    conditional: Any,
+    arguments: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    problems: list[str],
+) -> SearchSpace:
+    """The search space of a composed sweep, for the check and for the sweeper alike; problems are added to the list.
+
+    Args:
+        params: hydra.sweeper.params.
+        conditional: hydra.sweeper.conditional.
+        arguments: the overrides of the command line; those of Hydra's own keys are left out.
+        groups: each config group's options.
+    """
+    with as_job(composed, multirun=True):
+        known = known_values(composed)
+    for name, value, kind in (("params", params, Mapping), ("conditional", conditional, (list, tuple))):
+        if value is not None and not isinstance(value, kind):
+            what = "a mapping of keys" if kind is Mapping else "a list of {when: ..., params: ...}"
+            problems.append(f"hydra.sweeper.{name}={value}: must be {what}")
+    return read_space(
+        params if isinstance(params, Mapping) else {},
+        conditional if isinstance(conditional, (list, tuple)) else [],
+        [text for text in arguments if not text.lstrip("+~").startswith(("hydra.", "hydra/"))],
+        known=known,
+        options=groups,
+        problems=problems,
+        value_problems=value_check(groups),
+        lenient=not any("hydra.sweeper.conditional" in text for text in composed.hydra.overrides.hydra),
+    )
+
+
+def value_check(groups: Mapping[str, Sequence[str]]) -> Callable[[str, Any], list[str]]:
+    """What is wrong with one value of a key, or of a config group."""
+    return lambda key, value: option_problems(key, value, groups[key]) if key in groups else value_problems(key, value)
+
+
+def option_problems(group: str, value: Any, options: Sequence[str]) -> list[str]:
+    """What is wrong with an option of a config group, or with a list of them; [] where there is such a file."""
+    if isinstance(value, list):
+        return [problem for each in value for problem in option_problems(group, each, options)]
+    if str(value) in options or (value is None and group in OPTIONAL_GROUPS):
+        return []
+    nearest = nearest_name(str(value), options)
+    shown = "null" if value is None else value
+    hint = f"; did you mean {nearest}?" if nearest else ""
+    return [f"{group}={shown}: no such option of {group}: {', '.join(options)}{hint}"]
+
+
+def _study(composed: DictConfig, typed: Sequence[tuple[str, Override]]) -> str:
+    """A sweep's name; by time where it has none, so that two different sweeps never meet in one folder."""
+    named = {override.key_or_group for _, override in typed}
+    if str(composed.study) != RunConfig().study or named & {"study", "hydra.sweep.dir"}:
+        return str(composed.study)
+    return str(composed.hydra.sweeper.get("study_name") or f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}")
+
+
+def _config_problems(
+    configs: Sequence[DictConfig], overrides: Sequence[str], fixed: Sequence[str], files: SearchPath
+) -> list[str]:
+    """The problems of the composed configurations, one for each model that is searched."""
+    verdicts = [_verdict(each, overrides, files) for each in configs]
+    typed = {override.lstrip("+").partition("=")[0] for override in fixed}
+    problems = []
+    for verdict in verdicts:  # a key of one part is right in a sweep over both, as long as some model has it
+        elsewhere = {key for key in typed if any(not _names(key, other) for other in verdicts)}
+        problems += [text for text in verdict if not any(_names(key, [text]) for key in elsewhere)]
+    return problems
+
+
+def _verdict(composed: DictConfig, overrides: Sequence[str], files: SearchPath) -> tuple[str, ...]:
+    """The problems of one composed configuration."""
+    try:
+        with as_job(composed, multirun=True):  # what needs a job's number outside a sweep is told already
+            config_from_tree(plain_tree(composed), where=lambda key: written_where(key, overrides, files.folders))
+    except ConfigError as error:
+        return error.problems
+    except OmegaConfBaseException as error:
+        return (_first_line(error),)
+    return ()
+
+
+def _names(key: str, problems: Sequence[str]) -> bool:
+    """Whether one of the problems is that this key does not exist."""
+    return any(problem.startswith(f"{key}: no such key") for problem in problems)
+
+
+def _hydra_problem(error: Exception) -> str:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        nearest = nearest_name(name, error.options or [])
+        known = f": {', '.join(error.options)}" if error.options else ""
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        return f"{group}={name}: no such option of {group}{known}{hint}" if group else _first_line(error)
+    cause = f": {_first_line(error.__cause__)}" if error.__cause__ is not None else ""
+    return _first_line(error) + cause
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,187 @@
+"""A sweep's search space: which keys vary between its trials, over which values, and under which conditions.
+
+Read once from the YAML and the command line, with every problem told; neither Optuna nor torch is needed. The sweeper
+asks Optuna for values of it (``sweep/space.py``), or takes its points in order.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
+
+from da6401.config.check import belongs
+from da6401.config.domains import Domain, Interval, Value, same_value, written
+
+Point = dict[str, Value]  # a configuration: parameter name -> value
+
+
+class Condition(NamedTuple):
+    """One part of ``when: "model=cnn, augmentation!=none"``."""
+
+    key: str
+    equal: bool
+    value: str  # as written
+
+    def admits(self, value: Any) -> bool:
+        """Whether a value of the key meets it; a number is compared as one, and so is a truth value."""
+        return any(same_value(wanted, value) for wanted in (as_value(self.value), self.value)) == self.equal
+
+    def __str__(self) -> str:
+        return f"{self.key}{'=' if self.equal else '!='}{self.value}"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched key, as Optuna knows it."""
+
+    name: str  # the key; of a key that has other values under another condition, the key and its condition
+    key: str
+    domain: Domain
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its values can be counted."""
+        return not isinstance(self.domain, Interval) or self.domain.is_finite
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The parameters in the order in which they were written, and what all trials share."""
+
+    parameters: tuple[Parameter, ...]
+    fixed: Mapping[str, str]  # key -> the value as an override writes it
+    known: Mapping[str, Any]  # every key's value where it is not searched, and each config group's option
+    deletions: tuple[str, ...] = ()  # overrides such as ~key
+    _by_name: Mapping[str, Parameter] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {parameter.name: parameter for parameter in self.parameters})
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its points can be counted."""
+        return all(each.is_finite for each in self.parameters)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether every key has a list or a range of values, as in `seed=0,1`: what Hydra's users take for a grid."""
+        return all(not isinstance(each.domain, Interval) or each.domain.step is not None for each in self.parameters)
+
+    def draw(self, ask: Callable[[Parameter], Value]) -> Point:
+        """A point whose values are asked for one by one; config groups come first, which conditions look at."""
+        chosen: Point = {}
+        for parameter in sorted(self.parameters, key=lambda each: (bool(each.conditions), "." in each.key)):
+            if self._applies(parameter, chosen):
+                chosen[parameter.name] = ask(parameter)
+        return chosen
+
+    def points(self) -> Iterator[Point]:
+        """Every point of a finite space, the last key varying fastest."""
+        order = list(self.parameters)
+        if any(each.key.startswith("model.") for each in order):  # which keys there are depends on the model
+            order.sort(key=lambda each: each.key != "model")
+        return self._extended({}, order)
+
+    def _extended(self, chosen: Point, rest: Sequence[Parameter]) -> Iterator[Point]:
+        if not rest:
+            yield chosen
+        elif not self._applies(rest[0], chosen):
+            yield from self._extended(chosen, rest[1:])
+        else:
+            for value in rest[0].domain:
+                yield from self._extended({**chosen, rest[0].name: value}, rest[1:])
+
+    def count(self, most: int) -> int:
+        """The number of points, at most ``most``; an infinite space has that many."""
+        return sum(1 for _ in itertools.islice(self.points(), most)) if self.is_finite else most
+
+    def identity(self, point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """What two points share exactly if their trials would be the same training."""
+        return tuple(sorted((name, self._step(name, value)) for name, value in point.items()))
+
+    def overrides(self, point: Mapping[str, Any]) -> list[str]:
+        """The overrides of a trial; a key that its model does not have is left out."""
+        values = {key_of(name): self._text(name, value) for name, value in point.items()}
+        model = str(self._option("model", point))
+        shared = {key: text for key, text in self.fixed.items() if belongs(key, model)}
+        return [_override(key, text) for key, text in {**values, **shared}.items()] + list(self.deletions)
+
+    def _applies(self, parameter: Parameter, chosen: Mapping[str, Any]) -> bool:
+        if any(key_of(name) == parameter.key for name in chosen):  # under two conditions that both hold: the first
+            return False
+        return belongs(parameter.key, str(self._option("model", chosen))) and all(
+            condition.admits(self._option(condition.key, chosen)) for condition in parameter.conditions
+        )
+
+    def _option(self, key: str, chosen: Mapping[str, Any]) -> Any:
+        """The value of a key in a trial."""
+        for name, value in chosen.items():
+            if key_of(name) == key:
+                return value
+        return self.known.get(key)
+
+    def _text(self, name: str, value: Any) -> str:
+        return self._by_name[name].domain.text(value) if name in self._by_name else written(value)
+
+    def _step(self, name: str, value: Any) -> tuple[str, Any]:
+        """A value, comparable with others of its parameter; one on a scale of steps as the number of its step."""
+        domain = self._by_name[name].domain if name in self._by_name else None
+        if isinstance(domain, Interval) and domain.step is not None and isinstance(value, (int, float)):
+            return "step", round((value - domain.low) / domain.step)
+        return type(value).__name__, str(value) if value is None else value
+
+
+def key_of(name: str) -> str:
+    """The configuration key of a parameter's name in a study: what stands before its condition."""
+    return name.partition(" [")[0]
+
+
+def parse_override(text: str) -> Override:
+    """An override in Hydra's grammar.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    try:
+        return OverridesParser.create().parse_overrides([text])[0]  # (parse_override lets the grammar's own errors out)
+    except OverrideParseException as error:
+        raise ValueError(_why(text, error)) from error
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+
+
+def _why(text: str, error: OverrideParseException) -> str:
+    """Why Hydra's grammar refuses a text, in the user's words."""
+    cause = str(error.__cause__ or "").strip().partition("\n")[0]
+    if "NoneType is incompatible" in cause:
+        return "null cannot stand in a function; write the values with commas, as in null,0.1"
+    if cause == "empty choice is not legal":
+        return "an empty choice: name at least one value"
+    if cause.startswith("Unknown function"):
+        return f"{cause[:1].lower()}{cause[1:]}; a text with parentheses needs quotes: key=\"'text (1)'\""
+    if cause:
+        return f"not an override; write key=value ({cause})"
+    if "=" not in text and not text.startswith("~"):
+        return "not an override; write key=value"
+    return "not an override; write key=value, and a value with spaces or special characters as key=\"'value'\""
+
+
+def as_value(text: str) -> Any:
+    """A condition's value as the grammar reads it; the text itself where it does not."""
+    try:
+        override = parse_override(f"key={text}")
+    except ValueError:
+        return text
+    return text if override.is_sweep_override() else override.value()
+
+
+def _override(key: str, text: str) -> str:
+    """An override that sets a key whether or not Hydra's first composition, with another model, has it."""
+    return f"++{key}={text}" if "." in key else f"{key}={text}"

@@ -1,0 +1,149 @@
+"""Opens a sweep: its study, its search space, its sampler and pruner, the total of its trials."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import optuna
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from da6401.config.command_line import sweep_space
+from da6401.config.schema import SweepConfig
+from da6401.config.search_space import SearchSpace
+from da6401.errors import ConfigError
+from da6401.storage import is_shared, open_storage
+from da6401.sweep import pool
+from da6401.sweep.disk import Checkpoints
+from da6401.sweep.launch import Launch, launch_with
+from da6401.sweep.pruners import build_pruner
+from da6401.sweep.samplers import build_sampler, takes_in_order
+from da6401.sweep.space import COUNTED, Suggester, total_trials
+from da6401.sweep.study import (
+    best_of_study,
+    enqueue_first,
+    hold_space,
+    open_study,
+    storage_of,
+)
+
+if TYPE_CHECKING:
+    from da6401.sweep.plugin import StudySweeper
+
+log = logging.getLogger(__name__)
+
+QUIET = "hydra.job_logging.handlers.console.level"  # a trial's epochs go to its train.log, not to the terminal
+DEFAULT_TRIALS = 20  # of a space whose points cannot be taken in order
+
+
+@dataclass
+class Sweep:
+    """All that a worker needs to work on a study."""
+
+    study: optuna.Study
+    space: SearchSpace
+    suggester: Suggester
+    folder: Path
+    storage: str  # its address
+    total: int
+    pruner: dict[str, Any]
+    settings: SweepConfig
+    max_failures: float
+    checkpoints: Checkpoints
+    launch: Launch
+    started: float
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a worker of another machine may be silent; 0 where the study is this machine's alone."""
+        return self.settings.lease_seconds if is_shared(self.storage) else 0.0
+
+
+def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> Sweep:
+    """Open the study and settle what its trials search.
+
+    Raises:
+        UserError: the storage cannot be opened, the space has changed, or the sampler refuses its keys.
+    """
+    folder = Path(str(config.hydra.sweep.dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    space = _space(sweeper, config, arguments)
+    settings = SweepConfig(**plain(config.sweep))
+    alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
+    address = storage_of(sweeper.storage, folder, alone=alone)
+    storage = open_storage(address, minutes=settings.storage_minutes)
+    study, created = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
+    is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
+    if not pool.is_worker():  # a worker has the leader's command, and overrides of its own
+        hold_space(study, space, extend=str(config.resume) == "extend")
+    named = str(config.hydra.runtime.choices["hydra/sweeper/sampler"])
+    extend = _custom_search_space(sweeper.custom_search_space)
+    in_order = takes_in_order(named, space, extended=extend is not None)
+    seed = sweeper.sampler.get("seed")
+    seed = int((config.seed or 0) if seed is None else seed)  # ${hydra:job.num} is of a trial, and no seed here
+    study.sampler = build_sampler(named, plain(sweeper.sampler), seed=seed)
+    pruner = plain(sweeper.pruner)
+    study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
+    if is_new and not pool.is_worker() and not in_order:
+        warm = best_of_study(str(config.warm_start), folder) if config.warm_start else []
+        enqueue_first(study, space, warm)
+    suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed)
+    quiet = [f"{QUIET}=WARNING"] if OmegaConf.select(config, QUIET) is not None else []
+    run_one = launch_with(launcher)
+
+    def launch(overrides: list[str], number: int) -> JobReturn:
+        return run_one([*overrides, *quiet], number)
+
+    total = _total(suggester, sweeper.n_trials)
+    return Sweep(
+        study, space, suggester, folder, address, total, pruner, settings, sweeper.max_failure_rate * total,
+        Checkpoints(folder, settings), launch, time.perf_counter(),
+    )  # fmt: skip
+
+
+def _space(sweeper: StudySweeper, config: DictConfig, arguments: Sequence[str]) -> SearchSpace:
+    """The search space; the command line is checked by now, and what is told here is what only a job's config shows."""
+    problems: list[str] = []
+    space = sweep_space(config, sweeper.params, sweeper.conditional, arguments, sweeper.options, problems)
+    if problems:
+        raise ConfigError(problems)
+    return space
+
+
+def _total(suggester: Suggester, n_trials: int | None) -> int:
+    """The study's total of trials, said where it is not the number that was asked for."""
+    space, trials = suggester.space, suggester.study.get_trials(deepcopy=False)
+    wanted = n_trials or (COUNTED if suggester.in_order else DEFAULT_TRIALS)
+    total = wanted if suggester.extend else total_trials(space, trials, wanted)
+    if pool.is_worker():
+        return total
+    points = space.count(COUNTED)
+    if not space.parameters and not suggester.extend:
+        log.info("no key is searched: one trial")
+    elif total < wanted and n_trials is not None:
+        log.info(
+            "the search space has %d configurations, and each is trained once: n_trials=%d is more", points, n_trials
+        )
+    elif suggester.in_order:
+        log.info("%d of %d configurations, one after the other", total, points)
+    return total
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A node as plain values."""
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+
+
+def _custom_search_space(name: str | None) -> Callable[[DictConfig, optuna.Trial], None] | None:
+    if name is None:
+        return None
+    return cast(Callable[[DictConfig, optuna.Trial], None], instantiate({"_target_": name, "_partial_": True}))

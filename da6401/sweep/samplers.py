@@ -1,0 +1,111 @@
+"""The samplers that `hydra/sweeper/sampler` names, and their draws: the same for a trial whoever asks."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from optuna.samplers._lazy_random_state import LazyRandomState
+
+from da6401.config.check import nearest_name
+from da6401.config.search_space import SearchSpace
+from da6401.errors import ConfigError
+
+IN_ORDER = ("grid", "bruteforce")  # samplers that take the points of a space one after the other
+AUTO = "auto"  # points in order where every key has a list of values; else the joint TPE
+GROUP = "hydra/sweeper/sampler"
+
+
+def takes_in_order(name: str, space: SearchSpace, *, extended: bool) -> bool:
+    """Whether the sampler of this name takes the space's points in order.
+
+    Args:
+        extended: a function of the user's suggests more (hydra.sweeper.custom_search_space).
+
+    Raises:
+        ConfigError: it would have to, and the points cannot be counted.
+    """
+    if name == AUTO:
+        return not extended and space.is_listed
+    if name not in IN_ORDER:
+        return False
+    endless = [parameter.key for parameter in space.parameters if not parameter.is_finite]
+    if endless:
+        countable = "choice(...), range(START, STOP, STEP) or int(interval(...))"
+        rule = f"{GROUP}={name} needs values that can be counted: {countable}"
+        raise ConfigError([f"{key}: {rule}" for key in endless])
+    if extended:
+        raise ConfigError([f"{GROUP}={name}: hydra.sweeper.custom_search_space has no grid; take another sampler"])
+    return True
+
+
+def build_sampler(name: str, node: Mapping[str, Any], *, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler of `hydra/sweeper/sampler`; without a seed of its own it gets this one. See ``reseed``.
+
+    Raises:
+        ConfigError: a key that it does not have, a value that it refuses, a package that it needs and that is missing.
+    """
+    if name in IN_ORDER:
+        return optuna.samplers.RandomSampler(seed=seed)  # is never asked
+    keys = {**node, "seed": seed if node.get("seed") is None else node["seed"]}
+    target = str(keys.get("_target_", ""))
+    if target.endswith("raise_motpe_removed"):
+        raise ConfigError(
+            [f"{GROUP}=motpe: Optuna has no such sampler any more; write {GROUP}=tpe, which takes several objectives"]
+        )
+    if target.endswith("CmaEsSampler") and importlib.util.find_spec("cmaes") is None:
+        raise ConfigError([f"{GROUP}=cmaes: needs the package cmaes; pip install 'da6401[cmaes]'"])
+    whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
+    try:
+        built = instantiate(keys, _execution_whitelist_=whitelist)
+    except (InstantiationException, TypeError, ValueError) as error:
+        raise ConfigError(_refused(keys, error)) from error
+    if isinstance(built, functools.partial) or not isinstance(built, optuna.samplers.BaseSampler):
+        raise ConfigError([f"{GROUP}={name}: {target} makes no sampler of Optuna's"])
+    return built
+
+
+def _refused(keys: Mapping[str, Any], error: Exception) -> list[str]:
+    """What a sampler's constructor has said, as problems of its keys."""
+    name = str(keys.get("_target_")).rpartition(".")[2]
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    reason = " ".join(str(cause).split())
+    unknown = [key for key in keys if f"argument '{key}'" in reason]
+    if not unknown:
+        return [f"hydra.sweeper.sampler: {name} refuses its keys: {reason}"]
+    made = getattr(optuna.samplers, name, None)
+    nearest = nearest_name(unknown[0], inspect.signature(made).parameters if made else ())
+    return [
+        f"hydra.sweeper.sampler.{unknown[0]}: no such key of {name}" + (f"; did you mean {nearest}?" if nearest else "")
+    ]
+
+
+def open_trial(study: optuna.Study, trial_id: int) -> optuna.Trial:
+    """A trial that is there, to be given its parameters: what Study.ask does for a new one."""
+    trial = optuna.Trial(study, trial_id)
+    # Some storages give their own object, and what is suggested and then not written would stay in it.
+    trial._cached_frozen_trial = copy.deepcopy(trial._cached_frozen_trial)
+    return trial
+
+
+def reseed(sampler: optuna.samplers.BaseSampler, *, seed: int, number: int, attempt: int = 0) -> None:
+    """Let a sampler's draws for a trial depend on the seed and the trial's number, not on who asks or how often before.
+
+    So no two workers suggest the same points, a study that goes on does not repeat its own, and the same history gives
+    the same suggestion. What a sampler must share with those of other workers, such as QMC's sequence, stays.
+
+    Args:
+        attempt: how often the trial was asked for before, as its point was another trial's.
+    """
+    for value in vars(sampler).values():
+        if isinstance(value, LazyRandomState):
+            value.rng.seed((seed * 1_000_003 + number + attempt * 15_485_863) % 2**32)
+        elif isinstance(value, optuna.samplers.BaseSampler):
+            reseed(value, seed=seed, number=number, attempt=attempt)

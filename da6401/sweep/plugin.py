@@ -6,11 +6,8 @@ imports this module on every start, so Optuna is imported where it is used.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-import logging
-=======
 import dataclasses
->>>>>>> 2881562 (The search space is read and checked whole before trial 0; plain lists are a grid, and no configuration is trained twice)
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,19 +26,8 @@ from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
 if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
 
-<<<<<<< HEAD
 log = logging.getLogger(__name__)
 
-PRUNER_NODES: dict[str, dict[str, Any]] = {
-    "none": {},
-    "median": {"startup_trials": 5, "warmup_epochs": 1},
-    "percentile": {"percentile": 25.0, "startup_trials": 5, "warmup_epochs": 1},
-    "successive_halving": {"min_epochs": 1, "reduction_factor": 3},
-    "hyperband": {"min_epochs": 1, "reduction_factor": 3},
-    "patient": {"startup_trials": 5, "patience": 1},
-}
-=======
->>>>>>> 2881562 (The search space is read and checked whole before trial 0; plain lists are a grid, and no configuration is trained twice)
 
 @dataclass
 class JointTpe:

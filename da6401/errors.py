@@ -42,6 +42,10 @@ class BusyError(RunError):
     """A run folder in which another process is running."""
 
 
+class TrialTimeoutError(UserError):
+    """A trial took longer than sweep.trial_minutes."""
+
+
 class DivergedError(Exception):
     """The loss is not finite; raised before the optimizer steps, so the last checkpoint is sound."""
 

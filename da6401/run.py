@@ -126,7 +126,7 @@ def run(
         write_metrics(out, history.lines)
         name = f"{out.name}-{uuid.uuid4().hex[:8]}"
         track = open_tracker(cfg.tracking, run_id=name, name=out.name, group=cfg.study, config=tree, out=out)
-        with stop_on_signals() as stop, track as tracker:
+        with stop_on_signals(watcher.limit if watcher else None) as stop, track as tracker:
             try:
                 fit(
                     model, data, feeds=feeds, model_cfg=cfg.model, trainer=cfg.trainer, optimizer_cfg=cfg.optimizer,

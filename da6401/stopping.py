@@ -1,30 +1,80 @@
-"""Signals that ask a run, or a sweep's worker, to come to its end."""
+"""What asks a run, or a sweep's worker, to come to its end: a signal, or a limit of time. Heard between two steps."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from da6401.errors import InterruptedRun
+from da6401.errors import InterruptedRun, TrialTimeoutError
 
 # Ctrl-C; what ends a process; what SLURM may send ahead of an end (--signal=USR1@120).
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 GRACE = 8.0  # seconds after a signal in which the step, the checkpoint and the tracker may come to their end
 
 
+class TimeLimit:
+    """A time that a run may take, from its first step on: what comes before it (imports, reading data) is not counted.
+
+    Args:
+        hung: called from another thread, ``patience`` seconds after the limit, where nobody has looked at it by then.
+    """
+
+    def __init__(self, seconds: float, reason: str, *, hung: Callable[[str], None], patience: float) -> None:
+        self.seconds = seconds
+        self.reason = reason
+        self.began: float | None = None
+        self._watchdog = threading.Timer(seconds + patience, hung, [f"{reason}, and hung"])
+        self._watchdog.daemon = True
+
+    def start(self) -> None:
+        """Start the clock, unless it runs."""
+        if self.began is None:
+            self.began = time.monotonic()
+            self._watchdog.start()
+
+    def check(self) -> None:
+        """Raises TrialTimeoutError after the limit."""
+        if self.began is not None and time.monotonic() - self.began > self.seconds:
+            raise TrialTimeoutError(self.reason)
+
+    def cancel(self) -> None:
+        """Nobody need look any more."""
+        self._watchdog.cancel()
+
+
 @dataclass
 class StopFlag:
-    """Set by the first of STOP_SIGNALS; the training loop looks at it after every step."""
+    """What the training loop looks at before every step: the first of STOP_SIGNALS, and the limit of the run's time."""
 
     signum: int | None = None
+    limit: TimeLimit | None = None
+
+    def step_begins(self) -> None:
+        """The first call starts the limit's clock; raises as ``check``."""
+        if self.limit is not None:
+            self.limit.start()
+        self.check()
+
+    def check(self) -> None:
+        """At a place where the run can end.
+
+        Raises:
+            InterruptedRun: a signal came. TrialTimeoutError: the limit is over.
+        """
+        if self.signum is not None:
+            raise InterruptedRun(self.signum)
+        if self.limit is not None:
+            self.limit.check()
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
+def stop_on_signals(limit: TimeLimit | None = None) -> Iterator[StopFlag]:
     """Turn the first signal into a flag, so that a checkpoint can be written; a second one ends the process.
 
     Whatever still runs ``GRACE`` seconds after the first one is given up with InterruptedRun: the checkpoint before it
@@ -34,7 +84,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     Raises:
         InterruptedRun: a signal came, and the block came to its end all the same, or did not within ``GRACE`` seconds.
     """
-    flag, ending = StopFlag(), False
+    flag, ending = StopFlag(limit=limit), False
     previous: dict[int, Any] = {}
 
     def restore() -> None:
@@ -51,7 +101,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
             return
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        clock = signal.signal(signal.SIGALRM, on_alarm)  # until now it is a sweep's to use
+        clock = signal.signal(signal.SIGALRM, on_alarm)
         if clock is not on_alarm:
             previous[signal.SIGALRM] = clock
         signal.setitimer(signal.ITIMER_REAL, GRACE)

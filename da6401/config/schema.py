@@ -225,7 +225,11 @@ class SweepConfig:
     max_hours: float = key(0.0, "start no trial after so long; 0 is no limit", unit="hours", low=0, high=100_000)
     patience: int = key(0, "start no trial after so many without a better one; 0 is no limit", low=0, high=1_000_000)
     trial_minutes: float = key(
-        0.0, "a trial that takes longer fails; 0 is no limit", unit="minutes", low=0, high=100_000
+        0.0,
+        "a trial that takes longer, from its first training step on, fails; 0 is no limit",
+        unit="minutes",
+        low=0,
+        high=100_000,
     )
     retries: int = key(2, "how often a killed trial is taken up again from its checkpoint", low=0, high=1000)
     lease_seconds: float = key(

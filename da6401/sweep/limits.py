@@ -1,51 +1,48 @@
-"""The time that a trial may take, also where its code hangs outside Python and hears no signal."""
+"""The time that a trial may take, also where its code hangs outside Python and hears nothing."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
+from da6401.stopping import TimeLimit
 from da6401.sweep import pool
 
-GRACE_SECONDS = 30.0  # between the exception and the end of a process that has not heard it
+GRACE_SECONDS = 30.0  # between the limit and the end of a process in which nobody has looked at it
 
-
-class TrialTimeoutError(Exception):
-    """A trial took longer than sweep.trial_minutes."""
+_running: TimeLimit | None = None  # of the trial that this process runs
 
 
 @contextmanager
 def time_limit(minutes: float, hung: Callable[[str], None]) -> Iterator[None]:
-    """Raise TrialTimeoutError in the block after so many minutes; 0 is no limit. For the main thread of a process.
+    """Within the block the trial that is run has so many minutes from its first step on; 0 is no limit.
+
+    It ends between two steps, and never within an import or the composition of a configuration.
 
     Args:
-        hung: called from another thread with the reason where the exception was not heard either; it ends the process.
+        hung: called from another thread with the reason where the trial does not come to such a place; it ends the
+            process.
     """
+    global _running
     if not minutes:
         yield
         return
     reason = f"took longer than sweep.trial_minutes={minutes:g}"
-
-    def on_alarm(signum: int, frame: FrameType | None) -> None:
-        raise TrialTimeoutError(reason)
-
-    previous = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
-    watchdog = threading.Timer(60 * minutes + GRACE_SECONDS, hung, [f"{reason}, and hung"])
-    watchdog.daemon = True
-    watchdog.start()
+    _running = TimeLimit(60 * minutes, reason, hung=hung, patience=GRACE_SECONDS)
     try:
         yield
     finally:
-        watchdog.cancel()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        _running.cancel()
+        _running = None
+
+
+def running_limit() -> TimeLimit | None:
+    """The limit of the trial that this process runs."""
+    return _running
 
 
 def start_over(folder: Path) -> None:

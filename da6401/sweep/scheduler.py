@@ -6,7 +6,7 @@ One worker is this process, and its trials share the images in memory. Several a
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import importlib
 import logging
 import math
 import time
@@ -31,6 +31,7 @@ from da6401.sweep.claims import FINISHED, REASON, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.prepare import Sweep, plain, prepare
+from da6401.sweep.rehearsal import rehearse
 from da6401.sweep.summary import best_trials, progress_line, run_folder, write_summary
 from da6401.sweep.trial import handed_over
 from da6401.tracking import track_sweep
@@ -53,7 +54,7 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sweep = prepare(sweeper, config, launcher, arguments)
     if sweep.settings.dry_run:
-        _dry_run(sweep)
+        rehearse(sweep)
         return
     if pool.is_worker():
         _work(sweep)
@@ -82,6 +83,7 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
 
 def _work(sweep: Sweep) -> None:
     """Claim, launch, tell, until there is nothing left for this worker."""
+    importlib.import_module("da6401.run")  # with torch: seconds that are no trial's
     worker = Worker(sweep.study, sweep.folder, retries=sweep.settings.retries, lease_seconds=sweep.lease_seconds)
     try:
         with stop_on_signals() as stop:
@@ -220,22 +222,3 @@ def _is_enough(sweep: Sweep) -> bool:
             log.info("sweep.patience=%d trials without a better one: no further trial", settings.patience)
             return True
     return False
-
-
-def _dry_run(sweep: Sweep) -> None:
-    """Print the first configurations and the expected time."""
-    rehearsal = optuna.create_study(sampler=sweep.study.sampler, directions=sweep.study.directions)
-    suggester = dataclasses.replace(sweep.suggester, study=rehearsal)
-    for number in range(min(5, sweep.total)):
-        rehearsal.ask()
-        found = suggester.point(rehearsal.trials[number])
-        if found is not None:
-            print(f"trial {number}: {' '.join(sweep.space.overrides(found[1]))}")
-    done = sweep.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    seconds = [trial.duration.total_seconds() for trial in done if trial.duration]
-    if seconds:
-        left = sweep.total - len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
-        minutes = left * sum(seconds) / len(seconds) / 60
-        print(f"{left} trials are left, about {minutes:.1f} minutes by those that are done")
-    else:
-        print(f"{sweep.total} trials; the time of one is known after the first")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from da6401.config.schema import RunConfig
 from da6401.errors import PrunedError, TakenOverError
 from da6401.rundir import RunResult
+from da6401.sweep.limits import running_limit
 
 if TYPE_CHECKING:
     import optuna
@@ -49,6 +50,7 @@ class TrialWatcher:
         self.trial_id = trial_id
         self.epochs = epochs
         self.owner = owner
+        self.limit = running_limit()
         from optuna.pruners import NopPruner
 
         self.prunes = not isinstance(study.pruner, NopPruner)

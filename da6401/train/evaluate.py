@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from da6401.config.schema import Precision
 from da6401.data.batches import batches
 from da6401.data.sources import ImageSet
-from da6401.errors import InterruptedRun
 from da6401.stopping import StopFlag
 
 
@@ -54,14 +53,14 @@ def evaluate(
         first: ``images`` are pictures where it is 0, and else what stage ``first`` is fed with.
 
     Raises:
-        InterruptedRun: ``stop`` was set.
+        InterruptedRun, TrialTimeoutError: ``stop`` asks for the end.
     """
     was_training = model.training
     model.eval()
     logits = []
     for batch in batches(images, batch_size=batch_size, device=device, shuffle=None):
-        if stop is not None and stop.signum is not None:
-            raise InterruptedRun(stop.signum)
+        if stop is not None:
+            stop.check()
         x = batch.images_BCHW if first else batch.images_BCHW.float().div_(255)
         x = laid_out(x, channels_last=channels_last)
         with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):

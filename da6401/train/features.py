@@ -30,7 +30,7 @@ from da6401.data.batches import Batch, batches, seeded
 from da6401.data.cache import CachedRows
 from da6401.data.sources import ImageSet, TrainingData
 from da6401.data.store import Held, Store
-from da6401.errors import DataError, InterruptedRun, ModelError
+from da6401.errors import DataError, ModelError
 from da6401.models.stages import StagedModel
 from da6401.stopping import StopFlag
 from da6401.train.checkpoint import weights_sha256
@@ -168,7 +168,8 @@ class Feeds:
         """The feed of epochs in which so many stages are frozen; the model follows that plan already.
 
         Raises:
-            InterruptedRun: ``stop`` was set while features were computed; nothing of them is left.
+            InterruptedRun, TrialTimeoutError: ``stop`` asked for the end while features were computed; nothing of them
+                is left.
             DataError: the cache does not take what was asked for.
             ModelError: float16 cannot hold the features.
         """
@@ -254,8 +255,7 @@ class Feeds:
                 total=sum(-(-len(images.names) // size) for images, _ in passes),
                 disable=not (self.trainer.progress and console.is_terminal),
             ):  # fmt: skip
-                if stop.signum is not None:
-                    raise InterruptedRun(stop.signum)
+                stop.check()
                 with torch.autocast(self.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
                     x = self.model.normalise(laid_out(pixels_BCHW, channels_last=self.trainer.channels_last))
                     x = self.model.run_stages(x, 0, decision.cut)

@@ -24,7 +24,7 @@ from da6401.errors import ConfigError, DivergedError, InterruptedRun
 from da6401.models.freezing import epoch_plan, rate_factors
 from da6401.models.stages import StagedModel
 from da6401.rundir import append_metrics
-from da6401.stopping import StopFlag
+from da6401.stopping import StopFlag, TimeLimit
 from da6401.tracking import Tracker
 from da6401.train.evaluate import AUTOCAST, Evaluation, evaluate, laid_out
 from da6401.train.features import Feed, Feeds
@@ -39,7 +39,9 @@ ORDER, AUGMENT, MIX = range(3)  # the purposes that have random numbers of their
 
 
 class Watcher(Protocol):
-    """Whoever wants to know of a run's epochs while it goes on."""
+    """Whoever wants to know of a run's epochs while it goes on, and may limit its time."""
+
+    limit: TimeLimit | None
 
     def epoch_done(self, epoch: int, val_accuracy: float) -> None:
         """Called after each epoch's files are written; PrunedError raised here ends the run."""
@@ -77,6 +79,7 @@ def fit(
     Raises:
         DivergedError: the loss is not finite; raised before the step that would spoil the weights.
         InterruptedRun: a signal came; last.pt holds the state of this moment.
+        TrialTimeoutError: the watcher's limit of time is over.
         PrunedError: the watcher has seen enough.
         ConfigError: a precision that the device does not have.
     """
@@ -174,9 +177,11 @@ def fit(
                 order = seeded(seed, ORDER, epoch)
                 stream = batches(images, batch_size=trainer.batch_size, device=device, shuffle=order)
                 for batch in islice(stream, state.sums.batches, None):
-                    if stop.signum is not None:
+                    try:
+                        stop.step_begins()
+                    except InterruptedRun:
                         keep(now=True)
-                        raise InterruptedRun(stop.signum)
+                        raise
                     if trainer.checkpoint_minutes and keeper.age > 60 * trainer.checkpoint_minutes:
                         keep(now=True)
                     step = (epoch - 1) * steps_per_epoch + state.sums.batches

@@ -199,14 +199,15 @@ def test_a_stopped_run_goes_on_bit_for_bit_in_the_middle_of_a_schedule(
     whole = run(compose(*words), tmp_path / "whole")
     original = loop.fit
 
-    class StopAt:
+    class StopAt(StopFlag):
         def __init__(self, looks: int) -> None:
+            super().__init__()
             self.left = looks
 
-        @property
-        def signum(self) -> int | None:
+        def check(self) -> None:
             self.left -= 1
-            return signal.SIGTERM if self.left < 0 else None
+            self.signum = signal.SIGTERM if self.left < 0 else None
+            super().check()
 
     for looks in (1, 4, 3):  # in the first phase, in the second, and once more
         with monkeypatch.context() as patch:

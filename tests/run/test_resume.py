@@ -15,6 +15,7 @@ from da6401.errors import InterruptedRun, PrunedError, RunError
 from da6401.models.stages import StagedModel
 from da6401.run import run
 from da6401.rundir import BEST, LAST, METRICS, RESULT, read_metrics, read_result
+from da6401.stopping import StopFlag, TimeLimit
 from da6401.train import loop
 from da6401.train.checkpoint import load_checkpoint
 from tests.small import SMALL, compose
@@ -47,16 +48,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     return outcome(folder)
 
 
-class _StopAt:
+class _StopAt(StopFlag):
     """A stop flag that a signal sets before the given batch, counted over the whole run."""
 
     def __init__(self, batch: int) -> None:
+        super().__init__()
         self.left = batch
 
-    @property
-    def signum(self) -> int | None:
+    def check(self) -> None:
         self.left -= 1
-        return signal.SIGTERM if self.left < 0 else None
+        self.signum = signal.SIGTERM if self.left < 0 else None
+        super().check()
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 4, 7, 11, 15])
@@ -121,6 +123,7 @@ class _PruneAt:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.seen: list[int] = []
+        self.limit: TimeLimit | None = None
 
     def epoch_done(self, epoch: int, val_accuracy: float) -> None:
         self.seen.append(epoch)

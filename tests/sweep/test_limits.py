@@ -1,4 +1,4 @@
-"""A trial's time limit: heard by Python, unheard in a hang, and what then becomes of the process."""
+"""A trial's time limit: looked at between two steps, and what becomes of the process where nobody looks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from da6401.errors import InterruptedRun, TrialTimeoutError
+from da6401.stopping import StopFlag
 from da6401.sweep import limits, pool
-from da6401.sweep.limits import TrialTimeoutError, start_over, time_limit
+from da6401.sweep.limits import running_limit, start_over, time_limit
 
 
-def test_an_endless_loop_is_interrupted() -> None:
-    with pytest.raises(TrialTimeoutError, match=r"sweep\.trial_minutes=0\.001"), time_limit(0.001, print):
-        time.sleep(30)
+def test_the_clock_starts_with_the_first_step_and_is_read_at_the_others() -> None:
+    with time_limit(0.0005, print):
+        flag = StopFlag(limit=running_limit())
+        time.sleep(0.1)  # imports, the data set
+        flag.check()
+        flag.step_begins()
+        time.sleep(0.1)
+        with pytest.raises(TrialTimeoutError, match=r"took longer than sweep\.trial_minutes=0\.0005"):
+            flag.check()
+        flag.signum = signal.SIGTERM
+        with pytest.raises(InterruptedRun):  # whose trial is put back, and not failed
+            flag.step_begins()
 
 
-def test_a_hang_that_hears_no_signal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "GRACE_SECONDS", 0.1)
     told, heard = [], threading.Event()
 
@@ -28,23 +39,21 @@ def test_a_hang_that_hears_no_signal_is_told(monkeypatch: pytest.MonkeyPatch) ->
         told.append(reason)
         heard.set()
 
-    def hang() -> None:  # as code outside Python that does not return
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
-        try:
-            assert heard.wait(20), "nobody noticed"
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
-
-    with pytest.raises(TrialTimeoutError), time_limit(0.001, hung):
-        hang()
+    with time_limit(0.001, hung):
+        StopFlag(limit=running_limit()).step_begins()
+        assert heard.wait(20), "nobody noticed"
     assert told == ["took longer than sweep.trial_minutes=0.001, and hung"]
 
 
-def test_what_ends_in_time_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("minutes", [0, 0.005])
+@pytest.mark.parametrize("begins", [False, True])
+def test_what_ends_in_time_leaves_nothing_behind(minutes: float, begins: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "GRACE_SECONDS", 0.0)
     told: list[str] = []
-    with time_limit(0.005, told.append):
-        pass
+    with time_limit(minutes, told.append):
+        if begins:
+            StopFlag(limit=running_limit()).step_begins()
+    assert running_limit() is None
     time.sleep(0.5)
     assert not told
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

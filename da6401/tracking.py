@@ -88,7 +88,7 @@ def open_tracker(
         config: the resolved configuration, nested plain values; W&B gets it under dotted keys, the axes of its charts.
         out: the run folder; wandb's files go to out/wandb.
     """
-    if cfg.backend == "local":
+    if cfg.backend == "local" or _is_disabled():
         yield LocalTracker()
         return
     keys = flat(config)
@@ -109,7 +109,7 @@ def track_sweep(cfg: TrackingConfig, *, study: str, folder: Path) -> None:
 
     Never raises; waits for wandb ``tracking.timeout`` seconds at the most.
     """
-    if cfg.backend == "local":
+    if cfg.backend == "local" or _is_disabled():
         return
     tracker = WandbTracker(
         cfg, run_id=f"{study}-sweep-{time.time_ns():x}", name=study, group=study, job_type="sweep", tags=[],
@@ -117,6 +117,11 @@ def track_sweep(cfg: TrackingConfig, *, study: str, folder: Path) -> None:
     )  # fmt: skip
     tracker.put(partial(_show_sweep, folder=folder.resolve()))
     tracker.close()
+
+
+def _is_disabled() -> bool:
+    """Whether the environment switches W&B off, as its users know it from elsewhere."""
+    return os.environ.get("WANDB_MODE") == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1")
 
 
 class WandbTracker:
@@ -203,7 +208,7 @@ class WandbTracker:
             import wandb  # seconds on a slow core, and only this backend needs it
         finally:
             self._imported.set()
-        if self._cfg.mode == "offline":
+        if self._cfg.mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
             return self._init("offline", self._run_id)
         wandb.setup(wandb.Settings(silent=True))
         if not wandb.login(prompt=False, verify=False):

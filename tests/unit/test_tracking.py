@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from da6401 import tracking
 from da6401.config.schema import TrackingConfig
 from da6401.rundir import RunResult
-from da6401.tracking import LocalTracker, WandbTracker, open_tracker
+from da6401.tracking import LocalTracker, WandbTracker, open_tracker, track_sweep
 
 OFFLINE = TrackingConfig(backend="wandb", timeout=20)
 CONFIG = {"model": {"name": "cnn"}, "optimizer": {"lr": 0.01}}
@@ -133,6 +133,7 @@ class FakeWandb:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     yield wandb
     wandb.released.set()
     for thread in threading.enumerate():
@@ -243,6 +244,15 @@ def test_online_without_a_login_goes_offline(fake: FakeWandb, tmp_path: Path, ca
     assert "wandb login" in warning
 
 
+def test_online_stays_offline_where_the_environment_says_so(
+    fake: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    track(TrackingConfig(backend="wandb", mode="online", timeout=20), tmp_path)
+    assert [run.options["mode"] for run in fake.runs] == ["offline"]
+    assert "login" not in fake.calls
+
+
 def test_online_without_an_answer_goes_offline(
     fake: FakeWandb, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -264,8 +274,16 @@ def test_closing_twice_and_logging_late_do_nothing(fake: FakeWandb, tmp_path: Pa
     assert fake.calls.count("finish") == 1
 
 
-def test_local_starts_no_wandb(fake: FakeWandb, tmp_path: Path) -> None:
-    with open_tracker(TrackingConfig(), **RUN, out=tmp_path) as tracker:
+@pytest.mark.parametrize(
+    ("backend", "variable"),
+    [("local", "NONE=1"), ("wandb", "WANDB_MODE=disabled"), ("wandb", "WANDB_DISABLED=true")],
+)
+def test_local_and_disabled_start_no_wandb(
+    backend: Literal["local", "wandb"], variable: str, fake: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*variable.split("="))
+    track_sweep(TrackingConfig(backend=backend), study="s", folder=tmp_path)
+    with open_tracker(TrackingConfig(backend=backend), **RUN, out=tmp_path) as tracker:
         tracker.log(1, {"x": 1.0})
         tracker.finish(INTERRUPTED, picture)
     assert isinstance(tracker, LocalTracker)

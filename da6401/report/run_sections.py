@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from da6401.looks import choices_told
+from da6401.looks import choices_told, times
 from da6401.predictions import Predictions
 from da6401.report import run_figures
 from da6401.report.blocks import Block, command, facts, section, table, text
@@ -68,7 +68,7 @@ def _reached(run: Run) -> Block:
         value = last.get("val_accuracy")
         return facts(("Validation accuracy so far", number(value), f"epoch {len(run.epochs)}"))
     shares: list[tuple[str, Any, str]] = []
-    for split, value, note in (("Test", result.test_accuracy, ""),
+    for split, value, note in (("Test", result.test_accuracy, f"looked at {times(len(run.looks))}"),
                                ("Validation", result.val_accuracy, f"epoch {result.best_epoch}")):  # fmt: skip
         if value is not None:
             count = len(found.labels_N) if (found := run.predictions.get(split.lower())) else 0
@@ -77,18 +77,18 @@ def _reached(run: Run) -> Block:
     speed = [line["images_per_second"] for line in run.epochs if "images_per_second" in line]
     fast = f"{result.epochs_run} epochs, {max(speed):,.0f} images/s" if speed else f"{result.epochs_run} epochs"
     name = str(run.config.get("model", {}).get("name", ""))
-    known = [look.time for look in run.looks if look.time]
-    looked = ("Looks at the test split", len(run.looks), f"the last {safe(known[-1])}" if known else "")
-    return facts(*shares, looked, ("Parameters", result.parameters, name),
+    return facts(*shares, ("Parameters", result.parameters, name),
                   ("Multiply-accumulates", result.macs, "of one image"),
                   ("Time", duration(result.seconds), fast))  # fmt: skip
 
 
-def _looks(run: Run) -> Block | None:
-    """Each look at the test split; None without one."""
+def _looks(run: Run) -> Block:
+    """How often the test split was looked at, and each look."""
+    if not run.looks:
+        return text("The test split has not been looked at for this run.")
     rows = [[look.time or "not recorded", look.verb, look.purpose] for look in run.looks]
-    whole = table("Looks at the test split", ["time (UTC)", "by da6401", "purpose"], rows)
-    return {**whole, "folded": True} if rows else None
+    title = f"The test split was looked at {times(len(rows))}"
+    return {**table(title, ["time (UTC)", "by da6401", "purpose"], rows), "folded": True}
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -78,6 +78,7 @@ def make_pictures(folder: Path) -> list[Path]:
         "alpha.webp": (transparent, {"lossless": True}),
         "palette.gif": (palette, {"transparency": 3}),
         "animated.gif": (palette, {"save_all": True, "append_images": [photograph(50, 70, seed=1).quantize(8)]}),
+        "colour transparent.png": (photograph(90, 90), {"transparency": photograph(90, 90).getpixel((3, 3))}),
         "plain.bmp": (photograph(77, 33), {}),
         "plain.ppm": (photograph(77, 33), {}),
     }

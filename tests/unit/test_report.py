@@ -19,6 +19,7 @@ from PIL import Image
 
 from da6401.config.check import tree_of
 from da6401.errors import RunError, UserError
+from da6401.looks import Look, record_look
 from da6401.predictions import Predictions, write_predictions
 from da6401.report import figures
 from da6401.report.charts import label
@@ -313,3 +314,43 @@ def test_numbers_in_the_page_are_finite(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")
     write_yaml(run / CONFIG, {"optimizer": {"lr": math.inf}})
     json.dumps(document([run], None), allow_nan=False)
+
+
+def test_a_page_says_how_often_the_test_split_was_looked_at(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name) for name in "ab"]
+
+    def said(folders: Sequence[Path]) -> str:
+        return json.dumps(document(folders, None))
+
+    assert "The test split has not been looked at for this run." in said(runs[:1])
+    assert "honest" not in said(runs)
+    write_result(runs[0], result(0.5, test_accuracy=0.5, test_loss=1.0))  # by a version that recorded no looks
+    assert "The test split was looked at once" in said(runs[:1])
+    assert "not recorded" in said(runs[:1])
+    for _ in range(2):
+        record_look(runs[1], verb="explain", purpose="</script><b>")
+    assert "The test split was looked at 2 times" in said(runs[1:])
+    assert "honest" not in said(runs[1:])
+    columns, rows = next(
+        (block["columns"], block["rows"])
+        for block in document(runs, None)["parts"][0]["sections"][0]["blocks"]
+        if block["kind"] == "table"
+    )
+    assert [row[columns.index("test looks")] for row in rows] == [1, 2]
+
+
+def test_a_sweeps_page_warns_of_a_choice_after_a_look() -> None:
+    def warned(*trials: Trial, **looked: Sequence[Look]) -> bool:
+        read = dataclasses.replace(sweep(trials), looked={Path("s", name): looks for name, looks in looked.items()})
+        told = [block["text"] for block in blocks_of(sweep_sections(read), "text") if "honest" in block["text"]]
+        return len(told) == 1
+
+    one, two = trial(0, (0.5,)), trial(1, (0.6,))
+    assert one.start is not None
+    assert two.start is not None
+    early, late = (Look(time.astimezone().isoformat(), "evaluate", "") for time in (one.start, two.start))
+    assert not warned(one, two)
+    assert not warned(one, two, a=[late])
+    assert warned(one, two, a=[early]), "a trial began after it"
+    assert warned(one, two, a=[late], b=[late]), "two were looked at"
+    assert not warned(one, two, a=[Look("", "evaluate", "")]), "nobody knows when"

@@ -12,7 +12,7 @@ import torch
 
 from da6401.config.compose import saved_config
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
-from da6401.data.images import read_image
+from da6401.data.images import quiet_pillow, read_image
 from da6401.data.sources import ImageSet, load_test_data
 from da6401.data.tree import find_layout, shown
 from da6401.errors import DataError, RunError, UserError
@@ -138,7 +138,8 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
     refused = 0
     for path in images:
         try:
-            pixels = torch.from_numpy(read_image(path, size=cfg.data.image_size, resize=resize))
+            with quiet_pillow():
+                pixels = torch.from_numpy(read_image(path, size=cfg.data.image_size, resize=resize))
         except DataError as error:
             print(f"da6401: {safe(error)}", file=sys.stderr)
             refused += 1

@@ -244,7 +244,7 @@ def build_backbone(*, name: Backbone, source: str, num_classes: int, image_size:
     spec = BACKBONE_TABLE[name]
     network = spec.make(image_size)
     if source != "none":
-        state = _state_dict(spec, source)
+        state = weights.unwrapped(_state_dict(spec, source), network, source=source)
         if "encoder.pos_embedding" in state:
             state = resize_positions(state, source=source, image_size=image_size)
         weights.load(network, state, replaced=spec.replaced, source=source)

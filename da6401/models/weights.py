@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from da6401.errors import ModelError
+
+log = logging.getLogger(__name__)
 
 DOWNLOAD_TIMEOUT = 30.0  # s without an answer; torch.hub itself would wait for ever
 _NAMED = 3  # entries of a long list that a message spells out
@@ -58,7 +61,7 @@ def lite0_wheel() -> dict[str, Tensor]:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict of a file, itself or under the key `state_dict` or `model`; no code of the file is run.
+    """The state dict of a file, itself or under the key of a training's checkpoint; no code of the file is run.
 
     Raises:
         ModelError: not a file, not torch's format, more than tensors in it, or no state dict.
@@ -74,7 +77,7 @@ def read(path: Path) -> dict[str, Tensor]:
             f"model.weights={path}: cannot be read as a state_dict ({reason}); "
             "it must be a file of tensors alone, written by torch.save(model.state_dict(), path)"
         ) from error
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
@@ -83,6 +86,26 @@ def read(path: Path) -> dict[str, Tensor]:
             "write one with torch.save(model.state_dict(), path)"
         )
     return dict(content)
+
+
+def unwrapped(state: Mapping[str, Tensor], module: nn.Module, *, source: str) -> dict[str, Tensor]:
+    """The state under the module's own names, where one word stands before all of them.
+
+    `module.` comes from DataParallel and AveragedModel, `_orig_mod.` from torch.compile, `model.` from Lightning; they
+    may stand one in the other.
+    """
+    wanted, inner, prefix = set(module.state_dict()), dict(state), ""
+    inner.pop("n_averaged", None)  # AveragedModel's counter
+    while not wanted & set(inner):
+        firsts = {name.partition(".")[0] for name in inner}
+        if len(firsts) != 1 or firsts & set(inner):
+            return dict(state)  # another network's: whoever loads it says what is wrong
+        (first,) = firsts
+        prefix += f"{first}."
+        inner = {name.removeprefix(f"{first}."): tensor for name, tensor in inner.items()}
+    if prefix:
+        log.info("model.weights=%s: its names begin with %s, which is taken off", source, prefix)
+    return inner
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor], *, replaced: Sequence[str], source: str) -> None:

@@ -44,7 +44,7 @@ def built(source: Path | str) -> StagedModel:
     return build_model(cfg, num_classes=5, image_size=32)
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
 def test_a_file_is_loaded_bit_for_bit_and_its_head_left(tmp_path: Path, state: State, wrapper: str | None) -> None:
     path = tmp_path / "weights.pth"
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)
@@ -55,6 +55,30 @@ def test_a_file_is_loaded_bit_for_bit_and_its_head_left(tmp_path: Path, state: S
         sum(tensor.double().sum().item() for name, tensor in state.items() if not name.startswith("_fc."))
     )
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "module.model.backbone."])
+def test_what_wrappers_put_before_the_names_is_taken_off(
+    tmp_path: Path, state: State, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrapped: State = {prefix + name: tensor for name, tensor in state.items()}
+    if prefix == "module.":
+        wrapped["n_averaged"] = torch.tensor(3)
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    torch.save(state, tmp_path / "plain.pth")
+    with caplog.at_level("INFO"):
+        ours, plain = (
+            built(tmp_path / "wrapped.pth").stages.state_dict(),
+            built(tmp_path / "plain.pth").stages.state_dict(),
+        )
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in ours.items())
+    assert f"names begin with {prefix}, which" in caplog.text
+
+
+def test_the_names_of_another_network_are_told_as_they_are(tmp_path: Path) -> None:
+    torch.save({"module.conv.weight": torch.zeros(2), "module.conv.bias": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"2 unknown: module\.conv\.weight, module\.conv\.bias"):
+        built(tmp_path / "w.pth")
 
 
 def test_a_file_without_batch_norms_counters_is_fine(state: State) -> None:

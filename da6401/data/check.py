@@ -9,9 +9,11 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from da6401.config.schema import ValRole
 from da6401.data.images import BadImageError, Picture, inspect_image, quiet_pillow, read_file
+from da6401.data.layout import Layout, find_layout, find_root, split_folders
 from da6401.data.pool import in_threads
-from da6401.data.tree import BadFile, Entry, class_problems, find_layout, find_root, list_split, shown, split_folders
+from da6401.data.tree import BadFile, Entry, Split, alike_notes, class_problems, list_split, training_problems
 from da6401.errors import DataError
 
 
@@ -20,7 +22,7 @@ class FileFacts:
     """A readable image of the tree."""
 
     name: str
-    split: str  # the folder: train, val, validation or test
+    split: str  # the folder: train, val, ...
     class_name: str
     size_bytes: int
     picture: Picture
@@ -32,12 +34,15 @@ class TreeReport:
     """What a tree holds and what is wrong with it."""
 
     root: Path  # the level that holds train/
+    val_role: ValRole
+    layout: Layout | None  # None where the folders contradict each other, which is a problem
     splits: tuple[str, ...]
     class_names: tuple[str, ...]  # of all splits, sorted
     files: tuple[FileFacts, ...]
     bad: tuple[BadFile, ...]
     problems: tuple[str, ...]  # of the tree as a whole: classes that differ, folders that contradict each other
     loose: tuple[str, ...]  # files outside class folders, which are ignored
+    notes: tuple[str, ...]  # what a training says of such a tree
 
     @property
     def clean(self) -> bool:
@@ -73,27 +78,34 @@ class TreeReport:
         return tuple(tuple(file.name for file in group) for group in same.values() if wanted(group))
 
 
-def check_tree(root: Path) -> TreeReport:
-    """Reads, hashes and fully decodes every file of every split.
+def check_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
+    """Reads, hashes and fully decodes every file of every split, and judges as a training with this data.val_role.
 
     Raises:
         DataError: there is no tree to look at (no such folder, no train/, no class folders).
     """
-    return _look_over(root, _read_whole, "checking")
+    return _look_over(root, val_role, _read_whole, "checking")
 
 
-def describe_tree(root: Path) -> TreeReport:
+def describe_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
     """The same tree from its files' headers alone: quick, but damage and duplicates do not show.
 
     Raises:
         DataError: as check_tree.
     """
-    return _look_over(root, _read_header, "looking")
+    return _look_over(root, val_role, _read_header, "looking")
 
 
-def _look_over(root: Path, read: Callable[[Entry], FileFacts | BadFile], label: str) -> TreeReport:
+def _look_over(root: Path, val_role: ValRole, read: Callable[[Entry], FileFacts | BadFile], label: str) -> TreeReport:
     level = find_root(str(root))
-    splits = [list_split(level, folder) for folder in split_folders(level)]
+    layout, problems = None, list[str]()
+    try:
+        layout = find_layout(str(level), val_role)
+    except DataError as error:
+        problems.append(str(error))
+    # A test split without class folders is in no layout: nothing uses it, which is a note.
+    used = [folder for _, folder in split_folders(level) if layout is None or folder in layout.folders]
+    splits = [list_split(level, folder) for folder in used]
     entries = [entry for split in splits for entry in split.entries]
     with quiet_pillow():
         results = list(in_threads(read, entries, label=label))
@@ -103,22 +115,37 @@ def _look_over(root: Path, read: Callable[[Entry], FileFacts | BadFile], label: 
     ]
 
     train = splits[0]
-    problems = [problem for split in splits[1:] for problem in class_problems(train.class_names, split, owner="train/")]
-    filled = {file.class_name for file in files if file.split == "train"}
-    problems += [f"train/{shown(name)} has no readable image." for name in train.class_names if name not in filled]
-    try:
-        find_layout(str(level), "auto")
-    except DataError as error:
-        problems.append(str(error))
+    owner = f"{train.folder}/"
+    problems += [problem for split in splits[1:] for problem in class_problems(train.class_names, split, owner=owner)]
+    problems += _problems_of_counts(splits, layout, files)
+    class_names = tuple(sorted({name for split in splits for name in split.class_names}))
     return TreeReport(
         root=level,
+        val_role=val_role,
+        layout=layout,
         splits=tuple(split.folder for split in splits),
-        class_names=tuple(sorted({name for split in splits for name in split.class_names})),
+        class_names=class_names,
         files=files,
         bad=tuple(sorted(bad, key=lambda file: file.name)),
         problems=tuple(problems),
         loose=tuple(name for split in splits for name in split.loose),
+        notes=(*(layout.notes if layout else ()), *alike_notes(class_names)),
     )
+
+
+def _problems_of_counts(splits: Sequence[Split], layout: Layout | None, files: Sequence[FileFacts]) -> list[str]:
+    """What a training and an evaluation say of the readable images that there are."""
+    found = Counter((file.split, file.class_name) for file in files)
+    train, role = splits[0], {} if layout is None else {layout.validation: "validation", layout.test: "test"}
+    counts = {name: found[train.folder, name] for name in train.class_names}
+    linked = [file.name.rpartition("/")[2] for file in train.bad if file.name.count("/") == 1]
+    problems = training_problems(
+        counts, folder=train.folder, held_out=layout is not None and layout.validation is None, explained=linked
+    )
+    for split in splits[1:]:
+        if split.folder in role and not any(found[split.folder, name] for name in split.class_names):
+            problems.append(f"no readable image in {split.folder}/, the {role[split.folder]} split.")
+    return problems
 
 
 def _read_whole(entry: Entry) -> FileFacts | BadFile:

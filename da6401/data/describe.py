@@ -15,8 +15,7 @@ from rich.table import Table
 
 from da6401.data.check import TreeReport
 from da6401.data.entries import Listed, gigabytes, in_use
-from da6401.data.tree import find_layout, shown
-from da6401.errors import DataError
+from da6401.data.tree import shown
 
 LONGEST_LIST = 200  # groups of duplicates; bad files and leaks are all named
 
@@ -34,6 +33,7 @@ def print_check(report: TreeReport, console: Console) -> None:
         doubled = [*doubled[:LONGEST_LIST], f"... and {len(doubled) - LONGEST_LIST} groups more"]
     _section(console, "Warning: duplicates within a split", doubled)
     _section(console, "Ignored, outside class folders", list(report.loose))
+    _section(console, "Notes", list(report.notes))
 
     imbalance = _imbalance(report)
     if imbalance:
@@ -85,13 +85,14 @@ def print_info(report: TreeReport, console: Console) -> None:
         _line(console, f"Problem: {problem}")
     if report.bad:
         _line(console, f"Unusable files: {len(report.bad)}; `da6401 data check` names them")
-    try:
-        layout = find_layout(str(report.root), "auto")
-    except DataError:
-        return  # among the problems
-    held_out = "a part of train/ (data.val_fraction)"
-    _line(console, "What da6401 uses, with data.val_role=auto:")
-    _line(console, "  train:      train/" + ("" if layout.validation else ", less what validation holds out"))
+    layout = report.layout
+    if layout is None:
+        return  # why stands among the problems
+    for note in report.notes:
+        _line(console, f"Note: {note}")
+    held_out = f"a part of {layout.train}/ (data.val_fraction)"
+    _line(console, f"What da6401 uses, with data.val_role={report.val_role}:")
+    _line(console, f"  train:      {layout.train}/" + ("" if layout.validation else ", less what validation holds out"))
     _line(console, f"  validation: {layout.validation + '/' if layout.validation else held_out}")
     _line(console, f"  test:       {layout.test + '/' if layout.test else 'none'}")
 

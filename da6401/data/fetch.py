@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from da6401.data.download import download
-from da6401.data.tree import find_root
+from da6401.data.layout import find_root
 from da6401.data.unzip import unpack
 from da6401.errors import DataError
 

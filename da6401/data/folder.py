@@ -16,19 +16,20 @@ import torch
 from da6401.config.schema import FolderConfig
 from da6401.data.cache import open_cache
 from da6401.data.decode import decode_entries
+from da6401.data.layout import Layout, find_layout
 from da6401.data.sets import ImageSet, Pixels, TrainingData, empty_images, fingerprint
 from da6401.data.split import stratified_split
 from da6401.data.tree import (
     LISTED,
     BadFile,
     Entry,
-    Layout,
     Split,
+    alike_notes,
     bad_file_list,
     class_problems,
-    find_layout,
     list_split,
     shown,
+    training_problems,
 )
 from da6401.errors import DataError
 
@@ -67,14 +68,17 @@ def list_training(cfg: FolderConfig) -> TrainingTree:
     """The training part of the tree.
 
     Raises:
-        DataError: no such tree, a contradictory one, or one whose validation has other classes than train.
+        DataError: no such tree, a contradictory one, one whose validation has other classes than train, or too few
+            classes or files.
     """
     layout = find_layout(cfg.root, cfg.val_role)
-    train = list_split(layout.root, "train")
+    train = list_split(layout.root, layout.train)
     validation = None if layout.validation is None else list_split(layout.root, layout.validation)
-    problems = [] if validation is None else class_problems(train.class_names, validation, owner="train/")
-    if problems:
-        raise DataError("\n".join(f"{layout.root}: {problem}" for problem in problems))
+    problems = [] if validation is None else class_problems(train.class_names, validation, owner=f"{layout.train}/")
+    counts = train.counts()
+    empty = [name for name, count in counts.items() if not count]  # its files may be unusable, which is told first
+    problems += training_problems(counts, folder=layout.train, held_out=validation is None, explained=empty)
+    _refuse(layout, problems)
     return TrainingTree(layout, train, validation)
 
 
@@ -85,8 +89,8 @@ def load_training(cfg: FolderConfig, tree: TrainingTree) -> TrainingData:
         kept, held_out = stratified_split([entry.class_name for entry in entries], cfg.val_fraction, cfg.split_seed)
         parts = [entries[i] for i in kept], [entries[i] for i in held_out]
         origin = (
-            f"There is no validation split: {cfg.val_fraction:g} of train/ is held out, every class alike "
-            f"(data.val_fraction, data.split_seed={cfg.split_seed})."
+            f"There is no validation split: {cfg.val_fraction:g} of {tree.layout.train}/ is held out, "
+            f"every class alike (data.val_fraction, data.split_seed={cfg.split_seed})."
         )
     else:
         parts = list(entries), list(tree.validation.entries)
@@ -97,7 +101,9 @@ def load_training(cfg: FolderConfig, tree: TrainingTree) -> TrainingData:
     train, validation = _read(cfg, tree.layout.root, class_names, parts, "train and validation")
     bad = sorted((*listed_bad, *train.bad, *validation.bad), key=lambda file: file.name)
     _judge(cfg, tree.layout, bad)
-    _refuse_empty(class_names, train.images, tree.layout)
+    found = Counter(train.images.labels_N.tolist())
+    counts = {name: found[label] for label, name in enumerate(class_names)}
+    _refuse(tree.layout, training_problems(counts, folder=tree.layout.train, held_out=False))
     if not validation.images.names:
         raise DataError(f"{tree.layout.root}: no readable image is left for validation.")
 
@@ -114,6 +120,7 @@ def load_training(cfg: FolderConfig, tree: TrainingTree) -> TrainingData:
         ),
         notes=(
             *tree.layout.notes,
+            *alike_notes(class_names),
             origin,
             f"{len(class_names)} classes, {len(train.images.names)} train and "
             f"{len(validation.images.names)} validation images.",
@@ -133,8 +140,7 @@ def load_test(cfg: FolderConfig, class_names: Sequence[str]) -> ImageSet:
         )
     split = list_split(layout.root, layout.test)
     problems = class_problems(class_names, split, owner="the model")
-    if problems:
-        raise DataError("\n".join(f"{layout.root}: {problem}" for problem in problems))
+    _refuse(layout, problems)
     (part,) = _read(cfg, layout.root, class_names, [split.entries], layout.test)
     bad = sorted((*split.bad, *part.bad), key=lambda file: file.name)
     _judge(cfg, layout, bad)
@@ -189,12 +195,9 @@ def _judge(cfg: FolderConfig, layout: Layout, bad: Sequence[BadFile]) -> None:
         )
 
 
-def _refuse_empty(class_names: Sequence[str], train: ImageSet, layout: Layout) -> None:
-    counts = Counter(train.labels_N.tolist())
-    empty = [name for label, name in enumerate(class_names) if not counts[label]]
-    if empty:
-        named = ", ".join(shown(name) for name in empty[:LISTED])
-        raise DataError(f"{layout.root}: no readable training image in class {named}: add some, or remove the folder.")
+def _refuse(layout: Layout, problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError("\n".join(f"{layout.root}: {problem}" for problem in problems))
 
 
 def _remarks(tree: TrainingTree, class_names: Sequence[str], train: _Part, validation: _Part) -> list[str]:

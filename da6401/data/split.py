@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from da6401.errors import DataError
+from da6401.shown import printable
 
 Label = TypeVar("Label", str, int)
+
+
+def single_problems(counts: Mapping[str, int]) -> list[str]:
+    """Why classes with so many images cannot give some of them to validation; one sentence, or none."""
+    single = sorted(name for name, count in counts.items() if count == 1)
+    if not single:
+        return []
+    named = ", ".join(printable(name) for name in single[:20]) + (", ..." if len(single) > 20 else "")
+    return [
+        f"cannot hold out a validation part: only one image in class {named}. "
+        "Every class needs at least two: add images, or remove the class."
+    ]
 
 
 def stratified_split(labels: Sequence[Label], fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -25,13 +38,9 @@ def stratified_split(labels: Sequence[Label], fraction: float, seed: int) -> tup
     for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)
 
-    single = sorted(label for label, indices in members.items() if len(indices) < 2)
-    if single:
-        named = ", ".join(str(label) for label in single[:20]) + (", ..." if len(single) > 20 else "")
-        raise DataError(
-            f"cannot hold out a validation part: only one image in class {named}. "
-            "Every class needs at least two: add images, or remove the class."
-        )
+    problems = single_problems({str(label): len(indices) for label, indices in members.items()})
+    if problems:
+        raise DataError(*problems)
 
     held_out: set[int] = set()
     for label, indices in members.items():

@@ -1,20 +1,22 @@
-"""A folder of labelled images, root/{train,val|validation,test}/<class>/*, by names alone: no file is opened here."""
+"""The files of a split, root/<split>/<class>/*, by names alone: no file is opened here."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from da6401.config.schema import ValRole
+from da6401.data.split import single_problems
 from da6401.errors import DataError
 
 IGNORED = ("thumbs.db", "desktop.ini", "__macosx")  # besides every name that begins with a dot
-SEARCH_DEPTH = 3  # Data/nature_12K/inaturalist_12K/train
-SEARCH_FOLDERS = 500
 LISTED = 20  # names in one message
+COPY = "copy what it leads to into the tree (cp -rL copies a tree so)"
 
 
 @dataclass(frozen=True)
@@ -44,90 +46,10 @@ class Split:
     bad: tuple[BadFile, ...]
     loose: tuple[str, ...]  # files beside the class folders, which belong to no class
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Which folder serves as which split; the root is the level that holds train/."""
-
-    root: Path
-    validation: str | None  # None: a part of train is held out
-    test: str | None
-    notes: tuple[str, ...]
-
-
-def find_layout(root: str, val_role: ValRole) -> Layout:
-    """Which folders of the tree at ``root`` are which splits (``~`` is expanded; nested trees are looked into).
-
-    Raises:
-        DataError: no such folder, no train/ in it, or folders that contradict each other or ``val_role``.
-    """
-    level = find_root(root)
-    present = split_folders(level)
-    val = next((name for name in present if name in ("val", "validation")), None)
-    test = "test" if "test" in present else None
-    where = f"in {level}"
-
-    if "val" in present and "validation" in present:
-        raise DataError(f"both val/ and validation/ are {where}: keep one of them.")
-    if val_role == "validation" and val is None:
-        raise DataError(f"data.val_role=validation, but there is no val/ or validation/ {where}: leave val_role out.")
-    if val_role == "test" and val is None and test is None:
-        raise DataError(f"data.val_role=test, but there is no val/ or test/ {where}: leave val_role out.")
-    if val_role == "test" and val is not None and test is not None:
-        raise DataError(f"data.val_role=test, but there is a test/ beside {val}/ {where}: leave val_role out.")
-
-    notes = []
-    if val is not None and test is None and val_role != "validation":
-        why = "there is no test/" if val_role == "auto" else "as told"
-        notes.append(f"{val}/ is the test split (data.val_role={val_role}, {why}).")
-        val, test = None, val
-    if test is None:
-        notes.append("There is no test split: `evaluate` will not work on this tree.")
-    return Layout(level, val, test, tuple(notes))
-
-
-def find_root(root: str) -> Path:
-    """The level at or below ``root`` that holds train/: an unpacked archive often brings a folder or two of its own.
-
-    Raises:
-        DataError: none, or several at the same depth.
-    """
-    if not root:
-        raise DataError(
-            "data.root is empty: say where the images are, data.root=FOLDER (with train/<class>/... in it)."
-        )
-    top = Path(root).expanduser()
-    if not top.is_dir():
-        what = "is not a folder" if top.exists() else "does not exist"
-        raise DataError(f"The data set's folder, {top.absolute()}, {what}.")
-    level, seen = [top.resolve()], 0
-    for _ in range(SEARCH_DEPTH + 1):
-        found = [folder for folder in level if (folder / "train").is_dir()]
-        if len(found) > 1:
-            several = ", ".join(str(folder) for folder in found[:LISTED])
-            raise DataError(f"{top.absolute()} holds several data sets: choose one of {several}.")
-        if found:
-            return found[0]
-        seen += len(level)
-        if seen > SEARCH_FOLDERS:
-            break
-        level = [
-            Path(item.path)
-            for folder in level
-            if os.access(folder, os.R_OK | os.X_OK)  # one that may not be listed is not the data set
-            for item in _visible(folder)
-            if item.is_dir(follow_symlinks=False)
-        ]
-    holds = ", ".join(f"{item.name}/" if item.is_dir() else item.name for item in _visible(top)[:LISTED]) or "nothing"
-    raise DataError(
-        f"There is no train/ in {top.absolute()} (it holds: {shown(holds)}). "
-        "The tree must be train/<class>/<image>, and the same with val/ or validation/ and test/ where you have them."
-    )
-
-
-def split_folders(root: Path) -> list[str]:
-    """Those of train, val, validation and test that the root has."""
-    return [name for name in ("train", "val", "validation", "test") if (root / name).is_dir()]
+    def counts(self) -> dict[str, int]:
+        """Files of each class, 0 for an empty folder."""
+        found = Counter(entry.class_name for entry in self.entries)
+        return {name: found[name] for name in self.class_names}
 
 
 def list_split(root: Path, folder: str) -> Split:
@@ -137,26 +59,27 @@ def list_split(root: Path, folder: str) -> Split:
         DataError: the folder cannot be listed, links outside the root, or has no class folders.
     """
     if _leaves(root / folder, root):
-        raise DataError(f"{root / folder} links outside the data root: copy the files, or set data.root to their home.")
+        raise DataError(f"{root / folder} links outside the data root: {COPY}, or set data.root to its home.")
     classes: list[str] = []
     entries: list[Entry] = []
     bad: list[BadFile] = []
     loose: list[str] = []
-    for item in _visible(root / folder):
+    for item in visible(root / folder):
         name = f"{folder}/{item.name}"
-        if not item.is_dir():
+        problem = _link_problem(item, root)
+        if problem and (is_folder(item) or not os.path.exists(item.path)):
+            classes += [item.name] if is_folder(item) else []
+            bad.append(BadFile(name, f"in place of a class folder, {problem}"))
+        elif not is_folder(item):
             loose.append(name)
-            continue
-        classes.append(item.name)
-        if item.is_symlink() and _leaves(Path(item.path), root):
-            bad.append(BadFile(name, "a class folder that links outside the data root"))
-            continue
-        for file in _visible(Path(item.path)):
-            reason = _unusable(file, root)
-            if reason:
-                bad.append(BadFile(f"{name}/{file.name}", reason))
-            else:
-                entries.append(Entry(f"{name}/{file.name}", Path(file.path), item.name))
+        else:
+            classes.append(item.name)
+            for file in visible(Path(item.path)):
+                reason = _link_problem(file, root) or _unusable(file)
+                if reason:
+                    bad.append(BadFile(f"{name}/{file.name}", reason))
+                else:
+                    entries.append(Entry(f"{name}/{file.name}", Path(file.path), item.name))
     if not classes:
         raise DataError(f"{root / folder} has no class folders: it must be {folder}/<class>/<image>.")
     return Split(folder, tuple(classes), tuple(entries), tuple(bad), tuple(loose))
@@ -174,7 +97,46 @@ def class_problems(class_names: Sequence[str], split: Split, *, owner: str) -> l
             f"{split.folder}/ lacks {_named(missing)} of {owner}: add the images, "
             "or an empty folder of that name if there are none."
         )
+    pairs = [group for group in alike([*unknown, *missing]) if set(group) & set(unknown) and set(group) & set(missing)]
+    problems += [f"{split.folder}/ and {owner}: {_spelt(group)} are one class, spelt in two ways." for group in pairs]
     return problems
+
+
+def training_problems(
+    train: Mapping[str, int], *, folder: str, held_out: bool, explained: Collection[str] = ()
+) -> list[str]:
+    """Why nothing can be trained on so many images of each class.
+
+    Args:
+        train: readable images of each class, 0 for a class folder without.
+        folder: where they are, for messages.
+        held_out: validation is a part of them.
+        explained: classes whose want of images has been told already.
+    """
+    if len(train) == 1:
+        return [f"{folder}/ has one class alone, {shown(*train)}: there is nothing to tell apart; add another."]
+    empty = [name for name, count in train.items() if not count and name not in explained]
+    problems = []
+    if empty:
+        problems.append(f"no readable training image in {_named(empty)}: add some, or remove the folder.")
+    return problems + (single_problems(train) if held_out else [])
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of names that differ in case, Unicode's normal form or spaces alone."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def alike_notes(class_names: Iterable[str]) -> list[str]:
+    """A sentence on each group of classes whose names look alike."""
+    return [f"Class names that look alike: {_spelt(group)}. Is it one class?" for group in alike(class_names)]
+
+
+def _spelt(names: Sequence[str]) -> str:
+    return " and ".join(ascii(name) for name in names)
 
 
 def bad_file_list(bad: Sequence[BadFile]) -> str:
@@ -195,7 +157,12 @@ def _named(names: Sequence[str]) -> str:
     return f"the class {listed}" if len(names) == 1 else f"{len(names)} classes ({listed})"
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
+def visible(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name, without what systems leave in it.
+
+    Raises:
+        DataError: it cannot be listed.
+    """
     try:
         with os.scandir(folder) as items:
             listed = [item for item in items if not item.name.startswith(".") and item.name.lower() not in IGNORED]
@@ -204,14 +171,38 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(listed, key=lambda item: item.name)
 
 
-def _unusable(item: os.DirEntry[str], root: Path) -> str:
+def is_folder(item: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one."""
+    try:
+        return item.is_dir()
+    except OSError:  # a link that leads back to itself, or one that may not be followed
+        return False
+
+
+def link_problem(path: Path) -> str:
+    """What is wrong with a symbolic link that leads nowhere; empty for anything else."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return f"a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else ""
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a link that leads back to itself"
+    return ""
+
+
+def _link_problem(item: os.DirEntry[str], root: Path) -> str:
+    if not item.is_symlink():
+        return ""
+    path = Path(item.path)
+    if problem := link_problem(path):
+        return f"{problem}: mend or remove it"
+    return f"a link that leaves the data root, to {path.resolve()}: {COPY}" if _leaves(path, root) else ""
+
+
+def _unusable(item: os.DirEntry[str]) -> str:
     """Why something in a class folder is no file to open; empty where it is one."""
-    if item.is_symlink():
-        if not os.path.exists(item.path):
-            return "a broken link"
-        if _leaves(Path(item.path), root):
-            return "links outside the data root"
-    if item.is_dir():
+    if is_folder(item):
         return "a folder inside a class folder: only train/<class>/<image> is read"
     if not stat.S_ISREG(item.stat().st_mode):
         return "not a regular file"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from da6401.config.schema import ValRole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,9 +37,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "check",
         help="name every bad or duplicate file, and images in two splits",
         description="Reads every file of every split. Exit code 0: clean (duplicates within a split are a warning); "
-        "2: unusable files, images in two splits, or splits whose classes differ.",
+        "2: images in two splits, or whatever `train` or `evaluate` would refuse.",
     )
-    check.add_argument("root", metavar="ROOT", type=Path, help="the folder that holds train/<class>/<image>")
+    _tree_arguments(check)
     check.set_defaults(handler=_check)
 
     info = verbs.add_parser(
@@ -45,7 +47,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="splits, classes, sizes, and what would be used as train, validation and test",
         description="Reads the files' headers only; `check` looks deeper.",
     )
-    info.add_argument("root", metavar="ROOT", type=Path, help="the folder that holds train/<class>/<image>")
+    _tree_arguments(info)
     info.set_defaults(handler=_info)
 
     cache = verbs.add_parser(
@@ -60,15 +62,22 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     cache.set_defaults(handler=_cache)
 
 
+def _tree_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("root", metavar="ROOT", type=Path, help="the folder that holds train/<class>/<image>")
+    text = "data.val_role of the training (default: auto)"
+    verb.add_argument("--val-role", choices=get_args(ValRole), default="auto", help=text)
+
+
 def _fetch(args: argparse.Namespace) -> int:
     import shlex
 
     from da6401.data.fetch import URL_BASE, fetch_inaturalist
-    from da6401.data.tree import list_split, split_folders
+    from da6401.data.layout import split_folders
+    from da6401.data.tree import list_split
 
     fetched = fetch_inaturalist(size=args.size, to=args.to, url_base=args.url_base or URL_BASE)
     print(f"{'Already there' if fetched.already_there else 'Fetched'}: {fetched.root}")
-    for folder in split_folders(fetched.root):
+    for _, folder in split_folders(fetched.root):
         split = list_split(fetched.root.resolve(), folder)
         print(f"  {folder}: {len(split.entries):,} files, {len(split.class_names)} classes")
         for name in split.class_names:
@@ -83,7 +92,7 @@ def _check(args: argparse.Namespace) -> int:
     from da6401.data.check import check_tree
     from da6401.data.describe import print_check
 
-    report = check_tree(args.root)
+    report = check_tree(args.root, args.val_role)
     print_check(report, _console())
     return 0 if report.clean else 2
 
@@ -92,7 +101,7 @@ def _info(args: argparse.Namespace) -> int:
     from da6401.data.check import describe_tree
     from da6401.data.describe import print_info
 
-    print_info(describe_tree(args.root), _console())
+    print_info(describe_tree(args.root, args.val_role), _console())
     return 0
 
 

@@ -108,11 +108,37 @@ def test_problems_of_the_tree(tree: Path, capsys: pytest.CaptureFixture[str]) ->
     save(tree / "validation/cat/0.png", 32)
     report = check_tree(tree)
     text = "\n".join(report.problems)
-    for part in ("test/ has the class bird", "val/ lacks 2 classes (dog, fish)", "train/fish has no", "both val/ and"):
+    parts = ("test/ has the class bird", "val/ lacks 2 classes (dog, fish)", "image in the class fish", "both val/ and")
+    for part in parts:
         assert part in text
     assert report.class_names == ("bird", "cat", "dog", "fish")
     assert run("check", tree) == 2
     capsys.readouterr()
+
+
+def test_what_a_training_notes_is_shown_too(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tree / "train/Dog/0.png", 40)
+    save(tree / "train/Dog/1.png", 41)
+    save(tree / "test/Dog/0.png", 42)
+    (tree / "spare").mkdir()
+    assert run("check", tree) == 0
+    out = capsys.readouterr().out
+    assert "Class names that look alike: 'Dog' and 'dog'. Is it one class?" in out
+    assert "Not used, beside the splits: spare/" in out
+    assert run("info", tree) == 0
+    assert "Note: Not used, beside the splits: spare/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["check", "info"])
+def test_the_role_of_val_can_be_said(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, count in (("cat", 3), ("dog", 1)):
+        for number in range(count):
+            save(tmp_path / f"train/{name}/{number}.png", number + len(name) * count)
+            save(tmp_path / f"val/{name}/{number}.png", 50 + number + len(name) * count)
+    run(verb, tmp_path)
+    assert "only one image in class dog" in capsys.readouterr().out
+    run(verb, tmp_path, "--val-role", "validation")
+    assert "only one image" not in capsys.readouterr().out
 
 
 def test_info_describes_the_tree(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

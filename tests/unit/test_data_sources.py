@@ -157,6 +157,71 @@ def test_val_role(tmp_path: Path, folders: list[str], val_role: ValRole, validat
 
 
 @pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("Train", "Val", "Test"), ("training", "Validation", "testing"), ("TRAIN", "valid", "TEST"),
+        ("train", "dev", "test"), ("Training", "VALID", "Testing"),
+    ],
+)  # fmt: skip
+def test_folders_are_what_their_names_look_like(tmp_path: Path, train: str, validation: str, test: str) -> None:
+    cfg = config(tree(tmp_path, **{name: {"a": 2, "b": 2} for name in (train, validation, test)}))
+    data = load_training_data(cfg)
+    assert {name.split("/")[0] for name in data.train.names} == {train}
+    assert {name.split("/")[0] for name in data.validation.names} == {validation}
+    assert {name.split("/")[0] for name in load_test_data(cfg, data.class_names).names} == {test}
+    shutil.rmtree(tmp_path / test)
+    alone = load_training_data(cfg)
+    assert f"{validation}/ is the test split (data.val_role=auto, there is no test/)." in alone.notes
+    assert {name.split("/")[0] for name in alone.validation.names} == {train}
+
+
+@pytest.mark.parametrize(
+    ("names", "role"),
+    [(("Train", "train"), "train"), (("dev", "valid"), "validation"), (("Test", "testing"), "test")],
+)
+def test_two_folders_that_mean_the_same_are_refused(tmp_path: Path, names: tuple[str, str], role: str) -> None:
+    tree(tmp_path, **{name: {"a": 2, "b": 2} for name in {"train", *names}})
+    with pytest.raises(DataError, match=f"both {names[0]}/ and {names[1]}/ are in .*, and mean the {role} split"):
+        load_training_data(config(tmp_path))
+
+
+def test_what_is_not_used_beside_the_splits_is_told(tmp_path: Path) -> None:
+    root = tree(tmp_path, train={"a": 2, "b": 2}, val={"a": 1, "b": 1}, extra={"a": 1}, unlabeled={})
+    (root / "unlabeled").mkdir()
+    (root / "test").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "test/0001.png")  # no classes: as competitions hand it out
+    data = load_training_data(config(root))
+    assert {name.split("/")[0] for name in data.validation.names} == {"val"}
+    assert "Not used, beside the splits: extra/, unlabeled/" in data.notes
+    assert "test/ has no class folders, so its images have no labels: it is not used." in data.notes
+    with pytest.raises(DataError, match="has no test split"):
+        load_test_data(config(root), data.class_names)
+
+
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train/ has one class alone, a: .* add another"):
+        load_training_data(config(tree(tmp_path, train={"a": 5}, val={"a": 2}, test={"a": 1})))
+
+
+def test_class_names_that_look_alike_are_told(tmp_path: Path) -> None:
+    names = ["Cat", "cat", "dog", "dog ", "caf\u00e9", "cafe\u0301", "bird"]
+    data = load_training_data(config(tree(tmp_path, train=dict.fromkeys(names, 2))))
+    assert [note for note in data.notes if "look alike" in note] == [
+        "Class names that look alike: 'Cat' and 'cat'. Is it one class?",
+        r"Class names that look alike: 'cafe\u0301' and 'caf\xe9'. Is it one class?",
+        "Class names that look alike: 'dog' and 'dog '. Is it one class?",
+    ]
+
+
+def test_one_class_spelt_in_two_ways_is_named(tmp_path: Path) -> None:
+    tree(tmp_path, train={"a": 2, "caf\u00e9": 2}, validation={"a": 2, "cafe\u0301": 2}, test={"a": 1})
+    with pytest.raises(DataError) as caught:
+        load_training_data(config(tmp_path))
+    words = r"validation/ and train/: 'cafe\u0301' and 'caf\xe9' are one class, spelt in two ways."
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("folders", "val_role", "message"),
     [
         (["train", "val", "validation"], "auto", "both val/ and validation/"),
@@ -192,7 +257,7 @@ def test_a_nested_tree_is_found_and_its_place_leaves_the_fingerprint_alone(tmp_p
 
 def test_two_nested_trees_are_not_guessed_between(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        tree(tmp_path / name, train={"a": 2})
+        tree(tmp_path / name, train={"a": 2, "b": 2})
     with pytest.raises(DataError, match="several data sets"):
         load_training_data(config(tmp_path))
 
@@ -214,7 +279,7 @@ def test_an_empty_class_folder_is_fine_in_validation_and_not_in_train(tmp_path: 
     assert "Validation has no image of b." in load_training_data(config(tmp_path)).notes
     for number in range(2):
         (tmp_path / f"train/b/{number}.png").unlink()
-    with pytest.raises(DataError, match="no readable training image in class b"):
+    with pytest.raises(DataError, match="no readable training image in the class b"):
         load_training_data(config(tmp_path))
 
 
@@ -293,9 +358,9 @@ def spoilt(tmp_path: Path) -> Path:
 
 
 BAD = {
-    "train/a/broken_link.png": "a broken link",
+    "train/a/broken_link.png": "a link to nowhere.png, which does not exist: mend or remove it",
     "train/a/empty.jpg": "empty file",
-    "train/a/link.png": "links outside the data root",
+    "train/a/link.png": "a link that leaves the data root, to ",
     "train/a/nested": "a folder inside a class folder",
     "train/a/notes.txt": "not an image",
     "train/a/pipe.png": "not a regular file",
@@ -342,7 +407,7 @@ def test_skipping_does_not_hide_an_empty_class(tmp_path: Path) -> None:
     root = tree(tmp_path, train={"a": 3, "b": 3})
     for path in (root / "train/b").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no readable training image in class b"):
+    with pytest.raises(DataError, match="no readable training image in the class b"):
         load_training_data(config(root, skip=True))
 
 
@@ -361,7 +426,7 @@ def test_a_single_image_names_its_class(tmp_path: Path) -> None:
 
 
 def test_leakage_from_train_into_validation_is_noted(tmp_path: Path) -> None:
-    root = tree(tmp_path, train={"a": 3}, val={"a": 2}, test={"a": 1})
+    root = tree(tmp_path, train={"a": 3, "b": 3}, val={"a": 2, "b": 2}, test={"a": 1, "b": 1})
     shutil.copy(root / "train/a/0.png", root / "val/a/0.png")
     assert any(
         note.startswith("1 validation image is also in train") for note in load_training_data(config(root)).notes

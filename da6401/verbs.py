@@ -13,8 +13,9 @@ import torch
 from da6401.config.compose import saved_config
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
 from da6401.data.images import quiet_pillow, read_image
+from da6401.data.layout import find_layout
 from da6401.data.sources import ImageSet, load_test_data
-from da6401.data.tree import find_layout, shown
+from da6401.data.tree import shown
 from da6401.errors import DataError, RunError, UserError
 from da6401.looks import choices_told, read_looks, record_look, sweep_of, times
 from da6401.models.build import build_model

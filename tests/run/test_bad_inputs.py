@@ -229,6 +229,34 @@ def _(cwd: Path) -> list[str]:
     return FOLDER
 
 
+@case("a link that leads nowhere")
+def _(cwd: Path) -> list[str]:
+    (images(cwd) / "link.png").symlink_to("gone.png")
+    return FOLDER
+
+
+@case("a photograph of a telephone, and a TIFF with signed pixels")
+def _(cwd: Path) -> list[str]:
+    folder = images(cwd)
+    (folder / "IMG_0001.HEIC").write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100))
+    shutil.copy(Path(__file__).parents[1] / "images" / "s16_positive.tif", folder)
+    return FOLDER
+
+
+@case("one class alone")
+def _(cwd: Path) -> list[str]:
+    root = images(cwd).parents[1]
+    for split in ("train", "val", "test"):
+        shutil.rmtree(root / split / "dog")
+    return FOLDER
+
+
+@case("two folders that mean validation")
+def _(cwd: Path) -> list[str]:
+    shutil.copytree(images(cwd).parents[1] / "val", cwd / "images" / "Valid")
+    return FOLDER
+
+
 @case("a file's name that steers the terminal")
 def _(cwd: Path) -> list[str]:
     (images(cwd) / "\x1b[2J\x1b[31mred.jpg").write_text("no image")

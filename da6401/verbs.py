@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -168,4 +169,4 @@ def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
     if layout.test is None:
         return 0
     split = (layout.root / layout.test).resolve()
-    return sum(path.resolve().is_relative_to(split) for path in images)
+    return sum(Path(os.path.realpath(path)).is_relative_to(split) for path in images)  # resolve() raises at loops

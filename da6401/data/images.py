@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import logging
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from da6401.config.schema import Resize
 from da6401.data.foreign import foreign
 from da6401.data.tiff import BIG_ENDIAN_BIGTIFF, Meaning, TiffTags, hush_libtiff, is_tiff
+from da6401.data.tree import link_problem
 from da6401.errors import DataError
 
 Image.init()
@@ -96,17 +98,26 @@ def inspect_image(file: IO[bytes], *, decode: bool) -> Picture:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file of at most 512 MiB.
+    """The bytes of a file, or of a pipe, of at most 512 MiB.
 
     Raises:
         BadImageError: it cannot be read, or is larger.
     """
+    too_large = f"larger than {MAX_FILE_BYTES // 2**20} MiB"
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise BadImageError(f"larger than {MAX_FILE_BYTES // 2**20} MiB", path)
-        return path.read_bytes()
+        status = path.stat()
+        if status.st_size > MAX_FILE_BYTES:
+            raise BadImageError(too_large, path)
+        if stat.S_ISREG(status.st_mode):
+            return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise BadImageError(f"cannot be read: {error.strerror or error}", path) from error
+        reason = link_problem(path) or f"cannot be read: {error.strerror or error}"
+        raise BadImageError(reason, path) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise BadImageError(too_large, path)
+    return content
 
 
 @contextmanager

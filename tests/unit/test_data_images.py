@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 from da6401.config.schema import Resize
+from da6401.data import images
 from da6401.data.images import BadImageError, inspect_image, quiet_pillow, read_image
 
 IMAGES = Path(__file__).parents[1] / "images"
@@ -231,6 +234,31 @@ def test_a_path_stands_in_the_message_and_not_in_the_reason(tmp_path: Path) -> N
     assert str(path) not in caught.value.reason
     path.write_bytes(encoded(picture(), "JPEG"))
     assert read_image(path, size=8, resize="stretch").shape == (3, 8, 8)
+
+
+def test_links_that_lead_nowhere_say_so_and_pipes_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link.png").symlink_to("gone.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name, reason in (
+        ("link.png", "a link to gone.png, which does not exist"),
+        ("loop.png", "a link that leads back to itself"),
+        ("none.png", "cannot be read: No such file or directory"),
+        ("", "cannot be read: Is a directory"),
+    ):
+        with pytest.raises(BadImageError) as caught:
+            read_image(tmp_path / name, size=8, resize="stretch")
+        assert caught.value.reason == reason
+    os.mkfifo(tmp_path / "pipe")
+    for limit in (2**20, 50):
+        monkeypatch.setattr(images, "MAX_FILE_BYTES", limit)
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(encoded(picture()),))
+        writer.start()
+        if limit == 50:
+            with pytest.raises(BadImageError, match="larger than"):
+                read_image(tmp_path / "pipe", size=8, resize="stretch")
+        else:
+            assert read_image(tmp_path / "pipe", size=8, resize="stretch").shape == (3, 8, 8)
+        writer.join()
 
 
 def test_damaged_exif_does_not_spoil_the_picture() -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(words: list[str]) -> int:
     """The Hydra app: check the whole command line first, then let Hydra run one job or a sweep."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
     from da6401.config.command_line import check_command_line, hydra_arguments
@@ -95,32 +94,45 @@ def train(words: list[str]) -> int:
     # Hydra prints a failing job's traceback and exits with 1 unless told to raise; main() has exit codes of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["da6401 train", *words]
-    failures: list[Exception] = []
-
-    def job(composed: DictConfig) -> float | tuple[float, ...] | None:
-        try:
-            with safe_logs(), _arguments(["da6401 train", *typed]):
-                return _job(composed)
-        except Exception as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise  # the sweeper tells its study
-            failures.append(error)  # raised below: Hydra would print a line of its own about it
-            return None
-
-    app = hydra.main(config_path=str(files.folders[0]), config_name=CONFIG_NAME)(job)
+    task = Task(tuple(typed))
+    app = hydra.main(config_path=str(files.folders[0]), config_name=CONFIG_NAME)(task)
     try:
         app()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([str(error).strip()]) from error
     except SystemExit as exit_of_hydra:  # --help and --info leave this way
         return exit_of_hydra.code if isinstance(exit_of_hydra.code, int) else 0
-    if failures:
-        raise failures[0]
+    if task.failures:
+        raise task.failures[0]
     return 0
 
 
+@dataclass(frozen=True)
+class Task:
+    """One training run as Hydra's task, here or where a launcher sends it; its value is the sweep's objective."""
+
+    typed: tuple[str, ...]  # the words after `da6401 train`, passwords left out
+    failures: list[Exception] = field(default_factory=list)
+
+    def __call__(self, composed: DictConfig) -> float | tuple[float, ...] | None:
+        """Run it; what fails in a sweep is raised, what fails alone is kept: Hydra would print a line of its own."""
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from da6401.config.search_path import register_schema
+
+        register_schema()  # in a launcher's process nobody has
+        try:
+            with safe_logs(), _arguments(["da6401 train", *self.typed]):
+                return _job(composed)
+        except Exception as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # the sweeper tells its study
+            self.failures.append(error)
+            return None
+
+
 def _job(composed: DictConfig) -> float | tuple[float, ...] | None:
-    """One training run as Hydra's task; its value is the sweep's objective."""
     from hydra.core.hydra_config import HydraConfig
 
     from da6401.config.compose import config_of

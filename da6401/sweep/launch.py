@@ -22,6 +22,8 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from da6401.sweep.pool import jobs_of
+
 Launch = Callable[[list[str], int], JobReturn]  # a trial's overrides and its number
 
 
@@ -29,7 +31,7 @@ def launch_with(launcher: Launcher) -> Launch:
     """How a sweep runs one trial: in this process by the shorter way, or as another launcher does it."""
     if isinstance(launcher, BasicLauncher) and launcher.config is not None and not launcher.config.hydra.callbacks:
         return _InProcess(launcher).launch
-    return lambda overrides, number: launcher.launch([overrides], initial_job_idx=number)[0]
+    return lambda overrides, number: jobs_of(launcher, [overrides], first=number)[0]
 
 
 class _InProcess:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
@@ -106,20 +107,29 @@ class StudySweeper(Sweeper):
         self.conditional = list(conditional)
         self.custom_search_space = custom_search_space
         self.config: DictConfig | None = None
-        self.launcher: Launcher | None = None
+        self.launcher: Launcher | None = None  # for one run: a trial in this process, a confirmation
+        self.workers: Launcher | None = None  # for workers, which run the trials: where it is not Hydra's basic one
         self.options: dict[str, list[str]] = {}  # of each config group
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before sweep."""
-        if config.hydra.runtime.choices["hydra/launcher"] != "basic":  # others run workers, and those the trials
-            from da6401.sweep.pool import Slot
 
-            task_function = Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd())
-        self.options = group_options(hydra_context.config_loader)
+        def launcher(task: TaskFunction) -> Launcher:
+            return Plugins.instance().instantiate_launcher(
+                hydra_context=hydra_context, task_function=task, config=config
+            )
+
+        from da6401.sweep.pool import Slot, is_worker
+
         self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.options = group_options(hydra_context.config_loader)
+        if is_worker():  # whatever the launcher that started it: its trials are its own
+            self.launcher = BasicLauncher()
+            self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+            return
+        self.launcher = launcher(task_function)
+        if config.hydra.runtime.choices["hydra/launcher"] != "basic":
+            self.workers = launcher(Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd()))
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the study to its total; ``arguments`` are the command line's task overrides."""

@@ -6,6 +6,7 @@ The processes are started here, or on other machines by one of Hydra's launchers
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import re
 import signal
@@ -18,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobStatus
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
@@ -27,6 +29,8 @@ from da6401.config.quoting import quote
 from da6401.cores import available_cores
 from da6401.errors import InterruptedRun, UserError
 from da6401.stopping import STOP_SIGNALS
+
+log = logging.getLogger(__name__)
 
 SLOT = "DA6401_SLOT"  # in a worker's environment: its number, from 1
 POLL_SECONDS = 0.2
@@ -102,17 +106,46 @@ def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:
         raise UserError(f"a worker ended with exit code {failure}; what it said stands above")
 
 
-def launch_workers(launcher: Launcher, *, folder: Path, slots: int) -> None:
+def launch_workers(launcher: Launcher, arguments: Sequence[str], *, folder: Path, slots: int) -> None:
     """Let one of Hydra's launchers run ``slots`` workers, each on the resources that the launcher's config asks for.
+
+    Args:
+        arguments: the command's overrides. Hydra composes a job from those that are not searched, and wants the
+            sweeper's keys, which `sweep=part_b` sets, to be the same in it.
 
     Raises:
         UserError: a worker ended with an error of its own, which stands in its log.
     """
+    given = [each.input_line or "" for each in OverridesParser.create().parse_overrides(list(arguments))
+             if not each.is_sweep_override()]  # fmt: skip
     subdir = "hydra.sweep.subdir=.workers/slot-${hydra.job.num}"  # a worker is no trial
-    ended = launcher.launch([[*same_study(folder), subdir]] * slots, initial_job_idx=1)
-    for job in ended:
+    log.info("%d workers by hydra/launcher", slots)
+    for job in jobs_of(launcher, [[*given, *same_study(folder), subdir]] * slots, first=1):
         if job.status is not JobStatus.COMPLETED:
             raise UserError(f"hydra/launcher: a worker has failed: {job._return_value}") from job._return_value
+
+
+def jobs_of(launcher: Launcher, overrides: Sequence[Sequence[str]], *, first: int) -> Sequence[JobReturn]:
+    """What a launcher's jobs came to.
+
+    Raises:
+        UserError: the launcher could not run them; what it says is its scheduler's.
+    """
+    try:
+        return launcher.launch(overrides, initial_job_idx=first)
+    except UserError:
+        raise
+    except Exception as error:  # Ray's, submitit's and joblib's errors have no common base
+        reason = (str(error).strip() or type(error).__name__).splitlines()
+        raise UserError(f"hydra/launcher: {reason[0]}; {reason[-1]}" if reason[1:] else reason[0]) from error
+
+
+def slots_of(launcher: DictConfig, n_jobs: int) -> int:
+    """How many workers a launcher is to run: hydra.sweeper.n_jobs, or where that is 1 what joblib's own n_jobs says."""
+    own = launcher.get("n_jobs")
+    if own is None or n_jobs > 1:
+        return n_jobs
+    return int(own) if own > 0 else max(1, available_cores() + 1 + int(own))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import optuna
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
@@ -64,8 +63,9 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
         log.info("study %s goes on: %d of %d trials are finished", sweep.study.study_name, existing, sweep.total)
     settings, confirmed = sweep.settings, list[Confirmed]()
     try:
-        if not isinstance(launcher, BasicLauncher):
-            pool.launch_workers(launcher, folder=sweep.folder, slots=sweeper.n_jobs)
+        if sweeper.workers is not None:
+            slots = pool.slots_of(config.hydra.launcher, sweeper.n_jobs)
+            pool.launch_workers(sweeper.workers, arguments, folder=sweep.folder, slots=slots)
         elif sweeper.n_jobs > 1:
             pool.run_workers(sweep.folder, slots=sweeper.n_jobs, gpus=settings.gpus, retries=settings.retries)
         else:

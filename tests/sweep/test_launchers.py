@@ -1,4 +1,7 @@
-"""Hydra's launchers start a sweep's workers: Ray on a real local cluster, submitit in processes of this machine."""
+"""Hydra's launchers start a sweep's workers and train its confirmations.
+
+Ray on a real local cluster, submitit and joblib in processes of this machine.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from da6401.rundir import read_result
+from da6401.rundir import read_json, read_result, read_yaml
 from tests.small import SMALL, da6401
 
 TOTAL = 6
@@ -29,12 +32,27 @@ def shared_by_two_workers(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return trials
 
 
+def confirmed(folder: Path, seeds: int) -> None:
+    """The winner was trained again, by the launcher, and `evaluate` takes what it left."""
+    sweep = folder / "outputs/sweeps/s"
+    (first,) = read_json(sweep / "sweep.json")["confirmed"]
+    runs = sorted((sweep / "confirm").iterdir())
+    assert len(runs) == len(first["values"]) == seeds
+    assert sorted(first["values"]) == sorted(read_result(run).val_accuracy or 0.0 for run in runs)
+    trial = read_yaml(sweep / f"trial-{first['trial']}" / "config.yaml")
+    for number, run in enumerate(runs):
+        assert read_yaml(run / "config.yaml") == {**trial, "seed": 1_000_003 + number}
+    done = da6401("evaluate", read_json(sweep / "sweep.json")["winner"], cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_workers_on_a_ray_of_their_own(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'da6401[ray]'")
     words = ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_cpus=0.5")
-    done = da6401(*WORDS, *words, cwd=tmp_path, timeout=180)
+    done = da6401(*WORDS, *words, "sweep.confirm_top=1", "sweep.confirm_seeds=1", cwd=tmp_path, timeout=180)
     assert done.returncode == 0, done.stderr
     trials = shared_by_two_workers(tmp_path)
+    confirmed(tmp_path, seeds=1)
     overlaps = [
         (one.number, two.number)
         for one in trials
@@ -50,9 +68,24 @@ def test_two_workers_on_a_ray_of_their_own(tmp_path: Path) -> None:
 
 def test_two_workers_by_submitit(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'da6401[slurm]'")
-    done = da6401(*WORDS, "hydra/launcher=submitit_local", cwd=tmp_path, timeout=180)
+    words = ("hydra/launcher=submitit_local", "sweep.confirm_top=1", "sweep.confirm_seeds=2")
+    done = da6401(*WORDS, *words, cwd=tmp_path, timeout=180)
     assert done.returncode == 0, done.stderr
     shared_by_two_workers(tmp_path)
+    confirmed(tmp_path, seeds=2)
+
+
+def test_a_sweep_of_ours_by_joblib(tmp_path: Path) -> None:
+    """Its YAML sets keys of hydra.sweeper and an interpolation of ours, which the launcher's processes must know."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'da6401[joblib]'")
+    words = ("sweep=part_b", "model=resnet18", "model.weights=none", "data=synthetic", "data.classes=2",
+             "data.images_per_class=8", "data.image_size=32", "trainer.epochs=1", "trainer.threads=1", "study=s",
+             "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=2",
+             "sweep.confirm_top=1", "sweep.confirm_seeds=1")  # fmt: skip
+    done = da6401("train", "--multirun", *words, cwd=tmp_path, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "2 workers by hydra/launcher" in done.stdout
+    confirmed(tmp_path, seeds=1)
 
 
 def test_a_worker_that_fails_is_a_message(tmp_path: Path) -> None:

@@ -75,6 +75,11 @@ def belongs(key: str, model: str) -> bool:
     return not variants or any(key == f"model.{item.name}" for v in variants for item in dataclasses.fields(v))
 
 
+def is_network(model: str) -> bool:
+    """Whether an option of `model` is named after its network, as ours are."""
+    return any(model in _names_of(variant, "model") for variant in variants_of(get_type_hints(RunConfig)["model"]))
+
+
 def _names_of(variant: type, group: str) -> tuple[str, ...]:
     return get_args(get_type_hints(variant)[DISCRIMINATORS[group]])
 

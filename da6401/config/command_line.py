@@ -8,6 +8,7 @@ keys of the sweeper.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from da6401.config.arguments import parse_flags
-from da6401.config.check import belongs, config_from_tree, nearest_name, value_problems
+from da6401.config.check import belongs, config_from_tree, is_network, nearest_name, value_problems
 from da6401.config.compose import config_of, known_values, plain_tree
 from da6401.config.domains import Interval
 from da6401.config.read_space import read_space
@@ -101,7 +102,7 @@ def check_command_line(
         if composed.hydra.runtime.choices["hydra/sweeper"] == OUR_SWEEPER:
             problems += sweeper_problems(_sweeper_node(composed))
         arguments = [text for text, _ in (typed if multirun else single)]
-        space = _space(composed, arguments, groups, problems)
+        space = _space(composed, arguments, groups, problems, lambda name: _network(files, fixed, name))
         models = list(
             dict.fromkeys(str(model) for each in space.parameters if each.key == "model" for model in each.domain)
         )
@@ -185,11 +186,19 @@ def _sweeper_node(composed: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
+def _network(files: SearchPath, fixed: Sequence[str], model: str) -> str:
+    return str(files.compose([*fixed, f"model={model}"]).model.name)
+
+
 def _space(
-    composed: DictConfig, arguments: Sequence[str], groups: Mapping[str, Sequence[str]], problems: list[str]
+    composed: DictConfig,
+    arguments: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    problems: list[str],
+    network: Callable[[str], str],
 ) -> SearchSpace:
     node = _sweeper_node(composed)
-    return sweep_space(composed, node.get("params"), node.get("conditional"), arguments, groups, problems)
+    return sweep_space(composed, node.get("params"), node.get("conditional"), arguments, groups, problems, network)
 
 
 def sweep_space(
@@ -199,6 +208,7 @@ def sweep_space(
     arguments: Sequence[str],
     groups: Mapping[str, Sequence[str]],
     problems: list[str],
+    network: Callable[[str], str],
 ) -> SearchSpace:
     """The search space of a composed sweep, for the check and for the sweeper alike; problems are added to the list.
 
@@ -207,6 +217,7 @@ def sweep_space(
         conditional: hydra.sweeper.conditional.
         arguments: the overrides of the command line; those of Hydra's own keys are left out.
         groups: each config group's options.
+        network: the name of the network of an option of `model`; asked for those that are not named after one.
     """
     with as_job(composed, multirun=True):
         known = known_values(composed)
@@ -214,7 +225,7 @@ def sweep_space(
         if value is not None and not isinstance(value, kind):
             what = "a mapping of keys" if kind is Mapping else "a list of {when: ..., params: ...}"
             problems.append(f"hydra.sweeper.{name}={value}: must be {what}")
-    return read_space(
+    space = read_space(
         params if isinstance(params, Mapping) else {},
         conditional if isinstance(conditional, (list, tuple)) else [],
         [text for text in arguments if not text.lstrip("+~").startswith(("hydra.", "hydra/"))],
@@ -224,6 +235,8 @@ def sweep_space(
         value_problems=value_check(groups),
         lenient=not any("hydra.sweeper.conditional" in text for text in composed.hydra.overrides.hydra),
     )
+    searched = [str(option) for each in space.parameters if each.key == "model" for option in each.domain]
+    return dataclasses.replace(space, networks={name: network(name) for name in searched if not is_network(name)})
 
 
 def value_check(groups: Mapping[str, Sequence[str]]) -> Callable[[str, Any], list[str]]:

@@ -158,6 +158,13 @@ def group_options(loader: ConfigLoader, searched: tuple[str, list[str]] | tuple[
     return {group: list(configs(group)) for group in groups}
 
 
+def network_of(loader: ConfigLoader, config: DictConfig, option: str) -> str:
+    """The name of the network that an option of `model` makes, in a sweep of this configuration."""
+    given: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    name = str(config.hydra.job.config_name)
+    return str(loader.load_configuration(name, [*given, f"model={option}"], RunMode.RUN).model.name)
+
+
 @contextmanager
 def as_job(composed: DictConfig, *, multirun: bool) -> Iterator[None]:
     """Within the block ``${hydra:...}`` can be resolved as in a first job; that of a sweep has a job.num."""

@@ -59,6 +59,7 @@ class SearchSpace:
     fixed: Mapping[str, str]  # key -> the value as an override writes it
     known: Mapping[str, Any]  # every key's value where it is not searched, and each config group's option
     deletions: tuple[str, ...] = ()  # overrides such as ~key
+    networks: Mapping[str, str] = field(default_factory=dict)  # of searched options of `model` that have other names
     _by_name: Mapping[str, Parameter] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -109,16 +110,21 @@ class SearchSpace:
     def overrides(self, point: Mapping[str, Any]) -> list[str]:
         """The overrides of a trial; a key that its model does not have is left out."""
         values = {key_of(name): self._text(name, value) for name, value in point.items()}
-        model = str(self._option("model", point))
+        model = self._network(point)
         shared = {key: text for key, text in self.fixed.items() if belongs(key, model)}
         return [_override(key, text) for key, text in {**values, **shared}.items()] + list(self.deletions)
 
     def _applies(self, parameter: Parameter, chosen: Mapping[str, Any]) -> bool:
         if any(key_of(name) == parameter.key for name in chosen):  # under two conditions that both hold: the first
             return False
-        return belongs(parameter.key, str(self._option("model", chosen))) and all(
+        return belongs(parameter.key, self._network(chosen)) and all(
             condition.admits(self._option(condition.key, chosen)) for condition in parameter.conditions
         )
+
+    def _network(self, chosen: Mapping[str, Any]) -> str:
+        """The network of a trial, which says what keys of `model` there are."""
+        option = str(self._option("model", chosen))
+        return self.networks.get(option, option)
 
     def _option(self, key: str, chosen: Mapping[str, Any]) -> Any:
         """The value of a key in a trial."""

@@ -7,9 +7,10 @@ imports this module on every start, so Optuna is imported where it is used.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import MISSING, DictConfig
 
-from da6401.config.search_path import group_options
+from da6401.config.search_path import group_options, network_of
 from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class StudySweeper(Sweeper):
         self.launcher: Launcher | None = None  # for one run: a trial in this process, a confirmation
         self.workers: Launcher | None = None  # for workers, which run the trials: where it is not Hydra's basic one
         self.options: dict[str, list[str]] = {}  # of each config group
+        self.network: Callable[[str], str] = str  # of an option of the group `model`
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before sweep."""
@@ -123,6 +125,7 @@ class StudySweeper(Sweeper):
 
         self.config = config
         self.options = group_options(hydra_context.config_loader)
+        self.network = functools.partial(network_of, hydra_context.config_loader, config)
         if is_worker():  # whatever the launcher that started it: its trials are its own
             self.launcher = BasicLauncher()
             self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)

@@ -113,7 +113,9 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
 def _space(sweeper: StudySweeper, config: DictConfig, arguments: Sequence[str]) -> SearchSpace:
     """The search space; the command line is checked by now, and what is told here is what only a job's config shows."""
     problems: list[str] = []
-    space = sweep_space(config, sweeper.params, sweeper.conditional, arguments, sweeper.options, problems)
+    space = sweep_space(
+        config, sweeper.params, sweeper.conditional, arguments, sweeper.options, problems, sweeper.network
+    )
     if problems:
         raise ConfigError(problems)
     return space

@@ -157,3 +157,33 @@ def test_a_required_key_may_be_searched() -> None:
     cfg = checked("data=folder", "data.root=choice(/one,/two)", multirun=True)
     assert cfg.data == checked("data=folder", "data.root=/one").data
     assert "data.root=" in problem("data=folder", "data.val_fraction=choice(0.1,0.2)", multirun=True)
+
+
+def rehearsed(tmp_path: Path, *words: str) -> list[str]:
+    """The first trials of a sweep, as it would run them."""
+    fixed = ("data=synthetic", "data.image_size=32", *TINY, "sweep.dry_run=true")
+    code, out, said = command(["train", "-m", *fixed, *words], cwd=tmp_path)
+    assert code == 0, said
+    return [line for line in out.splitlines() if line.startswith("trial ")]
+
+
+def test_glob_is_every_option_that_fits(tmp_path: Path) -> None:
+    trials = rehearsed(tmp_path, "optimizer=glob([a*,s*],exclude=adam)")
+    assert sorted(word for trial in trials for word in trial.split() if word.startswith("optimizer=")) == [
+        "optimizer=adamw", "optimizer=sgd",
+    ]  # fmt: skip
+    trials = rehearsed(tmp_path, "schedule=glob(*)", "study=another")
+    schedules = {word for trial in trials for word in trial.split() if "schedule=" in word}
+    assert schedules == {f"schedule={file.stem}" for file in (conf_dir() / "schedule").glob("*.yaml")}
+    assert "fits none of" in problem("optimizer=glob(z*)", multirun=True)
+
+
+def test_an_option_of_model_has_the_keys_of_its_network(mine: Path, tmp_path: Path) -> None:
+    """A user's option, and ours that bear another name than their network, are that network in a search."""
+    words = ("model=own/tiny,part_a,resnet18", "model.filters=2,4", "model.freeze_depth=3", "model.weights=none")
+    trials = rehearsed(tmp_path, "--config-dir", str(mine), *words)
+    assert len(trials) == 5
+    for trial in trials:
+        is_resnet = "model=resnet18" in trial
+        assert ("model.freeze_depth=3" in trial, "model.weights=none" in trial) == (is_resnet, is_resnet)
+        assert ("model.filters=" in trial) != is_resnet

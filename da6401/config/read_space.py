@@ -119,7 +119,7 @@ class _Reader:
         except ValueError as error:
             self.problems.append(f"{override.input_line}: {error}")
             return None
-        found = list(self._domain_problems(key, domain))
+        found = list(dict.fromkeys(self._domain_problems(key, domain)))
         self.problems += found
         return None if found else domain
 
@@ -226,7 +226,8 @@ class _Conditions:
             return f": {key} is no key{f'; did you mean {nearest}?' if nearest else ''}"
         values = [written(value) for domain in domains if not isinstance(domain, Interval) for value in domain]
         if key not in self.always and key in self.known:
-            values.append(_text(self.known[key]))
+            default = self.known[key]
+            values.append(_text(default) if isinstance(default, (list, dict)) else written(default))
         ranges = [f"{each.low:g} to {each.high:g}" for each in domains if isinstance(each, Interval)]
         nearest = nearest_name(condition.value, values) if condition.equal else None
         told = f": {key} is {' or '.join(dict.fromkeys([*values, *ranges]))} in this sweep"

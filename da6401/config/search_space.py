@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override, Sweep
 from hydra.errors import OverrideParseException
 
 from da6401.config.check import belongs
@@ -156,11 +156,20 @@ def parse_override(text: str) -> Override:
         ValueError: it is none; the message says why.
     """
     try:
-        return OverridesParser.create().parse_overrides([text])[0]  # (parse_override lets the grammar's own errors out)
+        override = OverridesParser.create().parse_overrides([text])[0]  # (parse_override lets the grammar's errors out)
+        if not override.is_sweep_override() and _holds_sweep(override.value()):
+            raise ValueError("a list or a mapping holds values, no choice, range or interval")
+        return override
     except OverrideParseException as error:
         raise ValueError(_why(text, error)) from error
     except RecursionError as error:
         raise ValueError("is nested too deep") from error
+
+
+def _holds_sweep(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_sweep, [*value, *value.values()]))
+    return any(map(_holds_sweep, value)) if isinstance(value, list) else isinstance(value, (Sweep, Glob))
 
 
 def _why(text: str, error: OverrideParseException) -> str:
@@ -168,6 +177,8 @@ def _why(text: str, error: OverrideParseException) -> str:
     cause = str(error.__cause__ or "").strip().partition("\n")[0]
     if "NoneType is incompatible" in cause:
         return "null cannot stand in a function; write the values with commas, as in null,0.1"
+    if "is incompatible with" in cause:
+        return "a function takes single values, or a sweep where Hydra's grammar says so; write choice(1, 2, 3)"
     if cause == "empty choice is not legal":
         return "an empty choice: name at least one value"
     if cause.startswith("Unknown function"):

@@ -6,6 +6,7 @@ import copy
 import functools
 import importlib.util
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,7 +65,9 @@ def build_sampler(name: str, node: Mapping[str, Any], *, seed: int) -> optuna.sa
         raise ConfigError([f"{GROUP}=cmaes: needs the package cmaes; pip install 'da6401[cmaes]'"])
     whitelist = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
     try:
-        built = instantiate(keys, _execution_whitelist_=whitelist)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # QMC, since Optuna 3
+            built = instantiate(keys, _execution_whitelist_=whitelist)
     except (InstantiationException, TypeError, ValueError) as error:
         raise ConfigError(_refused(keys, error)) from error
     if isinstance(built, functools.partial) or not isinstance(built, optuna.samplers.BaseSampler):

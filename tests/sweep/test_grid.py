@@ -1,0 +1,171 @@
+"""What a sweep tries: plain lists as a grid, no configuration twice, samplers by name, warm starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+
+from da6401.cli import main
+from da6401.rundir import read_yaml
+from tests.small import SMALL
+from tests.sweep.test_scheduler import folder, open_study, sweep
+
+TINY = ("model.blocks=1", "data.images_per_class=6", "trainer.epochs=1")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["da6401"])
+
+
+def points(study: optuna.Study) -> list[dict[str, object]]:
+    return [trial.params for trial in study.trials]
+
+
+def test_plain_lists_are_a_grid_in_order_under_a_name_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--multirun", *SMALL, *TINY, "seed=0,1", "optimizer=sgd,adamw"]) == 0
+    (made,) = Path("outputs/sweeps").iterdir()
+    assert made.name.startswith("sweep_")
+    study = optuna.load_study(study_name=made.name, storage=f"sqlite:///{made}/study.db")
+    pairs = [(0, "sgd"), (0, "adamw"), (1, "sgd"), (1, "adamw")]
+    assert points(study) == [{"seed": seed, "optimizer": name} for seed, name in pairs]
+    saved = [read_yaml(made / f"trial-{number}" / "config.yaml") for number in range(4)]
+    assert [(each["seed"], each["optimizer"]["name"]) for each in saved] == pairs
+    assert "4 of 4 configurations" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "count", "said"),
+    [
+        (("hydra.sweeper.n_trials=2",), 2, "2 of 3 configurations"),
+        (("hydra.sweeper.n_trials=12",), 3, "has 3 configurations, and each is trained once"),
+        (("hydra.sweeper.n_trials=12", "hydra/sweeper/sampler=random"), 3, "has 3 configurations"),
+        (("hydra.sweeper.n_trials=12", "hydra/sweeper/sampler=tpe_joint"), 3, "has 3 configurations"),
+        (("hydra.sweeper.n_trials=12", "hydra/sweeper/sampler=nsgaii"), 3, "has 3 configurations"),
+        (("hydra.sweeper.n_trials=12", "hydra/sweeper/sampler=qmc"), 3, "has 3 configurations"),
+        (("hydra/sweeper/sampler=bruteforce",), 3, "3 of 3 configurations"),
+    ],
+)
+def test_no_configuration_is_trained_twice(
+    words: tuple[str, ...], count: int, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = sweep(*TINY, "model.filters=choice(2,4,6)", *words)
+    assert len(study.trials) == count
+    assert len({trial.params["model.filters"] for trial in study.trials}) == count
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    assert said in capfd.readouterr().out
+
+
+def test_slots_share_a_grid() -> None:
+    study = sweep(*TINY, "seed=0,1,2", "model.filters=2,4", "hydra.sweeper.n_jobs=2")
+    assert sorted((trial.params["seed"], trial.params["model.filters"]) for trial in study.trials) == [
+        (seed, filters) for seed in (0, 1, 2) for filters in (2, 4)
+    ]
+
+
+def test_nothing_searched_is_one_trial(capfd: pytest.CaptureFixture[str]) -> None:
+    assert len(sweep(*TINY).trials) == 1
+    assert "no key is searched" in capfd.readouterr().out
+
+
+def test_an_extended_grid_runs_what_is_new() -> None:
+    sweep(*TINY, "model.filters=range(2,6,2)")
+    study = sweep(*TINY, "model.filters=range(2,10,2)", "resume=extend")
+    assert [trial.params["model.filters"] for trial in study.trials] == [2, 4, 6, 8]
+
+
+def test_a_named_grid_takes_ranges_and_conditions_and_ends_though_its_last_trial_fails() -> None:
+    entry = 'hydra.sweeper.conditional=[{when: "optimizer=sgd", params: {optimizer.lr: "choice(0.01, 100)"}}]'
+    words = ("optimizer=adamw,sgd", "model.dropout=range(0.0,0.2,0.1)", entry, "hydra/sweeper/sampler=grid")
+    study = sweep(*TINY, *words, "model.batch_norm=false", "trainer.batch_size=1", "optimizer.momentum=0.99",
+                  "schedule=constant", "trainer.epochs=4")  # fmt: skip
+    assert [(trial.params["optimizer"], trial.params.get("optimizer.lr")) for trial in study.trials] == [
+        ("adamw", None), ("adamw", None), ("sgd", 0.01), ("sgd", 100), ("sgd", 0.01), ("sgd", 100),
+    ]  # fmt: skip
+    assert study.trials[-1].state is TrialState.FAIL
+    assert study.trials[0].state is TrialState.COMPLETE
+
+
+def test_a_key_has_other_choices_under_another_condition() -> None:
+    sgd = '{when: "optimizer=sgd", params: {optimizer.lr: "choice(0.1,0.05)"}}'
+    adamw = '{when: "optimizer=adamw", params: {optimizer.lr: "choice(0.001,0.002)"}}'
+    words = ("optimizer=choice(sgd,adamw)", f"hydra.sweeper.conditional=[{sgd},{adamw}]", "sweep.confirm_top=1")
+    study = sweep(*TINY, *words, "sweep.confirm_seeds=1", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4")
+    rates = {(t.params["optimizer"], *[v for k, v in t.params.items() if k != "optimizer"]) for t in study.trials}
+    assert rates == {("sgd", 0.1), ("sgd", 0.05), ("adamw", 0.001), ("adamw", 0.002)}
+    for trial in study.trials:
+        saved = read_yaml(folder(trial.number) / "config.yaml")["optimizer"]
+        assert (saved["name"], saved["lr"]) in rates
+    (confirmed,) = Path("outputs/sweeps/s/confirm").iterdir()
+    again = read_yaml(confirmed / "config.yaml")["optimizer"]
+    first = read_yaml(folder(int(confirmed.name.split("-")[1])) / "config.yaml")["optimizer"]
+    assert again == first
+
+
+def test_texts_reach_the_trial_as_they_are_typed() -> None:
+    names = ["x (z)", "c=d,e", "1e3", "it's"]
+    rng = np.random.default_rng(0)
+    for name in names:
+        for index in range(12):
+            file = Path(name, "train", "ab"[index % 2], f"{index}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(file)
+    roots = ",".join(f'"{name}"' for name in names)
+    words = [word for word in SMALL if not word.startswith("data")]
+    assert main(["train", "--multirun", *words, *TINY[::2], "study=s", "data=folder", "data.image_size=16",
+                 f"data.root=choice({roots})"]) == 0  # fmt: skip
+    assert [trial.params["data.root"] for trial in open_study().trials] == names
+    assert {trial.state for trial in open_study().trials} == {TrialState.COMPLETE}
+    assert [read_yaml(folder(number) / "config.yaml")["data"]["root"] for number in range(4)] == names
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("hydra/sweeper/sampler=motpe",), "write hydra/sweeper/sampler=tpe"),
+        (("hydra/sweeper/sampler=tpe", "+hydra.sweeper.sampler.foo=3"), "foo"),
+        (("+hydra.sweeper.sampler.n_startup_trial=3",), "n_startup_trial"),
+        (("hydra.sweeper.sampler.n_startup_trials=many",), "n_startup_trials"),
+        (("hydra/sweeper/sampler=nsgaii", "hydra.sweeper.sampler.population_size=0"), "population_size"),
+        (("hydra/sweeper/sampler=grid",), "needs values that can be counted"),
+    ],
+)
+def test_a_sampler_that_cannot_be_built_is_one_screen(
+    words: tuple[str, ...], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--multirun", *SMALL, "study=s", "optimizer.lr=interval(0.001,0.1)", *words]) == 2
+    shown = capfd.readouterr()
+    assert told in shown.err
+    assert "Traceback" not in shown.err
+    assert not folder(0).exists()
+
+
+def test_cmaes_needs_its_package_before_trial_0(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("optimizer.lr=interval(0.001,0.1)", "model.dropout=interval(0,0.5)", "hydra/sweeper/sampler=cmaes")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["train", "--multirun", *SMALL, "study=s", *words]) == 2
+    assert "pip install 'da6401[cmaes]'" in capfd.readouterr().err
+    monkeypatch.undo()
+
+
+def test_cmaes_searches_with_its_package() -> None:
+    pytest.importorskip("cmaes", reason="pip install 'da6401[cmaes]'")
+    words = ("optimizer.lr=interval(0.001,0.1)", "model.dropout=interval(0,0.5)", "hydra/sweeper/sampler=cmaes")
+    assert [trial.state for trial in sweep(*TINY, *words, "hydra.sweeper.n_trials=3").trials] == [
+        TrialState.COMPLETE
+    ] * 3
+
+
+def test_the_default_sampler_still_searches_an_interval() -> None:
+    study = sweep(*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.n_trials=3")
+    assert len({trial.params["optimizer.lr"] for trial in study.trials}) == 3
+    assert study.trials[0].params["optimizer.lr"] == read_yaml(folder(0) / "config.yaml")["optimizer"]["lr"]
+    assert open_study().user_attrs["space"]["optimizer.lr"]["attributes"]["log"] is True

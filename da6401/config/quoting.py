@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -21,6 +22,7 @@ from da6401.config.check import documented_keys
 # Hydra's own keys that are texts, and of them those that name one folder: nothing to sweep over.
 FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir"})
 HYDRAS = FOLDERS | {"hydra.sweeper.storage"}
+SEVERAL = re.compile(r"\s*[\w-]+(\s*,\s*[\w-]+)+\s*")  # 0,1
 TYPED = re.compile(r"(?s:(\+{0,2}([A-Za-z_][\w.]*)=)(.*))")
 
 
@@ -31,10 +33,13 @@ def quoted(words: Sequence[str]) -> list[str]:
     ``data.root=a,b`` names it, without one it is a sweep over a and b.
     """
     texts, paths = _text_keys()
+    lists = _list_keys()
     result = []
     for word in words:
         match = TYPED.fullmatch(word)
-        if match is None or match[2] not in texts:
+        if match is not None and match[2] in lists and SEVERAL.fullmatch(match[3]):
+            result.append(f"{match[1]}[{match[3]}]")
+        elif match is None or match[2] not in texts:
             result.append(word)
         else:
             result.append(match[1] + (_path if match[2] in paths else _text)(match[2], match[3]))
@@ -61,6 +66,14 @@ def _text_keys() -> tuple[set[str], set[str]]:
     """The dotted keys whose values are texts, and those of them that are paths."""
     rules = [(name, item.metadata["rule"]) for name, hint, item in documented_keys() if hint is str]
     return {name for name, _ in rules} | HYDRAS, {name for name, rule in rules if rule.path} | HYDRAS
+
+
+def _list_keys() -> set[str]:
+    """The keys that take a list and cannot be searched: commas have one meaning there."""
+    hints = [(name, [hint, *get_args(hint)]) for name, hint, _ in documented_keys()]
+    return {
+        name for name, kinds in hints if name.startswith("sweep.") and any(get_origin(kind) is list for kind in kinds)
+    }
 
 
 def _text(key: str, value: str) -> str:

@@ -246,11 +246,12 @@ class SweepConfig:
     checkpoint_gb: float = key(
         0.0, "room for all checkpoints; the best trial's always stay; 0 is no limit", unit="GB", low=0, high=1_000_000
     )
-    gpus: str = key(
+    gpus: str | list[int] = key(
         "auto",
         "the GPUs that slots get in turn: auto takes all, or numbers with commas",
         pattern=r"auto|\d+(,\d+)*",
-        shape="auto, or numbers with commas",
+        shape="auto, numbers with commas",
+        low=0,
     )
     confirm_top: int = key(
         0, "retrain the best k trials with fresh seeds and rank them by their mean; 0 is off", low=0, high=1000

@@ -56,7 +56,7 @@ def same_study(folder: Path) -> list[str]:
     return [*study, f"hydra.sweep.dir={quote(str(folder))}"]
 
 
-def run_workers(folder: Path, *, slots: int, gpus: str, retries: int) -> None:
+def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int) -> None:
     """Run the present command in ``slots`` worker processes until the study is at its total.
 
     A worker that is killed is started again, at most ``retries`` times each; its trial is taken up by whoever asks
@@ -211,10 +211,10 @@ def _own_cores() -> int:
     return available_cores()
 
 
-def _gpus(setting: str) -> list[str]:
+def _gpus(setting: str | int | list[int]) -> list[str]:
     """The devices to hand out, as CUDA_VISIBLE_DEVICES names them; none on a machine without."""
     if setting != "auto":
-        return setting.split(",")
+        return [str(each) for each in setting] if isinstance(setting, list) else str(setting).split(",")
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

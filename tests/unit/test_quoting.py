@@ -9,7 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from da6401.config.command_line import check_command_line
 from da6401.config.quoting import quote, quoted, value_of
+from da6401.errors import ConfigError
+from da6401.sweep import pool
 
 NAMES = (
     "archive (1)", "my data", "données", "a=b", "it's", "a&b", "a#b", "a;b", "a!b", "a{b}", "x'y\"z", "a`b", "<x>",
@@ -86,3 +89,21 @@ def test_of_a_key_given_twice_the_last_counts() -> None:
     words = quoted(["hydra.run.dir=a (1)", "hydra.run.dir=b (2)"])
     assert value_of(words, "hydra.run.dir") == "b (2)"
     assert value_of(words, "hydra.sweep.dir") is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "devices"),
+    [("0,1", ["0", "1"]), (" 0, 1", ["0", "1"]), ("7", ["7"]), ("'0,1'", ["0", "1"]), ("[0,2]", ["0", "2"])],
+)
+def test_the_commas_of_a_list_that_is_never_searched_are_a_list(typed: str, devices: list[str]) -> None:
+    words = quoted([f"sweep.gpus={typed}", "model.filters=2,4"])
+    assert words[1] == "model.filters=2,4"
+    config = check_command_line(words, multirun=True).config
+    assert config is not None
+    assert pool._gpus(config.sweep.gpus) == devices
+
+
+@pytest.mark.parametrize("typed", ["all", "0;1", "[-1]", "choice(0,1)"])
+def test_gpus_that_are_none_are_refused(typed: str) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.gpus"):
+        check_command_line(quoted([f"sweep.gpus={typed}", "model.filters=2,4"]), multirun=True)

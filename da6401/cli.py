@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 done, 2 the user's mistake, 3 diverged, 4 not reproduced, 130/143 a signal."""
+    """Run a command; the exit code is 0 done, 1 all trials of a sweep failed, 2 the user's mistake, 3 diverged.
+
+    4 not reproduced, 130/143 a signal.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     remember_secrets(words)
     logging.raiseExceptions = False  # a full disk or a closed pipe costs a line of the log, not a screen of traceback

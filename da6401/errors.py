@@ -1,6 +1,7 @@
 """The failures that the program expects, each with the exit code it ends in.
 
-Three kinds: the user's (exit 2, one screen, no traceback), training's (exit 3) and a stop by a signal (130 or 143).
+Three kinds: the user's (exit 2, one screen, no traceback; 1 where all trials of a sweep failed), training's (exit 3)
+and a stop by a signal (130 or 143).
 A programmer's mistake is an ``assert`` or any other exception, and keeps its traceback.
 """
 
@@ -40,6 +41,12 @@ class RunError(UserError):
 
 class BusyError(RunError):
     """A run folder in which another process is running."""
+
+
+class AllFailedError(UserError):
+    """A sweep none of whose trials came to a result."""
+
+    exit_code = 1
 
 
 class TrialTimeoutError(UserError):

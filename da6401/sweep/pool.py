@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -33,6 +34,7 @@ from da6401.stopping import STOP_SIGNALS
 log = logging.getLogger(__name__)
 
 SLOT = "DA6401_SLOT"  # in a worker's environment: its number, from 1
+BEGAN = "DA6401_SWEEP_BEGAN"  # when the command was given, in seconds since 1970
 POLL_SECONDS = 0.2
 # Of the command, what is for the process that leads and not for its workers.
 LEADERS = re.compile(r"(\+\+?)?(hydra/launcher=|hydra\.launcher\.|hydra\.sweeper\.n_jobs=)")
@@ -48,6 +50,23 @@ def is_worker() -> bool:
 def slot() -> int:
     """This worker's number, from 1; 0 for a process that leads or works alone."""
     return int(os.environ.get(SLOT, 0))
+
+
+@contextmanager
+def one_clock() -> Iterator[None]:
+    """Within the block sweep.max_hours counts from its beginning, also in workers and in processes started again."""
+    leads = BEGAN not in os.environ
+    os.environ.setdefault(BEGAN, repr(time.time()))
+    try:
+        yield
+    finally:
+        if leads:
+            del os.environ[BEGAN]
+
+
+def began() -> float:
+    """When the sweep began, by this process's time.perf_counter()."""
+    return time.perf_counter() - (time.time() - float(os.environ[BEGAN]))
 
 
 def same_study(folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,7 @@ class Sweep:
     max_failures: float
     checkpoints: Checkpoints
     launch: Launch
-    started: float
+    started: float  # by time.perf_counter()
 
     @property
     def lease_seconds(self) -> float:
@@ -106,7 +105,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     total = _total(suggester, sweeper.n_trials)
     return Sweep(
         study, space, suggester, folder, address, total, pruner, settings, sweeper.max_failure_rate * total,
-        Checkpoints(folder, settings), launch, time.perf_counter(),
+        Checkpoints(folder, settings), launch, pool.began(),
     )  # fmt: skip
 
 

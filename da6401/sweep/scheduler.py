@@ -21,17 +21,18 @@ from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.schema import SweepConfig, TrackingConfig
-from da6401.errors import BusyError, InterruptedRun, PrunedError, RunError, TakenOverError, UserError
+from da6401.errors import AllFailedError, BusyError, InterruptedRun, PrunedError, RunError, TakenOverError, UserError
 from da6401.rundir import RunResult, read_result
 from da6401.stopping import stop_on_signals
 from da6401.storage import is_shared
 from da6401.sweep import pool
 from da6401.sweep.claims import FINISHED, REASON, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
+from da6401.sweep.ending import failure
 from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.prepare import Sweep, plain, prepare
 from da6401.sweep.rehearsal import rehearse
-from da6401.sweep.summary import best_trials, progress_line, run_folder, write_summary
+from da6401.sweep.summary import best_trials, parameters, progress_line, run_folder, write_summary
 from da6401.sweep.trial import handed_over
 from da6401.tracking import track_sweep
 
@@ -48,10 +49,14 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
     """Bring the study to its total of trials, then write and print its summary.
 
     Raises:
-        UserError: the storage cannot be opened, the space has changed, or more trials failed than max_failure_rate.
+        UserError: the storage cannot be opened, the space has changed, or too many trials failed, or all.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sweep = prepare(sweeper, config, launcher, arguments)
+    with pool.one_clock():
+        _run(prepare(sweeper, config, launcher, arguments), sweeper, config, launcher)
+
+
+def _run(sweep: Sweep, sweeper: StudySweeper, config: DictConfig, launcher: Launcher) -> None:
     if sweep.settings.dry_run:
         rehearse(sweep)
         return
@@ -61,7 +66,8 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
     existing = len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
     if existing:
         log.info("study %s goes on: %d of %d trials are finished", sweep.study.study_name, existing, sweep.total)
-    settings, confirmed = sweep.settings, list[Confirmed]()
+    settings, confirmed, last = sweep.settings, list[Confirmed](), False
+    problem: UserError | None = None
     try:
         if sweeper.workers is not None:
             slots = pool.slots_of(config.hydra.launcher, sweeper.n_jobs)
@@ -74,11 +80,16 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
         last = existing >= sweep.total or not is_shared(sweep.storage) or ended_here(sweep.study)
         if last:
             confirmed = confirm(sweep.study, sweep.space, sweep.folder, settings, sweep.launch)
+    except UserError as error:  # a worker's; what its trials say of it comes last
+        problem = error
     finally:
         seconds = time.perf_counter() - sweep.started
         write_summary(sweep.study, sweep.folder, seconds=seconds, confirmed=confirmed, curve=settings.curve)
+    problem = failure(sweep.study.get_trials(deepcopy=False), most=sweep.max_failures) or problem
     if last:
         track_sweep(TrackingConfig(**plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
+    if problem is not None:
+        raise problem
 
 
 def _work(sweep: Sweep) -> None:
@@ -107,7 +118,10 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         return
     trial, overrides = suggested
     try:
-        ended = _finished_before(sweep, trial.number) or _launch(sweep, worker, trial, overrides)
+        ended = _finished_before(sweep, trial.number)
+        if ended is None:
+            log.info("trial %d starts, %d of %d: %s", trial.number, trial.number + 1, sweep.total, parameters(trial))
+            ended = _launch(sweep, worker, trial, overrides)
     except TakenOverError as error:
         log.warning("trial %d was %s, which took this one for dead", trial.number, error)
         return
@@ -122,11 +136,11 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
     _tell(sweep, trial, ended)
     trials = sweep.study.get_trials(deepcopy=False)
     sweep.checkpoints.prune(sweep.study, trials)
-    log.info(progress_line(sweep.study, trials, trial.number, sweep.total, started=sweep.started))
-    failed = sum(each.state is TrialState.FAIL for each in trials)
-    if failed > sweep.max_failures:
-        reason = trials[trial.number].user_attrs.get(REASON, "")
-        raise UserError(f"{failed} trials failed, more than hydra.sweeper.max_failure_rate allows: {reason}")
+    log.info(progress_line(sweep.study, trials, trial.number, sweep.total, started=sweep.started,
+                           hours=sweep.settings.max_hours))  # fmt: skip
+    problem = failure(trials, most=sweep.max_failures)
+    if problem is not None and not isinstance(problem, AllFailedError):  # those to come may do better
+        raise problem
 
 
 def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna.Trial, list[str]] | None:

@@ -96,7 +96,7 @@ def confirmed_table(confirmed: Sequence[Confirmed]) -> Table:
 
 
 def progress_line(
-    study: optuna.Study, trials: Sequence[FrozenTrial], number: int, total: int, *, started: float
+    study: optuna.Study, trials: Sequence[FrozenTrial], number: int, total: int, *, started: float, hours: float
 ) -> str:
     """One line after each trial: how it ended, how far the sweep is, the best so far, the time left."""
     trial = trials[number]
@@ -116,7 +116,11 @@ def progress_line(
     began = time.time() - _since(started)
     mine = [t for t in trials if t.datetime_complete is not None and t.datetime_complete.timestamp() > began]
     if mine and done < total:
-        parts.append(f"about {duration(_since(started) / len(mine) * (total - done))} left")
+        expected, allowed = _since(started) / len(mine) * (total - done), 3600 * hours - _since(started)
+        if hours and allowed < expected:
+            parts.append(f"at most {duration(max(0.0, allowed))} left (sweep.max_hours)")
+        else:
+            parts.append(f"about {duration(expected)} left")
     return f"trial {number}: {outcome}  {seconds:.1f} s  {parameters(trial)}\n  {', '.join(parts)}"
 
 
@@ -173,7 +177,7 @@ def _best_by_model(
     return {str(trial.params["model"]): trial for trial in ranked}
 
 
-def parameters(trial: FrozenTrial) -> str:
+def parameters(trial: FrozenTrial | optuna.Trial) -> str:
     """A trial's searched values, keys without their group: they are told apart by their last part."""
     return " ".join(
         f"{name.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{name.rpartition('.')[2]}={value}"

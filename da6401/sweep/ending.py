@@ -1,0 +1,40 @@
+"""How a sweep ends: an error where all its trials failed, or too many of them, with the commonest reason."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from da6401.errors import AllFailedError, UserError
+from da6401.sweep.claims import FINISHED, REASON
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def failure(trials: Sequence[FrozenTrial], *, most: float) -> UserError | None:
+    """What is wrong with a sweep of these trials; None where enough of them came to an end.
+
+    Args:
+        most: how many may fail (hydra.sweeper.max_failure_rate).
+    """
+    finished = [trial for trial in trials if trial.state in FINISHED]
+    failed = [trial for trial in finished if trial.state is TrialState.FAIL]
+    if len(failed) > most:
+        return UserError(
+            f"{len(failed)} trials failed, more than hydra.sweeper.max_failure_rate allows: {commonest_reason(failed)}"
+        )
+    if failed and len(failed) == len(finished):
+        return AllFailedError(f"no trial was completed: {commonest_reason(failed)}")
+    return None
+
+
+def commonest_reason(failed: Sequence[FrozenTrial]) -> str:
+    """Why most of these trials failed, in the words of the first; reasons that differ in numbers alone are one."""
+    reasons = [str(trial.user_attrs.get(REASON, "for no reason that is known")) for trial in failed]
+    kinds = [NUMBER.sub("0", reason) for reason in reasons]
+    kind, count = Counter(kinds).most_common(1)[0]
+    share = "" if count == len(failed) else f" ({count} of {len(failed)}; the other reasons stand in the table)"
+    return reasons[kinds.index(kind)] + share

@@ -1,0 +1,94 @@
+"""Ends are honest: the exit code, the reason that comes last, the time that is left, and a line when a trial starts."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from da6401.cli import main
+from da6401.errors import AllFailedError, UserError
+from da6401.sweep import pool
+from da6401.sweep.claims import REASON
+from da6401.sweep.ending import failure
+from da6401.sweep.summary import progress_line
+from tests.small import SMALL
+
+DIVERGES = (
+    *SMALL, "trainer.epochs=30", "optimizer=sgd", "optimizer.momentum=0.99", "schedule=constant",
+    "model.batch_norm=false",
+)  # fmt: skip
+
+
+def failed(reason: str) -> FrozenTrial:
+    return create_trial(state=TrialState.FAIL, user_attrs={REASON: reason})
+
+
+def test_the_commonest_reason_is_told_whatever_its_numbers() -> None:
+    trials = [failed("the loss is nan in epoch 1, step 12"), failed("no room"), failed("the loss is inf in epoch 1")]
+    trials += [failed("the loss is nan in epoch 2, step 1")]
+    problem = failure(trials, most=4)
+    assert isinstance(problem, AllFailedError)
+    assert problem.exit_code == 1
+    told = "no trial was completed: the loss is nan in epoch 1, step 12 (2 of 4; the other reasons stand in the table)"
+    assert str(problem) == told
+    too_many = failure(trials, most=2)
+    assert isinstance(too_many, UserError)
+    assert too_many.exit_code == 2
+    assert "max_failure_rate" in str(too_many)
+    for state in (TrialState.COMPLETE, TrialState.PRUNED):
+        assert failure([*trials, create_trial(state=state, value=0.5)], most=4) is None
+    assert failure([create_trial(state=TrialState.WAITING)], most=0) is None
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_sweep_whose_trials_all_diverge_ends_in_1_with_the_reason_last(
+    slots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--multirun", *DIVERGES, "study=s", "optimizer.lr=90,100", f"hydra.sweeper.n_jobs={slots}"]
+    monkeypatch.setattr("sys.argv", ["da6401", *words])  # the workers are given the leader's command
+    for _ in range(2):  # the same command again finds the same
+        assert main(words) == 1
+        out, errors = capfd.readouterr()
+        last = errors.strip().splitlines()[-1]
+        assert last.startswith("da6401: no trial was completed: DivergedError: the loss is")
+        assert "optimizer.lr" in last
+    assert "trial was completed within the limits" in out
+
+
+def test_a_trial_is_told_when_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["da6401"])
+    assert main(["train", "--multirun", *SMALL, "study=s", "trainer.epochs=1", "optimizer.lr=0.1,0.2"]) == 0
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("trial ")]
+    told = ["trial 0 starts, 1 of 2: lr=0.1", "trial 0: ", "trial 1 starts, 2 of 2: lr=0.2", "trial 1: "]
+    assert [line[: len(start)] for line, start in zip(lines, told, strict=True)] == told
+
+
+@pytest.mark.parametrize(
+    ("hours", "left"), [(0.0, "about 2.0 h left"), (3.0, "about 2.0 h left"), (1.0, "at most 60 min left")]
+)
+def test_the_time_left_heeds_the_hours_of_the_sweep(hours: float, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study()
+    study.tell(study.ask(), 0.5)
+    started = time.perf_counter()
+    monkeypatch.setattr("da6401.sweep.summary._since", lambda began: 1.0)
+    assert left in progress_line(study, study.trials, 0, 7201, started=started, hours=hours)
+
+
+def test_a_process_that_is_started_again_has_the_sweeps_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(pool.BEGAN, raising=False)
+    with pool.one_clock():
+        assert time.perf_counter() - pool.began() == pytest.approx(0, abs=1)
+    assert pool.BEGAN not in os.environ
+    monkeypatch.setenv(pool.BEGAN, repr(time.time() - 100))  # as a worker has it
+    with pool.one_clock():
+        assert time.perf_counter() - pool.began() == pytest.approx(100, abs=1)
+    assert pool.BEGAN in os.environ

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 
 
+@pool.one_clock()
 def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> None:
     """Bring the study to its total of trials, then write and print its summary.
 
@@ -52,11 +53,7 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
         UserError: the storage cannot be opened, the space has changed, or too many trials failed, or all.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with pool.one_clock():
-        _run(prepare(sweeper, config, launcher, arguments), sweeper, config, launcher)
-
-
-def _run(sweep: Sweep, sweeper: StudySweeper, config: DictConfig, launcher: Launcher) -> None:
+    sweep = prepare(sweeper, config, launcher, arguments)
     if sweep.settings.dry_run:
         rehearse(sweep)
         return

@@ -27,7 +27,7 @@ from da6401.errors import ModelError, UserError
 from da6401.models.stages import StagedModel
 from da6401.rundir import told_writes, write_json, write_text, write_whole
 from da6401.runtime import prepare
-from da6401.shown import json_text, safe
+from da6401.shown import is_utf8, json_text, safe
 from da6401.verbs import load_model
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -70,6 +70,9 @@ def export_run(folder: Path, out: Path | None) -> int:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {', '.join(missing)}, not installed here: pip install 'da6401[export]'")
+    target = folder / "export" if out is None else out
+    if not is_utf8(str(target.absolute())):
+        raise UserError(f"{target}: onnxruntime opens no path that is not UTF-8; name another folder with --out")
     model, cfg, class_names = load_model(folder)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     about = {
@@ -85,7 +88,6 @@ def export_run(folder: Path, out: Path | None) -> int:
         "input_layout": "images: float32 (batch, 3, image_size, image_size); normalisation is inside the model",
         "model": cfg.model.name,
     }
-    target = folder / "export" if out is None else out
     for line in export_model(model, about, target, image_size=cfg.data.image_size, threads=cfg.trainer.threads):
         print(line)
     print(f"{safe(target / ABOUT)}  {len(class_names)} classes, {about['resize']} to {cfg.data.image_size} px")

@@ -55,6 +55,15 @@ def safe(text: object) -> str:
     return printable(redacted(str(text)))
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a name is text: Linux allows any bytes in one, and libraries written in C do not."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def json_text(value: object, *, indent: int | None = None) -> str:
     """JSON with letters as they are; what UTF-8 does not have, such as the bytes of a file's name, as an escape.
 

@@ -26,7 +26,7 @@ from sqlalchemy import URL, StaticPool
 from sqlalchemy import exc as sqlalchemy_errors
 
 from da6401.errors import UserError
-from da6401.shown import duration, redacted, remember_secrets
+from da6401.shown import duration, is_utf8, redacted, remember_secrets
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,10 @@ def sqlite_address(file: Path) -> str:
     Raises:
         UserError: the path is not UTF-8, which no address can hold.
     """
-    try:
-        url = URL.create("sqlite", database=str(file.absolute())).render_as_string(hide_password=False)
-    except UnicodeEncodeError as error:
-        raise UserError(f"{file.absolute()}: a study needs a folder whose path is UTF-8; choose another") from error
+    path = str(file.absolute())
+    if not is_utf8(path):
+        raise UserError(f"{path}: a study needs a folder whose path is UTF-8; choose another")
+    url = URL.create("sqlite", database=path).render_as_string(hide_password=False)
     return url.replace("{", "{{").replace("}", "}}")  # Optuna fills addresses in, as templates
 
 

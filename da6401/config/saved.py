@@ -77,5 +77,8 @@ def hydra_files(composed: DictConfig) -> dict[str, str]:
 
 
 def _yaml(node: object) -> str:
-    text: str = yaml.dump(node, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
+    try:
+        text: str = yaml.dump(node, Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
+    except UnicodeEncodeError:  # a path that is not UTF-8: libyaml has no escape for it
+        text = yaml.safe_dump(node, sort_keys=False, allow_unicode=True)
     return text

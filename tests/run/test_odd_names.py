@@ -12,9 +12,11 @@ import torch
 import yaml
 from PIL import Image
 
+from da6401 import train
 from tests import forked
 from tests.small import SMALL
 
+IMAGES = Path(__file__).parents[1] / "images"
 ODD = "archive (1) données=it's & #1, [x] {y} $z 100%"
 TINY = [*(word for word in SMALL if "classes" not in word and "per_class" not in word), "data=folder"]
 NOT_UTF8 = os.fsdecode(b"caf\xe9\nline.png")
@@ -53,6 +55,37 @@ def test_train_finds_the_folder_and_writes_to_the_folder(place: Path) -> None:
     assert f"data.root={ODD}" in json.loads((run / "receipt.json").read_text())["command"].replace("'\"'\"'", "'")
 
 
+def test_predict_reads_the_odd_files_and_says_nothing_else(place: Path) -> None:
+    """What Pillow and libtiff say of metadata is no word of ours; what is refused is refused by its name."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("P", (9, 9)).save(place / "palette.png", transparency=bytes(range(256)))
+    Image.new("RGB", (9, 9)).save(place / "turned.jpg", exif=exif)
+    Image.new("RGB", (9, 9)).save(place / "bad exif.jpg", exif=b"Exif\0\0MM\0\x2a\0\0\0\x08\xff\xff\x01\x12")
+    good = [
+        *map(str, sorted(IMAGES.glob("u*.tif"))),
+        str(IMAGES / "lossless.jpg"),
+        "palette.png",
+        "turned.jpg",
+        "bad exif.jpg",
+    ]
+    out, err = done("predict", f"runs/{ODD}", *good, cwd=place)
+    assert out.count("\n") == len(good)
+    assert err == ""
+    bad = [str(IMAGES / name) for name in ("s16_positive.tif", "twelve_bits.jpg")]
+    out, err = done("predict", f"runs/{ODD}", *bad, "palette.png", cwd=place, code=2)
+    assert out.count("\n") == 1
+    assert [line.split(": ")[1] for line in err.splitlines()] == bad
+
+
+def test_python_takes_them_as_the_shell_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for words, folder in (([], Path("api (1), it's")), ([f"hydra.run.dir=api (2)/{ODD}"], Path("api (2)", ODD))):
+        run = train(*TINY, f"data.root={ODD}", "trainer.epochs=1", *words, out=None if words else folder)
+        assert run.folder == folder
+        assert run.result.status == "completed"
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -88,6 +121,21 @@ def test_a_sweep_and_its_workers(place: Path) -> None:
     results = list((place / "sweeps" / ODD).glob("trial-*/result.json"))
     assert sorted(json.loads(file.read_text())["status"] for file in results) == ["completed", "completed"]
     done("report", f"sweeps/{ODD}", cwd=place)
+
+
+def test_folders_whose_names_are_not_utf8(place: Path) -> None:
+    name = os.fsdecode(b"d\xff")
+    tree(place / name)
+    done("train", *TINY, f"data.root={name}", f"hydra.run.dir=run {name}", cwd=place)
+    assert yaml.safe_load((place / f"run {name}" / "config.yaml").read_text())["data"]["root"] == name
+    for words in (["evaluate"], ["report"], ["predict", f"{name}/test/cat (1)/0.png"]):
+        done(words[0], f"run {name}", *words[1:], cwd=place)
+    done("reproduce", f"run {name}", f"data.root={name}", cwd=place)
+    words = [*TINY, f"data.root={name}", f"hydra.sweep.dir={name}", "seed=1"]
+    _, err = done("train", "--multirun", *words, cwd=place, code=2)
+    assert "a study needs a folder whose path is UTF-8; choose another" in err
+    _, err = done("export", f"run {name}", cwd=place, code=2)
+    assert "name another folder with --out" in err
 
 
 def test_files_and_classes_whose_names_are_no_text(place: Path) -> None:

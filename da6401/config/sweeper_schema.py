@@ -13,7 +13,7 @@ from da6401.config.rule import key
 
 @dataclass(frozen=True, kw_only=True)
 class SweeperKeys:
-    """hydra.sweeper: the official sweeper's keys, `pruner` and `conditional`; how a sweep goes is in `sweep`."""
+    """The official sweeper's keys, `pruner` and `conditional`; how a sweep goes is in `sweep`."""
 
     direction: str | list[str] | None = key(
         None, "maximize or minimize, or a list, one for each of sweep.objectives; null follows from them",

@@ -117,6 +117,32 @@ def _(cwd: Path) -> list[str]:
     return ["train", "--config-dir", "mine", "trainer=long"]
 
 
+# ---- sweeps -----------------------------------------------------------------------------------------------------
+
+SWEEP = ["train", "--multirun", *SMALL, "trainer.epochs=1", "study=s"]
+SEARCHES = {
+    "a condition on an option that there is not": [
+        "optimizer=choice(sgd,adamw)",
+        'hydra.sweeper.conditional=[{when: "optimizer=sdg", params: {optimizer.lr: "choice(0.1,0.05)"}}]',
+    ],
+    "a condition with another word for when": [
+        "seed=0,1", 'hydra.sweeper.conditional=[{if: "optimizer=sgd", params: {optimizer.lr: "choice(0.1,0.05)"}}]',
+    ],
+    "a search over what steers the sweep": ["study=a,b", "device=cpu,cuda", "sweep.patience=1,2"],
+    "a sampler with a dot for the slash": ["hydra.sweeper.sampler=random", "seed=0,1"],
+    "a sampler that Optuna has no more": ["hydra/sweeper/sampler=motpe", "seed=0,1"],
+    "an interval with its ends exchanged": ["optimizer.lr=interval(0.1,0.01)"],
+    "null in a choice, and a choice of nothing": ["model.dropout=choice(null,0.1)", "optimizer.lr=choice()"],
+    "no worker, and more failures than there can be": ["hydra.sweeper.n_jobs=-1", "hydra.sweeper.max_failure_rate=2"],
+    "a key that the sweeper does not have": ["+hydra.sweeper.search_space={model.filters: {type: int, low: 2}}"],
+    "a grid of an endless interval": ["optimizer.lr=interval(0.01,0.1)", "hydra/sweeper/sampler=grid"],
+    "a pruner with a wrong number": [
+        "seed=0,1", "hydra/sweeper/pruner=successive_halving", "hydra.sweeper.pruner.reduction_factor=1",
+    ],
+}  # fmt: skip
+for _name, _words in SEARCHES.items():
+    CASES[_name] = lambda cwd, words=_words: [*SWEEP, *words]  # type: ignore[misc]
+
 # ---- saved configs of strangers ---------------------------------------------------------------------------------
 
 case("a saved config that names code")(lambda cwd: saved(cwd, model={"name": "cnn", "_target_": "os.system"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,7 +126,8 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
         raise UserError(f"{sweep.name} has not confirmed its winner yet (sweep.confirm_top): let the sweep end first")
     winner = Path(str(summary.get("winner")))
     if winner.name != folder.resolve().name:
-        raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: da6401 evaluate {winner}")
+        command = shlex.join(["da6401", "evaluate", str(winner)])
+        raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: {command}")
 
 
 def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> int:

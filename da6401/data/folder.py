@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,9 +191,14 @@ def _judge(cfg: FolderConfig, layout: Layout, bad: Sequence[BadFile]) -> None:
     if bad and cfg.on_bad == "stop":
         raise DataError(
             f"{len(bad)} unusable file{'s' if len(bad) > 1 else ''} in {layout.root}:\n{bad_file_list(bad)}\n"
-            f"`da6401 data check {cfg.root}` lists all of them. Mend or delete them, "
+            f"`{_check_command(cfg)}` lists all of them. Mend or delete them, "
             "or leave them out with data.on_bad=skip."
         )
+
+
+def _check_command(cfg: FolderConfig) -> str:
+    role = [] if cfg.val_role == "auto" else ["--val-role", cfg.val_role]
+    return shlex.join(["da6401", "data", "check", cfg.root, *role])
 
 
 def _refuse(layout: Layout, problems: Sequence[str]) -> None:

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from da6401.config.schema import Resize
-from da6401.data.foreign import foreign
-from da6401.data.tiff import BIG_ENDIAN_BIGTIFF, Meaning, TiffTags, hush_libtiff, is_tiff
+from da6401.data.signatures import name_of_kind
+from da6401.data.tiff import BIG_ENDIAN_BIGTIFF, GreyRange, TiffTags, is_tiff, silence_libtiff
 from da6401.data.tree import link_problem
 from da6401.errors import DataError
 
@@ -154,7 +154,7 @@ def _decoded(content: bytes, size: int | None) -> tuple[Picture, Image.Image]:
             # A drafted picture may end in part of a pixel, which is left out. A TIFF turns itself in loading.
             whole = image.size if drafted is None else (int(drafted[1][2]), int(drafted[1][3]))
             turn = TURNS.get(_orientation(image))
-            flat = _to_rgb(image, content, Meaning() if tags is None else tags.meaning)
+            flat = _to_rgb(image, content, GreyRange() if tags is None else tags.grey_range)
         if flat.size != whole:
             flat = flat.crop((0, 0, *whole))
         return picture, flat if turn is None else flat.transpose(turn)
@@ -175,20 +175,20 @@ def _opened(file: IO[bytes]) -> tuple[Image.Image, TiffTags | None]:
         raise BadImageError("empty file")
     file.seek(0)
     if head.startswith(BIG_ENDIAN_BIGTIFF):
-        raise BadImageError(foreign(head) or "")
+        raise BadImageError(name_of_kind(head) or "")
     tags = None
     try:
         if is_tiff(head):
-            hush_libtiff()
+            silence_libtiff()
             tags = TiffTags(file)
-            if tags.unread:
-                raise BadImageError(tags.unread)
+            if tags.problem:
+                raise BadImageError(tags.problem)
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         if tags is not None:
             raise BadImageError(tags.refusal("values of an unusual kind")) from None
-        unread = f"not an image (read are {', '.join(FORMATS)}), or its header is damaged"
-        raise BadImageError(foreign(head) or unread) from None
+        unknown = f"not an image (read are {', '.join(FORMATS)}), or its header is damaged"
+        raise BadImageError(name_of_kind(head) or unknown) from None
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise BadImageError(_too_large(f"{image.width} x {image.height} px"))
@@ -218,9 +218,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, content: bytes, meaning: Meaning) -> Image.Image:
+def _to_rgb(image: Image.Image, content: bytes, grey_range: GreyRange) -> Image.Image:
     if image.mode in SIXTEEN_BIT_MODES:
-        return _from_sixteen_bits(image, meaning).convert("RGB")
+        return _from_sixteen_bits(image, grey_range).convert("RGB")
     if image.mode == "F":
         raise BadImageError("floating-point pixels, whose range is not known: convert it to 8 or 16 bits")
     if image.mode == "La":
@@ -234,16 +234,16 @@ def _to_rgb(image: Image.Image, content: bytes, meaning: Meaning) -> Image.Image
     return image.convert("RGB")
 
 
-def _from_sixteen_bits(image: Image.Image, meaning: Meaning) -> Image.Image:
+def _from_sixteen_bits(image: Image.Image, grey_range: GreyRange) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > meaning.largest:
+    if values.min() < 0 or values.max() > grey_range.largest:
         raise BadImageError("32-bit pixels, whose range is not known: convert it to 8 or 16 bits")
-    if meaning.inverted:
-        values = meaning.largest - values
+    if grey_range.inverted:
+        values = grey_range.largest - values
     transparent = image.info.get("transparency")  # a PNG's: the value that is not to be seen
     if isinstance(transparent, int):
-        values[values == transparent] = meaning.largest
-    return Image.fromarray(((255 * values + meaning.largest // 2) // meaning.largest).astype(np.uint8))
+        values[values == transparent] = grey_range.largest
+    return Image.fromarray(((255 * values + grey_range.largest // 2) // grey_range.largest).astype(np.uint8))
 
 
 def _rescale_transparency(image: Image.Image, *, bits: int) -> None:

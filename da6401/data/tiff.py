@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from PIL import _imaging
+from PIL import Image
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2
 
 # TIFF 6.0, section 8
@@ -32,7 +32,7 @@ CONVERT = "convert it to an 8-bit PNG"
 
 
 @dataclass(frozen=True)
-class Meaning:
+class GreyRange:
     """Of grey values of 9 to 16 bits: 0 .. ``largest`` is black to white; ``inverted``, white to black."""
 
     largest: int = 65535
@@ -45,9 +45,9 @@ def is_tiff(head: bytes) -> bool:
 
 
 @functools.cache
-def hush_libtiff() -> None:
+def silence_libtiff() -> None:
     """libtiff writes its errors to the process's stderr, from within C; Pillow raises them, too, without the words."""
-    library = ctypes.CDLL(_imaging.__file__)
+    library = ctypes.CDLL(Image.core.__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         if hasattr(library, name):  # not where Pillow was linked to libtiff statically
             handler = getattr(library, name)
@@ -83,12 +83,12 @@ class TiffTags:
         self.colour_map = _whole(tags.get(COLOUR_MAP, ()))
 
     @property
-    def meaning(self) -> Meaning:
-        """How the values of a TIFF are to be read that is not ``unread``."""
-        return Meaning(2 ** self.bits[0] - 1, self.photometric == WHITE_IS_ZERO)
+    def grey_range(self) -> GreyRange:
+        """How the values of a TIFF are to be read that is not refused."""
+        return GreyRange(2 ** self.bits[0] - 1, self.photometric == WHITE_IS_ZERO)
 
     @property
-    def unread(self) -> str:
+    def problem(self) -> str:
         """Why Pillow would read it otherwise than the tags say, and what to do; empty where it would not."""
         if self.camera:
             return "a camera's raw file, which is not read: develop it to JPEG or PNG"

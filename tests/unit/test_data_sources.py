@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections import Counter
@@ -377,6 +378,11 @@ def test_bad_files_stop_with_their_list_and_the_remedy(spoilt: Path) -> None:
         assert f"{name}: {reason}" in message
     assert f"da6401 data check {spoilt}" in message
     assert "data.on_bad=skip" in message
+    odd = spoilt.rename(spoilt.parent / "it's (1)")
+    with pytest.raises(DataError) as caught:
+        load_training_data(config(odd, val_role="validation"))
+    told = str(caught.value).split("`")[1]
+    assert shlex.split(told) == ["da6401", "data", "check", str(odd), "--val-role", "validation"]
 
 
 def test_bad_files_can_be_skipped_and_are_recorded(spoilt: Path) -> None:

@@ -34,7 +34,7 @@ HOW = {
 }
 
 
-def foreign(head: bytes) -> str | None:
+def name_of_kind(head: bytes) -> str | None:
     """What a file is that begins so, and what to do, as "a PDF, which is not read: ..."; None where it is not known."""
     kind = _container(head) if head[4:8] == b"ftyp" else None
     text = head.lstrip().lower()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from PIL import Image
+from PIL import _imaging
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2
 
 # TIFF 6.0, section 8
@@ -47,7 +47,7 @@ def is_tiff(head: bytes) -> bool:
 @functools.cache
 def silence_libtiff() -> None:
     """libtiff writes its errors to the process's stderr, from within C; Pillow raises them, too, without the words."""
-    library = ctypes.CDLL(Image.core.__file__)
+    library = ctypes.CDLL(_imaging.__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         if hasattr(library, name):  # not where Pillow was linked to libtiff statically
             handler = getattr(library, name)

@@ -82,7 +82,7 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
 
     parser = _HydraParser(prog="da6401 train", parents=[get_args_parser()], add_help=False)
     flags = {name for action in parser._actions for name in action.option_strings}
-    short = [word for word in words if not word.startswith("--") and f"-{word}" in flags]  # -multirun, not -m -u -l ...
+    short = [word for word in words if re.match("-[^-]", word) and f"-{word}" in flags]  # -multirun, not -m -u -l ...
     if short:
         parser.refuse(short)
     given, unknown = parser.parse_known_intermixed_args(list(words))

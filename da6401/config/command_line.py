@@ -36,6 +36,7 @@ from da6401.errors import ConfigError
 OPTIONAL_GROUPS = ("experiment", "sweep")
 HYDRA_GROUPS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner", "hydra.sweeper", "hydra.launcher")  # with slashes
 OUR_SWEEPER = "da6401"
+LAUNCHER_EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 JOB_NUMBER = re.compile(r"\$\{hydra[:.]job\.(num|id)\}")
 
 
@@ -99,6 +100,8 @@ def check_command_line(
     try:
         composed = files.compose(fixed)
         problems += hidden_files(composed)
+        if composed.hydra.output_subdir not in (".hydra", None):
+            problems.append(f"hydra.output_subdir={composed.hydra.output_subdir}: a run writes .hydra/; leave it out")
         if composed.hydra.runtime.choices["hydra/sweeper"] == OUR_SWEEPER:
             problems += sweeper_problems(_sweeper_node(composed))
         arguments = [text for text, _ in (typed if multirun else single)]
@@ -108,7 +111,7 @@ def check_command_line(
         )
         configs = [files.compose([*fixed, f"model={name}"]) for name in models] or [composed]
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError([*problems, _hydra_problem(error)]) from error
+        raise ConfigError([*problems, hydra_problem(error)]) from error
     if space.parameters and runs and not multirun:
         keys = ", ".join(dict.fromkeys(parameter.key for parameter in space.parameters))
         command = as_sweep or shlex.join(["da6401", "train", "--multirun", *files.flags, *overrides])
@@ -294,12 +297,15 @@ def _names(key: str, problems: Sequence[str]) -> bool:
     return any(problem.startswith(f"{key}: no such key") for problem in problems)
 
 
-def _hydra_problem(error: Exception) -> str:
+def hydra_problem(error: Exception) -> str:
+    """What Hydra could not compose, in one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         nearest = nearest_name(name, error.options or [])
         known = f": {', '.join(error.options)}" if error.options else ""
         hint = f"; did you mean {nearest}?" if nearest else ""
+        if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
+            hint = f"; install it: pip install 'da6401[{LAUNCHER_EXTRAS[name]}]'"
         return f"{group}={name}: no such option of {group}{known}{hint}" if group else _first_line(error)
     cause = f": {_first_line(error.__cause__)}" if error.__cause__ is not None else ""
     return _first_line(error) + cause

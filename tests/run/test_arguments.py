@@ -7,6 +7,7 @@ import re
 import pytest
 
 from da6401.cli import main
+from da6401.config.arguments import parse_flags
 
 MISSPELT = {
     "trian seed=1": "trian: no such verb: train, reproduce, compare, evaluate, predict, ...; did you mean train?",
@@ -43,3 +44,9 @@ def test_what_is_spelt_well_is_left_alone(capsys: pytest.CaptureFixture[str]) ->
     assert leaving.value.code == 0
     assert "--json" in capsys.readouterr().out
     assert main(["train", "--multi", "--help"]) == 0, "Hydra takes the beginning of a flag for the flag"
+
+
+def test_flags_are_hydras() -> None:
+    given = parse_flags(["--config-dir", "m", "seed=1", "-m", "-cn", "r", "device=cpu"])
+    assert (given.config_dir, given.config_name, given.multirun) == ("m", "r", True)
+    assert given.overrides == ["seed=1", "device=cpu"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra.errors import MissingConfigException
 
 from da6401 import train
-from da6401.config.command_line import check_command_line
+from da6401.config.command_line import check_command_line, hydra_problem
 from da6401.config.schema import CnnConfig, RunConfig
 from da6401.config.search_path import SearchPath, conf_dir
 from da6401.errors import ConfigError
@@ -187,3 +188,18 @@ def test_an_option_of_model_has_the_keys_of_its_network(mine: Path, tmp_path: Pa
         is_resnet = "model=resnet18" in trial
         assert ("model.freeze_depth=3" in trial, "model.weights=none" in trial) == (is_resnet, is_resnet)
         assert ("model.filters=" in trial) != is_resnet
+
+
+def test_hydras_own_logging_options_work(tmp_path: Path) -> None:
+    words = ["train", *SMALL, *TINY, "hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.run.dir=r"]
+    code, out, said = command(words, cwd=tmp_path)
+    assert (code, out, said) == (0, "", "")
+    assert (tmp_path / "r" / "result.json").exists()
+    assert not (tmp_path / "r" / "train.log").exists()
+
+
+def test_what_a_launcher_needs_and_what_has_no_effect_is_said() -> None:
+    assert "a run writes .hydra/" in problem("hydra.output_subdir=meta")
+    assert "no such option of hydra/launcher" in problem("hydra/launcher=nope")
+    absent = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib", options=["basic"])
+    assert "pip install 'da6401[joblib]'" in hydra_problem(absent)

@@ -115,8 +115,8 @@ def _look_over(root: Path, val_role: ValRole, read: Callable[[Entry], FileFacts 
     ]
 
     train = splits[0]
-    owner = f"{train.folder}/"
-    problems += [problem for split in splits[1:] for problem in class_problems(train.class_names, split, owner=owner)]
+    for split in splits[1:]:
+        problems += class_problems(train.class_names, split, owner=f"{train.folder}/", owners_lost=train.lost_links)
     problems += _problems_of_counts(splits, layout, files)
     class_names = tuple(sorted({name for split in splits for name in split.class_names}))
     return TreeReport(

@@ -75,7 +75,10 @@ def list_training(cfg: FolderConfig) -> TrainingTree:
     layout = find_layout(cfg.root, cfg.val_role)
     train = list_split(layout.root, layout.train)
     validation = None if layout.validation is None else list_split(layout.root, layout.validation)
-    problems = [] if validation is None else class_problems(train.class_names, validation, owner=f"{layout.train}/")
+    problems: list[str] = []
+    if validation is not None:
+        owner = f"{layout.train}/"
+        problems = class_problems(train.class_names, validation, owner=owner, owners_lost=train.lost_links)
     counts = train.counts()
     empty = [name for name, count in counts.items() if not count]  # its files may be unusable, which is told first
     problems += training_problems(counts, folder=layout.train, held_out=validation is None, explained=empty)

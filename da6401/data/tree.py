@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from da6401.data.split import single_problems
 from da6401.errors import DataError
 
 IGNORED = ("thumbs.db", "desktop.ini", "__macosx")  # besides every name that begins with a dot
 LISTED = 20  # names in one message
+IN_PLACE = "in place of a class folder, "
 COPY = "copy what it leads to into the tree (cp -rL copies a tree so)"
 
 
@@ -46,6 +48,13 @@ class Split:
     bad: tuple[BadFile, ...]
     loose: tuple[str, ...]  # files beside the class folders, which belong to no class
 
+    @property
+    def lost_links(self) -> dict[str, str]:
+        """Links in place of class folders that lead nowhere, and what is wrong with them."""
+        lost = (file for file in self.bad if file.name.count("/") == 1)
+        named = {file.name.partition("/")[2]: file.reason.removeprefix(IN_PLACE) for file in lost}
+        return {name: reason for name, reason in named.items() if name not in self.class_names}
+
     def counts(self) -> dict[str, int]:
         """Files of each class, 0 for an empty folder."""
         found = Counter(entry.class_name for entry in self.entries)
@@ -69,7 +78,7 @@ def list_split(root: Path, folder: str) -> Split:
         problem = _link_problem(item, root)
         if problem and (is_folder(item) or not os.path.exists(item.path)):
             classes += [item.name] if is_folder(item) else []
-            bad.append(BadFile(name, f"in place of a class folder, {problem}"))
+            bad.append(BadFile(name, f"{IN_PLACE}{problem}"))
         elif not is_folder(item):
             loose.append(name)
         else:
@@ -85,11 +94,19 @@ def list_split(root: Path, folder: str) -> Split:
     return Split(folder, tuple(classes), tuple(entries), tuple(bad), tuple(loose))
 
 
-def class_problems(class_names: Sequence[str], split: Split, *, owner: str) -> list[str]:
-    """How a split's class folders differ from the ``class_names`` of ``owner``; none where they are the same."""
-    unknown = sorted(set(split.class_names) - set(class_names))
-    missing = sorted(set(class_names) - set(split.class_names))
-    problems = []
+def class_problems(
+    class_names: Sequence[str], split: Split, *, owner: str, owners_lost: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """How a split's class folders differ from the ``class_names`` of ``owner``; none where they are the same.
+
+    Args:
+        owners_lost: the owner's own lost_links.
+    """
+    here, there = split.lost_links, owners_lost
+    unknown = sorted(set(split.class_names) - set(class_names) - set(there))
+    missing = sorted(set(class_names) - set(split.class_names) - set(here))
+    problems = [f"{split.folder}/{shown(name)} is {here[name]}." for name in sorted(set(class_names) & set(here))]
+    problems += [f"{owner}{shown(name)} is {there[name]}." for name in sorted(set(split.class_names) & set(there))]
     if unknown:
         problems.append(f"{split.folder}/ has {_named(unknown)}, unknown to {owner}: rename or remove.")
     if missing:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, SyntheticConfig, ValRole
 from da6401.data import sets
+from da6401.data.check import check_tree
 from da6401.data.decode import decode_entries
 from da6401.data.sources import ImageSet, load_test_data, load_training_data
 from da6401.data.tree import list_split
@@ -398,6 +399,19 @@ def test_bad_files_can_be_skipped_and_are_recorded(spoilt: Path) -> None:
             with Image.open(spoilt / name) as stored:
                 assert tuple(image[:, 0, 0].tolist()) == stored.getpixel((0, 0))
             assert data.class_names[int(label)] == name.split("/")[1]
+
+
+def test_a_class_behind_a_link_that_leads_nowhere_is_not_called_missing(tmp_path: Path) -> None:
+    for place, split in enumerate(("train", "val", "test")):
+        root = tree(tmp_path / str(place), train={"a": 2, "b": 2}, val={"a": 1, "b": 1}, test={"a": 1, "b": 1})
+        shutil.rmtree(root / split / "b")
+        (root / split / "b").symlink_to("../gone")
+        with pytest.raises(DataError) as caught:
+            load_training_data(config(root)) if split != "test" else load_test_data(config(root), ["a", "b"])
+        assert f"{split}/b is a link to ../gone, which does not exist: mend or remove it." in str(caught.value)
+        report = check_tree(root)
+        assert f"{split}/b is a link to ../gone, which does not exist: mend or remove it." in report.problems
+        assert not [problem for problem in report.problems if "lacks" in problem or "unknown" in problem]
 
 
 def test_a_long_list_is_cut(tmp_path: Path) -> None:

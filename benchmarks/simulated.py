@@ -37,7 +37,7 @@ def simulate(*, seconds: float, epochs: int, ended: Callable[[], None] = lambda:
         for epoch in range(1, epochs + 1):
             time.sleep(seconds / epochs)
             if watcher is not None:
-                watcher.epoch_done(epoch, value)
+                watcher.epoch_done(epoch, {"val_accuracy": value, "val_loss": 1.0})
         result = RunResult(
             status="completed", val_accuracy=value, val_loss=1.0, best_epoch=1, epochs_run=epochs, test_accuracy=None,
             test_loss=None, parameters=1, macs=1, seconds=seconds, reason="",

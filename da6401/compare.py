@@ -18,6 +18,7 @@ from da6401.errors import RunError
 from da6401.looks import choice_between_told, read_looks
 from da6401.rundir import CONFIG, METRICS, RECEIPT, RESULT, flat, read_json, read_metrics, read_result, read_yaml
 from da6401.shown import safe
+from da6401.study.metrics import names_of
 
 RECORDED = ("data_fingerprint", "device", "device_name", "threads", "git_commit", "git_dirty", "packages", "python")
 REACHED = (
@@ -73,7 +74,10 @@ def sparkline(values: Sequence[float], *, low: float, high: float, marks: str) -
 
 def _settings(folder: Path) -> dict[str, Any]:
     receipt = read_json(folder / RECEIPT) if (folder / RECEIPT).exists() else {}
-    return flat(read_yaml(folder / CONFIG)) | flat({name: receipt.get(name) for name in RECORDED}, "receipt: ")
+    config = flat(read_yaml(folder / CONFIG))
+    if "sweep.objectives" in config:  # older configs have them as one text
+        config["sweep.objectives"] = names_of(config["sweep.objectives"])
+    return config | flat({name: receipt.get(name) for name in RECORDED}, "receipt: ")
 
 
 def _reached(folder: Path) -> dict[str, Any]:

@@ -16,8 +16,20 @@ from da6401.cards import card, chart, number, table
 from da6401.config.schema import RunConfig
 from da6401.errors import RunError
 from da6401.looks import Look, read_looks, times
-from da6401.rundir import CONFIG, DATABASE, METRICS, RESULT, SUMMARY, RunResult, read_json, read_metrics, read_result
+from da6401.rundir import (
+    CONFIG,
+    DATABASE,
+    METRICS,
+    RESULT,
+    SUMMARY,
+    RunResult,
+    read_json,
+    read_metrics,
+    read_result,
+    read_yaml,
+)
 from da6401.shown import safe
+from da6401.study.objective import ATTRIBUTE, Objective
 
 if TYPE_CHECKING:
     import optuna
@@ -213,26 +225,33 @@ class Sweep:
     def trials(self) -> pd.DataFrame:
         """One row a trial (the index, its number): state, value, seconds, folder, and each searched key.
 
-        With several objectives value is value_0, value_1, ...
+        With several objectives each has a column of its name, such as val_accuracy, instead of value.
         """
         return self._trials(self.study())
 
     def _trials(self, study: optuna.Study) -> pd.DataFrame:
         import pandas as pd
 
-        goals = ["value"] if len(study.directions) == 1 else [f"value_{i}" for i, _ in enumerate(study.directions)]
+        objective = self._objective(study)
+        columns = ["value"] if objective.alone is not None else list(objective.names)
         rows = [
             {"number": trial.number, "state": trial.state.name.lower()}
-            | dict(zip(goals, trial.values or [None] * len(goals), strict=True))
+            | dict(zip(columns, trial.values or [None] * len(columns), strict=True))
             | {"seconds": trial.duration.total_seconds() if trial.duration else None}
             | {"folder": str(self.folder / f"trial-{trial.number}"), **trial.params}
             for trial in study.get_trials(deepcopy=False)
         ]
         return pd.DataFrame(rows).set_index("number") if rows else pd.DataFrame()
 
+    def _objective(self, study: optuna.Study) -> Objective:
+        """What the study optimises; a study of an older version says it in its trials' configs alone."""
+        configs = (run.folder / CONFIG for run in self.runs())
+        config = {} if ATTRIBUTE in study.user_attrs else next(map(read_yaml, configs), {})
+        return Objective.of_study(study.user_attrs, [each.name.lower() for each in study.directions], config)
+
     @property
     def best(self) -> Run:
-        """The winner's run: the confirmed one where the sweep confirmed, the first of several goals' Pareto set.
+        """The winner's run: the confirmed one where the sweep confirmed, the first of several metrics' Pareto set.
 
         Raises:
             RunError: no trial was completed, or the sweep has not ended.
@@ -261,19 +280,22 @@ class Sweep:
     def _winner(self) -> list[str]:
         if not (self.folder / SUMMARY).exists() or self.summary["winner"] is None:
             return []
-        return [f"best {self.best.folder.name}, validation accuracy {number(self.best.result.val_accuracy)}"]
+        best, reached = self.best, self.summary["best"][0]
+        objective = self._objective(self.study())
+        confirmed = self.summary.get("confirmed")
+        value = confirmed[0]["mean"] if confirmed else reached.get("mean", reached["value"])
+        return [f"best {best.folder.name}, {objective.text(value if isinstance(value, list) else [value])}"]
 
     def _repr_html_(self) -> str:
         study = self.study()
-        trials = self._trials(study)
+        objective, trials = self._objective(study), self._trials(study)
         content = table([self._winner()])
-        if "value" in trials:
-            upward = study.direction.name == "MAXIMIZE"
-            done = trials["value"].dropna()
-            so_far = done.cummax() if upward else done.cummin()
-            curves = {"trial": done.tolist(), "best so far": so_far.tolist()}
-            content += chart(curves, scattered=["trial"], what="objective", over="completed trials")
-            trials = trials.sort_values("value", ascending=not upward)
+        done = study.get_trials(deepcopy=False)
+        if objective.alone is not None and len(trials):
+            pairs = objective.so_far(done, objective.alone)
+            curves = {"trial": [trial.values[0] for trial, _ in pairs], "best so far": [best for _, best in pairs]}
+            content += chart(curves, scattered=["trial"], what=objective.alone.name, over="completed trials")
+        trials = trials.loc[[trial.number for trial in objective.ranked(done)]]
         top = trials.drop(columns="folder", errors="ignore").head(SHOWN_TRIALS)
         rows = [[place, *map(number, row)] for place, row in zip(top.index, top.to_numpy(), strict=True)]
         title = f"sweep {self.folder}: {len(top)} of {len(trials)} trials"

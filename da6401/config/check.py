@@ -190,8 +190,19 @@ def _sibling_variants(cls: type) -> list[type]:
 
 def refusal(hint: Any, rule: Rule, value: Any, key: str) -> str:
     """The message for a value that its key does not take: what it may be, and the nearest such word."""
-    suggestion = _did_you_mean(value, map(str, get_args(hint))) if get_origin(hint) is Literal else ""
+    names = get_args(hint)[0] if get_origin(hint) is list else hint
+    suggestion = ""
+    if get_origin(names) is Literal:
+        known = tuple(map(str, get_args(names)))
+        given = [value] if names is hint else _split(value)
+        unknown = [name for name in given if name not in known] if isinstance(given, list) else []
+        suggestion = _did_you_mean(unknown[0], known) if unknown else ""
     return f"{key}={_shown(value)}: must be {describe_type(hint, rule)}{suggestion}"
+
+
+def _split(value: Any) -> Any:
+    """A list of names, which may be written as one text with commas."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 def fit(hint: Any, rule: Rule, value: Any) -> Any:
@@ -202,10 +213,12 @@ def fit(hint: Any, rule: Rule, value: Any) -> Any:
         found = (fit(member, rule, value) for member in get_args(hint) if member is not type(None))
         return next((each for each in found if each is not None), None)
     if get_origin(hint) is list:
+        names = get_origin(get_args(hint)[0]) is Literal  # each of them once
+        value = _split(value) if names else value
         if not isinstance(value, (list, tuple)) or not value:
             return None
         items = [fit(get_args(hint)[0], rule, item) for item in value]
-        return None if None in items else items
+        return None if None in items or (names and len(set(items)) < len(items)) else items
     if hint is bool:
         return value if isinstance(value, bool) else None
     if hint is str:
@@ -235,6 +248,9 @@ def describe_type(hint: Any, rule: Rule) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(describe_type(member, rule) for member in get_args(hint) if member is not type(None))
     if get_origin(hint) is list:
+        item = get_args(hint)[0]
+        if get_origin(item) is Literal:
+            return f"a list, each once, of {', '.join(map(str, get_args(item)))}"
         return "a list of such numbers" if get_args(hint)[0] is not str else "a list of such texts"
     if hint is bool:
         return "true or false"

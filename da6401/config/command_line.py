@@ -32,6 +32,7 @@ from da6401.config.search_space import SearchSpace, parse_override
 from da6401.config.sweeper_schema import sweeper_problems
 from da6401.config.written_where import written_where
 from da6401.errors import ConfigError
+from da6401.study.contradictions import objective_problems
 
 OPTIONAL_GROUPS = ("experiment", "sweep")
 HYDRA_GROUPS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner", "hydra.sweeper", "hydra.launcher")  # with slashes
@@ -104,6 +105,7 @@ def check_command_line(
             problems.append(f"hydra.output_subdir={composed.hydra.output_subdir}: a run writes .hydra/; leave it out")
         if composed.hydra.runtime.choices["hydra/sweeper"] == OUR_SWEEPER:
             problems += sweeper_problems(_sweeper_node(composed))
+        problems += objective_problems(composed.sweep, _sweeper_node(composed)) if multirun else []
         arguments = [text for text, _ in (typed if multirun else single)]
         space = _space(composed, arguments, groups, problems, lambda name: _network(files, fixed, name))
         models = list(

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, get_type_hints
 
 from da6401.config.check import describe_type, variants_of
+from da6401.config.rule import default_of
 from da6401.config.schema import RunConfig
 from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
 
@@ -65,8 +66,9 @@ def _table(title: str, prefix: str, cls: Any, names: list[str]) -> str:
         return f"## {title}\n"
     rows = ["| key | default | may be | what it is |", "|---|---|---|---|"]
     for name in names:
-        rule, default = fields[name].metadata["rule"], fields[name].default
+        rule, default = fields[name].metadata["rule"], default_of(fields[name])
         shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        shown = f"[{','.join(default)}]" if isinstance(default, list) else shown
         default_cell = f"`{shown}`" if shown else ""
         cells = (f"`{prefix}{name}`", default_cell, describe_type(hints[name], rule), rule.doc)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field
 from typing import Any
 
 
@@ -22,5 +22,13 @@ class Rule:
 
 
 def key(default: Any, doc: str, **rule: Any) -> Any:
-    """A dataclass field whose metadata holds its Rule."""
-    return field(default=default, metadata={"rule": Rule(doc, **rule)})
+    """A dataclass field whose metadata holds its Rule. A list as the default is each dataclass's own copy."""
+    metadata = {"rule": Rule(doc, **rule)}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def default_of(item: Field[Any]) -> Any:
+    """The default of a field that ``key`` made."""
+    return item.default if item.default_factory is MISSING else item.default_factory()

@@ -22,6 +22,7 @@ from da6401.config.model_schema import (
     PretrainedConfig,
 )
 from da6401.config.rule import key
+from da6401.study.metrics import MetricName
 
 __all__ = [  # of model_schema; what is defined below needs no mention
     "BACKBONES",
@@ -213,11 +214,9 @@ class TrackingConfig:
 class SweepConfig:
     """How a sweep goes, with --multirun; a single run takes no notice of it."""
 
-    objectives: str = key(
-        "val_accuracy",
-        "what is optimised, one for each hydra.sweeper.direction: val_accuracy, val_loss, parameters, macs, latency_ms",
-        pattern=r"(val_accuracy|val_loss|parameters|macs|latency_ms)(,(val_accuracy|val_loss|parameters|macs|latency_ms))*",
-        shape="names with commas: val_accuracy, val_loss, parameters, macs, latency_ms",
+    objectives: list[MetricName] = key(
+        ["val_accuracy"],
+        "what is optimised, [val_accuracy,parameters] for several; accuracy is maximised, the others minimised",
     )
     max_parameters: int = key(0, "hard limit of the model's parameters; 0 is none", low=0, high=10**12)
     max_macs: int = key(0, "hard limit of multiply-accumulates an image; 0 is none", low=0, high=10**15)

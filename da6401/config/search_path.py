@@ -26,6 +26,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from da6401.config.backbones import FACTS
 from da6401.config.check import default_tree, variant_trees
 from da6401.errors import ConfigError
+from da6401.study.metrics import KINDS, directions_of, names_of
 
 CONFIG_NAME = "config"
 NO_CHOICE = ("hydra", "schema")  # Hydra's own groups, and the nodes that ours are made of
@@ -42,6 +43,7 @@ def register_schema() -> None:
     """Offer the schema to Hydra as plain nodes: it then merges any key, and our check tells all mistakes."""
     if not OmegaConf.has_resolver("stages"):
         OmegaConf.register_resolver("stages", _stages)
+        OmegaConf.register_resolver("directions", _directions)
     store = ConfigStore.instance()
     store.store(name="schema", node=default_tree(), provider="da6401", replace=True)
     for group, variants in variant_trees().items():
@@ -52,6 +54,12 @@ def register_schema() -> None:
 def _stages(model: str, less: int = 0) -> int:
     """The YAML resolver ``${stages:resnet18}``, or ``${stages:resnet18,3}`` for all but three: a freeze depth."""
     return max(0, len(FACTS[model].stages) - less) if model in FACTS else 0
+
+
+def _directions(objectives: object) -> str | list[str]:
+    """The YAML resolver ``${directions:${sweep.objectives}}``: one word, or a list of them for several."""
+    words = directions_of(name for name in names_of(objectives) if name in KINDS)
+    return words[0] if len(words) == 1 else words
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class SweeperKeys:
 
     direction: str | list[str] | None = key(
         None, "maximize or minimize, or a list, one for each of sweep.objectives; null follows from them",
-        pattern="maximize|minimize", shape="maximize or minimize",
+        shape="maximize or minimize",  # study/contradictions.py refuses others, with the line to type
     )  # fmt: skip
     storage: str | None = key(
         None, "a database's address (docs/scale.md); null is an sqlite file in the sweep's folder"

@@ -14,18 +14,12 @@ from da6401.shown import printable
 
 Chart = dict[str, Any]
 LONGEST = 40  # characters of a label
-WORDS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss", "macs": "multiply-accumulates"}
 
 
 def label(text: object) -> str:
     """A text as Plotly shows it literally, at most LONGEST characters of it."""
     plain = printable(str(text)).replace("\n", " ")
     return html.escape(plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…", quote=False)
-
-
-def word(name: str) -> str:
-    """An objective in words."""
-    return WORDS.get(name, name.replace("_", " "))
 
 
 def number(value: float | None) -> str:

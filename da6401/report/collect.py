@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from da6401.errors import RunError
 from da6401.looks import looked_in_sweep, recorded_looks, with_unrecorded
 from da6401.predictions import read_predictions
-from da6401.report.records import Goal, Run, Sweep, Trial
+from da6401.report.records import Run, Sweep, Trial
 from da6401.rundir import (
     CONFIG,
     DATABASE,
@@ -34,6 +34,7 @@ from da6401.rundir import (
 )
 from da6401.shown import safe
 from da6401.storage import reading, sqlite_address
+from da6401.study.objective import ATTRIBUTE, Objective
 
 Read = TypeVar("Read")
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
@@ -87,28 +88,26 @@ def read_sweep(folder: Path, storage: str | None) -> Sweep:
     summary = _kept(folder / SUMMARY, read_json) or {}
     name = str(summary.get("study", folder.absolute().name))
     problems: list[str] = []
+    frozen: list[FrozenTrial] = []
     if storage is None and not (folder / DATABASE).exists():
         problems.append(f"There is no {DATABASE} here: what follows is read from the trials' folders alone. "
                         "If the study is in another database, name it with --storage.")  # fmt: skip
-        trials, directions = _without_study(folder, problems), ["maximize"]
-        frozen: list[FrozenTrial] = []
+        trials, objective = _without_study(folder, problems)
     else:
         address = storage or sqlite_address(folder / DATABASE)
-        frozen, directions = _study(address, name)
-        trials = [_trial(trial, folder, problems) for trial in frozen]
-    configs = [trial.run.config for trial in trials if trial.run.config]
-    names = str(configs[0].get("sweep", {}).get("objectives", "val_accuracy")).split(",") if configs else []
-    if len(names) != len(directions):
-        names = ["val_accuracy"] if len(directions) == 1 else [f"value {index}" for index in range(len(directions))]
-    goals = [
-        Goal(index=index, name=names[index], maximise=directions[index] == "maximize") for index in range(len(names))
-    ]
+        frozen, directions, attributes = _study(address, name)
+        runs = [_trial_run(folder / f"trial-{trial.number}", problems) for trial in frozen]
+        config = next((run.config for run in runs if run.config), {})
+        objective = Objective.of_study(attributes, directions, config)
+        # What an older version told the pruner was the accuracy, whatever the objective.
+        told = objective.names[0] if ATTRIBUTE in attributes else "val_accuracy"
+        trials = [_trial(trial, run, told=told) for trial, run in zip(frozen, runs, strict=True)]
     logarithmic = frozenset(
         key for trial in frozen for key, each in trial.distributions.items() if getattr(each, "log", False)
     )
     return Sweep(
-        folder=folder, name=name, trials=trials, goals=goals, logarithmic=logarithmic, summary=summary, frozen=frozen,
-        problems=problems, looked=looked_in_sweep(folder),
+        folder=folder, name=name, trials=trials, objective=objective, logarithmic=logarithmic, summary=summary,
+        frozen=frozen, problems=problems, looked=looked_in_sweep(folder),
     )  # fmt: skip
 
 
@@ -155,8 +154,8 @@ def _epochs(path: Path) -> list[dict[str, float]]:
     return read_metrics(path.parent)
 
 
-def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str]]:
-    """The trials and directions of a study; the database is not written to.
+def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str], dict[str, Any]]:
+    """The trials, directions and user attributes of a study; the database is not written to.
 
     Raises:
         RunError: it cannot be opened, or has no such study.
@@ -164,7 +163,8 @@ def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str]]:
     try:
         with reading(address) as storage:
             study = optuna.load_study(study_name=name, storage=storage)
-            return study.get_trials(deepcopy=False), [direction.name.lower() for direction in study.directions]
+            directions = [direction.name.lower() for direction in study.directions]
+            return study.get_trials(deepcopy=False), directions, study.user_attrs
     except Exception as error:  # databases' own errors have no common base, and each means the same here
         reason = safe(str(error).partition("\n")[0]) or type(error).__name__
         raise RunError(
@@ -173,19 +173,19 @@ def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str]]:
         ) from error
 
 
-def _trial(trial: FrozenTrial, folder: Path, problems: list[str]) -> Trial:
+def _trial(trial: FrozenTrial, run: Run, *, told: str) -> Trial:
+    """``told``: the metric that its epochs reported to the study."""
     own = trial.user_attrs
     owner = str(own.get("owner", ""))
-    run = _trial_run(folder / f"trial-{trial.number}", problems)
     if not run.epochs and trial.intermediate_values:  # the folder is on another machine
-        epochs = [{"epoch": float(e), "val_accuracy": v} for e, v in sorted(trial.intermediate_values.items())]
+        epochs = [{"epoch": float(e), told: v} for e, v in sorted(trial.intermediate_values.items())]
         run = dataclasses.replace(run, epochs=epochs)
     return Trial(
         number=trial.number, state=trial.state.name.lower(), values=tuple(trial.values) if trial.values else None,
         params=dict(trial.params), run=run, reason=str(own.get("reason") or (run.result.reason if run.result else "")),
         slot=owner.partition("-")[0] if "-" in owner else "0", attempts=int(own.get("attempts", 1)),
         start=trial.datetime_start, end=trial.datetime_complete,
-        keeps_limits=max(trial.constraints.values(), default=0.0) <= 0,
+        constraints=trial.constraints,
         is_default=trial.number == 0 and "fixed_params" in trial.system_attrs,
     )  # fmt: skip
 
@@ -199,24 +199,25 @@ def _trial_run(folder: Path, problems: list[str]) -> Run:
         return Run(folder=folder, config={}, result=None, epochs=[], receipt={})
 
 
-def _without_study(folder: Path, problems: list[str]) -> list[Trial]:
+def _without_study(folder: Path, problems: list[str]) -> tuple[list[Trial], Objective]:
     """The trials as their folders tell: their values, and as parameters the keys in which their configs differ."""
     numbers = sorted(int(path.name[6:]) for path in folder.glob("trial-*/") if path.name[6:].isdecimal())
     runs = {number: _trial_run(folder / f"trial-{number}", problems) for number in numbers}
     leaves = {number: flat(run.config) for number, run in runs.items() if run.config}
     keys = dict.fromkeys(key for each in leaves.values() for key in each)
     differing = [key for key in keys if len({str(each.get(key)) for each in leaves.values()}) > 1]
+    objective = Objective.of_config(next((run.config for run in runs.values() if run.config), {}))
     trials = []
     for number, run in runs.items():
         state = STATES.get(run.status, "fail") if run.result else "running"
-        value = run.result.val_accuracy if run.result else None
+        values = objective.values(run.result, latency_ms=lambda: None) if run.result else None
         own = leaves.get(number, {})
         trials.append(
             Trial(
-                number=number, state=state, values=(value,) if state == "complete" and value is not None else None,
+                number=number, state=state, values=values if state == "complete" else None,
                 params={key: own[key] for key in differing if key in own}, run=run,
                 reason=run.result.reason if run.result else "", slot="", attempts=1, start=None, end=None,
-                keeps_limits=True, is_default=False,
+                constraints=objective.excess(run.result) if run.result else {}, is_default=False,
             )
         )  # fmt: skip
-    return trials
+    return trials, objective

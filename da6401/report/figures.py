@@ -7,17 +7,18 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from da6401.report.charts import Chart, axis, chart, epochs, label, number, word
-from da6401.report.records import Goal, Sweep, Trial, is_numeric
+from da6401.report.charts import Chart, axis, chart, epochs, label, number
+from da6401.report.records import Sweep, Trial, is_numeric
+from da6401.study.metrics import KINDS, Metric, word
 
 SHADES = 6  # of the lines in parallel coordinates
 STATES = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
 SYMBOLS = {"complete": "circle", "pruned": "triangle-down-open", "fail": "x-thin-open", "running": "circle-open"}
 
 
-def history(sweep: Sweep, goal: Goal) -> Chart:
+def history(sweep: Sweep, metric: Metric) -> Chart:
     """Every trial's objective in the order, or at the time, of its creation, and the best so far."""
-    reached = {trial.number: trial.reached(goal) for trial in sweep.trials}
+    reached = {trial.number: trial.reached(metric) for trial in sweep.trials}
     values = [value for value in reached.values() if value is not None]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     floor = low - 0.08 * ((high - low) or 1.0)  # where those stand that have no value
@@ -38,13 +39,13 @@ def history(sweep: Sweep, goal: Goal) -> Chart:
             }
         )  # fmt: skip
         times.append([_time(t) for t in mine])
-    steps: list[Trial] = []
-    for trial in (t for t in sweep.complete if t.keeps_limits):
-        if not steps or goal.better(trial.reached(goal) or 0.0, steps[-1].reached(goal) or 0.0):
-            steps.append(trial)
+    steps: list[tuple[Trial, float]] = []
+    for trial, value in sweep.objective.so_far(sweep.trials, metric):
+        if not steps or value != steps[-1][1]:
+            steps.append((trial, value))
     if steps:
-        ends = [*steps, sweep.trials[-1]]
-        best = [reached[t.number] for t in steps]
+        ends = [*(trial for trial, _ in steps), sweep.trials[-1]]
+        best = [value for _, value in steps]
         traces.append(
             {
                 "type": "scatter", "mode": "lines", "name": "best so far", "x": [t.number for t in ends],
@@ -55,11 +56,11 @@ def history(sweep: Sweep, goal: Goal) -> Chart:
     counts = {state: sum(t.state == state for t in sweep.trials) for state in STATES}
     said = ", ".join(f"{count} {'failed' if s == 'fail' else s}" for s, count in counts.items() if count)
     drawn = chart(
-        "history", "History", f"{word(goal.name).capitalize()} of {len(sweep.trials)} trials: {said}."
-        + (f" The best so far rose {len(steps) - 1} times after the first." if len(steps) > 1 and goal.maximise else "")
+        "history", "History", f"{word(metric.name).capitalize()} of {len(sweep.trials)} trials: {said}."
+        + (f" The best so far changed {len(steps) - 1} times after the first." if len(steps) > 1 else "")
         + (" Crosses at the bottom failed." if counts["fail"] else ""),
-        traces, {"xaxis": axis("trial"), "yaxis": axis(word(goal.name)), "showlegend": True},
-        columns=["trial", "state", "created", word(goal.name)],
+        traces, {"xaxis": axis("trial"), "yaxis": axis(word(metric.name)), "showlegend": True},
+        columns=["trial", "state", "created", word(metric.name)],
         rows=[[t.number, t.state, _time(t), reached[t.number]] for t in sweep.trials],
     )  # fmt: skip
     if all(t.start for t in sweep.trials):
@@ -67,57 +68,58 @@ def history(sweep: Sweep, goal: Goal) -> Chart:
     return drawn
 
 
-def learning_curves(sweep: Sweep, goal: Goal) -> Chart:
+def learning_curves(sweep: Sweep, metric: Metric) -> Chart:
     """The validation curve of every trial, the best and the default trial apart."""
-    metric = goal.name if goal.name in ("val_accuracy", "val_loss") else "val_accuracy"
+    name = metric.name if metric.by_epoch else "val_accuracy"
+    upward = KINDS[name].maximise
     best, first = next(iter(sweep.best), None), sweep.default
     apart = {trial.number for trial in (best, first) if trial}
     traces = []
     for state, colour in STATES.items():
         mine = [t for t in sweep.trials if t.state == state and t.number not in apart and t.run.epochs]
         if mine:
-            name = "failed" if state == "fail" else state
+            state_name = "failed" if state == "fail" else state
             faint = 0.4 if state == "complete" else 0.8
-            traces.append(_curves(mine, metric, name=name, line={"color": colour, "width": 1.2}, opacity=faint))
+            traces.append(_curves(mine, name, legend=state_name, line={"color": colour, "width": 1.2}, opacity=faint))
     if first and first.run.epochs and first is not best:
         line = {"color": "@strong", "width": 2, "dash": "dot"}
-        traces.append(_curves([first], metric, name=f"default, trial {first.number}", line=line))
+        traces.append(_curves([first], name, legend=f"default, trial {first.number}", line=line))
     if best and best.run.epochs:
         line = {"color": "@strong", "width": 3}
-        traces.append(_curves([best], metric, name=f"best, trial {best.number}", line=line))
+        traces.append(_curves([best], name, legend=f"best, trial {best.number}", line=line))
     rows = [
-        [t.number, t.state, len(t.run.epochs), max(v), v[-1]]
+        [t.number, t.state, len(t.run.epochs), max(v) if upward else min(v), v[-1]]
         for t in sweep.trials
-        if (v := [line[metric] for line in t.run.epochs if metric in line])
+        if (v := [line[name] for line in t.run.epochs if name in line])
     ]
     return chart(
-        "curves", "Learning curves", f"{word(metric).capitalize()} by epoch of {len(rows)} trials.", traces,
-        {"xaxis": epochs(trial.run.epochs for trial in sweep.trials), "yaxis": axis(word(metric)), "showlegend": True},
-        columns=["trial", "state", "epochs", f"highest {word(metric)}", "last"], rows=rows,
+        "curves", "Learning curves", f"{word(name).capitalize()} by epoch of {len(rows)} trials.", traces,
+        {"xaxis": epochs(trial.run.epochs for trial in sweep.trials), "yaxis": axis(word(name)), "showlegend": True},
+        columns=["trial", "state", "epochs", f"{'highest' if upward else 'lowest'} {word(name)}", "last"], rows=rows,
     )  # fmt: skip
 
 
-def _curves(trials: Sequence[Trial], metric: str, *, name: str, **style: Any) -> dict[str, Any]:
+def _curves(trials: Sequence[Trial], name: str, *, legend: str, **style: Any) -> dict[str, Any]:
     """One trace for all of these: 500 of their own would take seconds to draw."""
     x: list[float | None] = []
     y: list[float | None] = []
     numbers: list[int | None] = []
     for trial in trials:
-        lines = [line for line in trial.run.epochs if metric in line]
+        lines = [line for line in trial.run.epochs if name in line]
         x += [line["epoch"] for line in lines] + [None]
-        y += [line[metric] for line in lines] + [None]
+        y += [line[name] for line in lines] + [None]
         numbers += [trial.number] * len(lines) + [None]
     return {
-        "type": "scatter", "mode": "lines" if len(x) > 2 else "markers", "name": name, "x": x, "y": y,
+        "type": "scatter", "mode": "lines" if len(x) > 2 else "markers", "name": legend, "x": x, "y": y,
         "customdata": numbers, "hovertemplate": "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>", **style,
     }  # fmt: skip
 
 
-def parallel(sweep: Sweep, goal: Goal) -> Chart:
+def parallel(sweep: Sweep, metric: Metric) -> Chart:
     """Parallel coordinates: one axis a parameter, one line a completed trial, darker the better."""
-    done = sorted(sweep.complete, key=lambda t: (t.reached(goal) or 0.0) * (1 if goal.maximise else -1))
+    done = sorted(sweep.complete, key=lambda t: -metric.cost(t.reached(metric) or 0.0))
     columns = [(name, [t.params.get(name) for t in done], name in sweep.logarithmic) for name in sweep.params]
-    columns.append((word(goal.name), [t.reached(goal) for t in done], False))
+    columns.append((word(metric.name), [t.reached(metric) for t in done], False))
     traces: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     heights = []
@@ -190,7 +192,7 @@ def _scaled(values: Sequence[Any], *, log: bool) -> tuple[list[float], list[tupl
     return [-0.14 if v is None else rungs[str(v)] for v in values], [(y, label(n)) for n, y in rungs.items()] + missing
 
 
-def slices(sweep: Sweep, goal: Goal) -> list[Chart]:
+def slices(sweep: Sweep, metric: Metric) -> list[Chart]:
     """The objective against each parameter alone."""
     drawn = []
     for name in sweep.params:
@@ -198,7 +200,7 @@ def slices(sweep: Sweep, goal: Goal) -> list[Chart]:
         values = [t.params[name] for t in mine]
         if len({str(value) for value in values}) < 2:
             continue
-        reached = [t.reached(goal) for t in mine]
+        reached = [t.reached(metric) for t in mine]
         scale = is_numeric(values)
         x = values if scale else [label(value) for value in values]
         points = {
@@ -223,18 +225,18 @@ def slices(sweep: Sweep, goal: Goal) -> list[Chart]:
             kind["dtick"] = 1  # a mark each power of ten
         drawn.append(
             chart(
-                f"slice {name}", name, f"{word(goal.name).capitalize()} against {name}, n = {len(mine)} trials.",
+                f"slice {name}", name, f"{word(metric.name).capitalize()} against {name}, n = {len(mine)} trials.",
                 traces,
                 {"xaxis": {"nticks": 5, **kind}, "yaxis": {"nticks": 5}},
-                columns=["trial", name, word(goal.name)],
-                rows=[[t.number, t.params[name], t.reached(goal)] for t in mine], height=240,
+                columns=["trial", name, word(metric.name)],
+                rows=[[t.number, t.params[name], t.reached(metric)] for t in mine], height=240,
             )
         )  # fmt: skip
     return drawn
 
 
-def pareto(sweep: Sweep, one: Goal, other: Goal) -> Chart:
-    """Two goals against each other; the front are the trials that no other beats in both."""
+def pareto(sweep: Sweep, one: Metric, other: Metric) -> Chart:
+    """Two metrics against each other; the front are the trials that no other beats in both."""
     front = sorted(sweep.best, key=lambda t: t.reached(one) or 0.0)
     chosen = {t.number for t in front}
     rest = [t for t in sweep.complete if t.number not in chosen]

@@ -18,8 +18,9 @@ from optuna.importance import (
 from optuna.importance._base import BaseImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
-from da6401.report.charts import Chart, bars, word
-from da6401.report.records import Goal, Sweep, is_numeric
+from da6401.report.charts import Chart, bars
+from da6401.report.records import Sweep, is_numeric
+from da6401.study.metrics import Metric, word
 
 EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
     "PED-ANOVA": PedAnovaImportanceEvaluator,
@@ -28,7 +29,7 @@ EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
 FEW = 30  # completed trials: below, PED-ANOVA misranked a known function's parameters in 3 of 10 seeds
 
 
-def importance(sweep: Sweep, goal: Goal) -> tuple[list[Chart], list[str]]:
+def importance(sweep: Sweep, metric: Metric) -> tuple[list[Chart], list[str]]:
     """The importance of parameters by PED-ANOVA and fANOVA, and what speaks against trusting it.
 
     A parameter that only some trials have (a conditional space) is weighed among the trials of each model.
@@ -42,13 +43,13 @@ def importance(sweep: Sweep, goal: Goal) -> tuple[list[Chart], list[str]]:
     for index, (name, trials) in enumerate(groups.items()):
         keys = [k for k in sweep.params if len({str(t.params.get(k)) for t in trials}) > 1]
         keys = [k for k in keys if all(k in t.params for t in trials)]
-        if len(trials) < 4 or len(keys) < 2 or len({t.values[goal.index] for t in trials}) < 2:
+        if len(trials) < 4 or len(keys) < 2 or len({t.values[metric.index] for t in trials}) < 2:
             if index == 0:
                 doubts.append(f"Importance needs 4 completed trials that differ, and 2 parameters; n = {len(trials)}.")
             continue
-        points = tuple((t.values[goal.index], tuple(t.params[key] for key in keys)) for t in trials)
+        points = tuple((t.values[metric.index], tuple(t.params[key] for key in keys)) for t in trials)
         spaces = tuple((key, _whole([t.distributions[key] for t in trials])) for key in keys)
-        shares = {each: _shares(points, spaces, goal.maximise, each) for each in EVALUATORS}
+        shares = {each: _shares(points, spaces, metric.maximise, each) for each in EVALUATORS}
         ranked = {each: sorted(keys, key=of.__getitem__, reverse=True) for each, of in shares.items()}
         first = {each: order[0] for each, order in ranked.items()}
         if len(set(first.values())) > 1:
@@ -65,7 +66,7 @@ def importance(sweep: Sweep, goal: Goal) -> tuple[list[Chart], list[str]]:
         charts.append(
             bars(
                 f"importance {name}", "Importance" if index == 0 else f"Importance, {name}",
-                f"Share of the variation of {word(goal.name)} that a parameter explains, by PED-ANOVA and fANOVA, "
+                f"Share of the variation of {word(metric.name)} that a parameter explains, by PED-ANOVA and fANOVA, "
                 f"n = {len(trials)} completed trials ({name}).",
                 order, {each: [of[key] for key in order] for each, of in shares.items()}, unit="share",
             )
@@ -102,13 +103,13 @@ def _whole(spaces: Sequence[BaseDistribution]) -> BaseDistribution:
     return cast(BaseDistribution, whole)
 
 
-def correlation(sweep: Sweep, goal: Goal) -> Chart | None:
+def correlation(sweep: Sweep, metric: Metric) -> Chart | None:
     """Spearman's rank correlation of each parameter, or of each choice of it, with the objective; None: too few."""
     found: dict[str, tuple[float, int]] = {}
     for key in sweep.params:
         mine = [trial for trial in sweep.complete if key in trial.params]
         values = [trial.params[key] for trial in mine]
-        reached = [trial.reached(goal) for trial in mine]
+        reached = [trial.reached(metric) for trial in mine]
         columns = {key: values} if is_numeric(values) else {
             f"{key}={choice}": [value == choice for value in values] for choice in dict.fromkeys(values)
         }  # fmt: skip
@@ -122,7 +123,7 @@ def correlation(sweep: Sweep, goal: Goal) -> Chart | None:
     said = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     return bars(
         "correlation", "Correlation",
-        f"Spearman's rank correlation with {word(goal.name)}, {said} completed trials; a choice counts as 1 or 0.",
+        f"Spearman's rank correlation with {word(metric.name)}, {said} completed trials; a choice counts as 1 or 0.",
         names, {"correlation": [found[name][0] for name in names]}, unit="rank correlation",
     )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from optuna.trial import FrozenTrial
 from da6401.looks import Look, Looked
 from da6401.predictions import Predictions
 from da6401.rundir import RunResult
+from da6401.study.metrics import Metric
+from da6401.study.objective import Candidate, Objective, is_complete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +36,12 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What a sweep optimises."""
-
-    index: int
-    name: str  # val_accuracy, parameters, ...
-    maximise: bool
-
-    def better(self, one: float, other: float) -> bool:
-        return one > other if self.maximise else one < other
-
-
-@dataclass(frozen=True, kw_only=True)
 class Trial:
     """A trial of a study together with its run folder."""
 
     number: int
     state: str  # complete, pruned, fail, running, waiting
-    values: tuple[float, ...] | None  # of a completed trial, one for each goal
+    values: tuple[float, ...] | None  # of a completed trial, one for each metric
     params: dict[str, Any]
     run: Run
     reason: str
@@ -58,14 +49,14 @@ class Trial:
     attempts: int
     start: datetime | None
     end: datetime | None
-    keeps_limits: bool
+    constraints: Mapping[str, float]  # by how much it is over each hard limit
     is_default: bool  # enqueued before the sampler chose anything: the configuration's own values
 
-    def reached(self, goal: Goal) -> float | None:
-        """The objective of a completed trial; of another what its last epoch had, where that is the objective."""
+    def reached(self, metric: Metric) -> float | None:
+        """A metric of a completed trial; of another what its last epoch had, where epochs have it."""
         if self.values:
-            return self.values[goal.index]
-        lines = [line[goal.name] for line in self.run.epochs if goal.name in line]
+            return self.values[metric.index]
+        lines = [line[metric.name] for line in self.run.epochs if metric.name in line]
         return lines[-1] if lines else None
 
 
@@ -76,7 +67,7 @@ class Sweep:
     folder: Path
     name: str
     trials: list[Trial]
-    goals: list[Goal]
+    objective: Objective
     logarithmic: frozenset[str]  # parameters searched on a logarithmic scale
     summary: dict[str, Any]  # sweep.json; {} while the sweep runs
     frozen: list[FrozenTrial]  # the study's own; [] without a study
@@ -93,7 +84,7 @@ class Sweep:
     @property
     def complete(self) -> list[Trial]:
         """The trials that ran to their end: a pruned one has a value too, that of the epoch which ended it."""
-        return [trial for trial in self.trials if trial.state == "complete" and trial.values]
+        return [trial for trial in self.trials if is_complete(trial)]
 
     @property
     def params(self) -> list[str]:
@@ -104,18 +95,15 @@ class Sweep:
     def default(self) -> Trial | None:
         return next((trial for trial in self.trials[:1] if trial.is_default), None)
 
+    @functools.cached_property
+    def winners(self) -> list[Candidate[Trial]]:
+        """The best configuration within the hard limits; of several metrics the Pareto set."""
+        return self.objective.best(self.trials)
+
     @property
     def best(self) -> list[Trial]:
-        """The best trial within the hard limits (the earliest of equal ones); of several goals the Pareto front."""
-        inside = [trial for trial in self.complete if trial.keeps_limits]
-        front = [trial for trial in inside if not any(self._dominates(other, trial) for other in inside)]
-        return front[:1] if len(self.goals) == 1 else front
-
-    def _dominates(self, one: Trial, other: Trial) -> bool:
-        assert one.values, "completed trials have values"
-        assert other.values
-        pairs = list(zip(one.values, other.values, self.goals, strict=True))
-        return not any(goal.better(b, a) for a, b, goal in pairs) and any(goal.better(a, b) for a, b, goal in pairs)
+        """The trials that stand for the winners: the best one itself, or that of the median seed."""
+        return [each.trial for each in self.winners]
 
 
 def is_numeric(values: Sequence[Any]) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 from da6401.looks import selection_told, times
 from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
-from da6401.report.charts import number, word
+from da6401.report.charts import number
 from da6401.report.importance import correlation, importance
-from da6401.report.records import Goal, Sweep, Trial
+from da6401.report.records import Sweep, Trial
 from da6401.rundir import RESUME_IGNORES, differences
 from da6401.shown import duration, safe
+from da6401.study.metrics import Metric, word
+from da6401.study.objective import Candidate
 
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
 
@@ -27,24 +29,24 @@ def winner_of(sweep: Sweep) -> Path | None:
 
 
 def sweep_sections(sweep: Sweep) -> list[dict[str, Any]]:
-    goal, winner = sweep.goals[0], winner_of(sweep)
+    metric, winner = sweep.objective.metrics[0], winner_of(sweep)
     problems = [text(each, "warning") for each in sweep.problems]
     if not sweep.trials:
         return [section("Result", *problems, text("The study has no trials yet."))]
-    shown = [*_headline(sweep, goal), *_looks(sweep), command(winner) if winner else None]
+    shown = [*_headline(sweep, metric), *_looks(sweep), command(winner) if winner else None]
     sections = [section("Result", *problems, *shown)]
-    sections.append(section("History", *(figures.history(sweep, each) for each in sweep.goals)))
-    if len(sweep.goals) > 1 and sweep.complete:
-        others = [figures.pareto(sweep, goal, other) for other in sweep.goals[1:]]
+    sections.append(section("History", *(figures.history(sweep, each) for each in sweep.objective.metrics)))
+    if len(sweep.objective.metrics) > 1 and sweep.complete:
+        others = [figures.pareto(sweep, metric, other) for other in sweep.objective.metrics[1:]]
         sections.append(section("Pareto front", *others))
     if any(trial.run.epochs for trial in sweep.trials):
-        sections.append(section("Learning curves", figures.learning_curves(sweep, goal)))
+        sections.append(section("Learning curves", figures.learning_curves(sweep, metric)))
     if len(sweep.complete) > 1 and sweep.params:
-        sections.append(section("Parallel coordinates", figures.parallel(sweep, goal)))
-        charts, doubts = importance(sweep, goal)
-        blocks = [*(text(each, "warning") for each in doubts), *charts, correlation(sweep, goal)]
+        sections.append(section("Parallel coordinates", figures.parallel(sweep, metric)))
+        charts, doubts = importance(sweep, metric)
+        blocks = [*(text(each, "warning") for each in doubts), *charts, correlation(sweep, metric)]
         sections.append(section("Importance and correlation", *blocks))
-        sections.append(section("Slices", {"kind": "charts", "items": figures.slices(sweep, goal)}))
+        sections.append(section("Slices", {"kind": "charts", "items": figures.slices(sweep, metric)}))
     if any(trial.start for trial in sweep.trials):
         sections.append(section("Timeline", figures.timeline(sweep)))
     if sweep.best:
@@ -52,7 +54,7 @@ def sweep_sections(sweep: Sweep) -> list[dict[str, Any]]:
     return [*sections, section("Trials", _trials(sweep))]
 
 
-def _headline(sweep: Sweep, goal: Goal) -> list[Block]:
+def _headline(sweep: Sweep, metric: Metric) -> list[Block]:
     counts = Counter(trial.state for trial in sweep.trials)
     words = {"pruned": "pruned", "fail": "failed", "running": "running"}
     others = [f"{counts[state]} {said}" for state, said in words.items() if counts[state]]
@@ -63,32 +65,33 @@ def _headline(sweep: Sweep, goal: Goal) -> list[Block]:
     tail = [("Completed trials", counts["complete"], ", ".join(others)), ("Training time", duration(busy), span)]
     if not sweep.best:
         return [facts(*tail), text("No trial was completed within the limits; the table below has the reasons.")]
-    best, default = sweep.best[0], sweep.default
-    value = best.reached(goal)
-    assert value is not None, "a completed trial has values"
+    winner, default = sweep.winners[0], sweep.default
+    best, value = winner.trial, winner.values[metric.index]
     of_all = f"trial {best.number} of {len(sweep.trials)}"
-    items: list[tuple[str, Any, str]] = [(f"Best {word(goal.name)}", number(value), of_all)]
-    if len(sweep.goals) > 1:
+    if winner.is_repeated:
+        of_all = f"mean of n = {len(winner.trials)} seeds; trial {best.number} is the median"
+    items: list[tuple[str, Any, str]] = [(f"Best {word(metric.name)}", number(value), of_all)]
+    if sweep.objective.alone is None:
         items = [("On the Pareto front", len(sweep.best), f"of {len(sweep.complete)} completed trials")]
     notes = []
     if default is not None and default.values:
-        gain = value - default.values[goal.index]
-        items.append(("Against the default", f"{gain:+.4g}", f"trial 0: {number(default.values[goal.index])}"))
+        gain = value - default.values[metric.index]
+        items.append(("Against the default", f"{gain:+.4g}", f"trial 0: {number(default.values[metric.index])}"))
     else:
         notes.append(text("There is no completed trial of the default configuration to compare with."))
-    rival = _other_part(sweep, best, goal)
+    rival = _other_part(sweep, best)
     if rival is not None:
-        name = str(rival.run.config["model"]["name"])
-        gap = value - (rival.reached(goal) or 0.0)
-        items.append(("Against Part " + ("A" if name == "cnn" else "B"), f"{gap:+.4g}",
-                      f"{name}, trial {rival.number}: {number(rival.reached(goal))}"))  # fmt: skip
+        name = str(rival.trial.run.config["model"]["name"])
+        theirs = rival.values[metric.index]
+        items.append(("Against Part " + ("A" if name == "cnn" else "B"), f"{value - theirs:+.4g}",
+                      f"{name}, trial {rival.trial.number}: {number(theirs)}"))  # fmt: skip
     confirmed = sweep.summary.get("confirmed") or []
     if confirmed:
         rows = [[c["trial"], c["value"], c["mean"], c["deviation"], c["mean"] - c["value"], len(c["values"])]
                 for c in confirmed]  # fmt: skip
         columns = ["trial", "in the sweep", "mean", "deviation", "regression to the mean", "seeds"]
         notes.append(table("Confirmed: retrained with fresh seeds, ranked by the mean", columns, rows))
-    elif len(sweep.complete) >= 5 and len(sweep.goals) == 1:
+    elif len(sweep.complete) >= 5 and sweep.objective.alone is not None and not winner.is_repeated:
         notes.append(text(f"The best of {len(sweep.complete)} noisy trials is partly luck, and one seed each: "
                            "sweep.confirm_top=3 retrains the best with fresh seeds."))  # fmt: skip
     return [facts(*items, *tail), *notes]
@@ -109,15 +112,14 @@ def _looks(sweep: Sweep) -> list[Block]:
     return [*warning, table(title, ["run", "time (UTC)", "by da6401", "purpose"], rows)]
 
 
-def _other_part(sweep: Sweep, best: Trial, goal: Goal) -> Trial | None:
-    """The best trial of the other part: Part A is the CNN from scratch, Part B every pretrained backbone."""
+def _other_part(sweep: Sweep, best: Trial) -> Candidate[Trial] | None:
+    """The best of the other part: Part A is the CNN from scratch, Part B every pretrained backbone."""
     own = best.run.config.get("model", {}).get("name")
     rivals = [
         trial for trial in sweep.complete
         if (name := trial.run.config.get("model", {}).get("name")) and (name == "cnn") != (own == "cnn") and own
     ]  # fmt: skip
-    sign = 1 if goal.maximise else -1
-    return max(rivals, key=lambda trial: sign * (trial.reached(goal) or 0.0), default=None)
+    return next(iter(sweep.objective.best(rivals)), None)
 
 
 def _differences(sweep: Sweep, trial: Trial) -> list[list[Any]]:
@@ -138,7 +140,7 @@ def _changes(sweep: Sweep, winner: Trial) -> Block:
 
 
 def _trials(sweep: Sweep) -> Block:
-    best = {trial.number for trial in sweep.best}
+    best, metrics = {trial.number for trial in sweep.best}, sweep.objective.metrics
     rows = []
     for trial in sweep.trials:
         result = trial.run.result
@@ -149,7 +151,7 @@ def _trials(sweep: Sweep) -> Block:
         seen = [name for name in CURVES if any(name in line for line in trial.run.epochs)]
         rows.append(
             {
-                "number": trial.number, "state": trial.state, "values": [trial.reached(goal) for goal in sweep.goals],
+                "number": trial.number, "state": trial.state, "values": [trial.reached(metric) for metric in metrics],
                 "params": {key: cell(value) for key, value in trial.params.items()}, "best": trial.number in best,
                 "seconds": took,
                 "epochs": len(trial.run.epochs), "parameters": result.parameters if result else None,
@@ -160,10 +162,10 @@ def _trials(sweep: Sweep) -> Block:
                 "same": "This is the default configuration." if trial.is_default else "No key differs.",
             }
         )  # fmt: skip
-    goals = [word(goal.name) for goal in sweep.goals]
+    names = [word(metric.name) for metric in metrics]
     return {
-        "kind": "trials", "params": sweep.params, "goals": goals, "trials": rows,
-        "columns": ["trial", "state", *goals, "seconds", "epochs", *sweep.params],
+        "kind": "trials", "params": sweep.params, "goals": names, "trials": rows,
+        "columns": ["trial", "state", *names, "seconds", "epochs", *sweep.params],
         "against": "Against the default configuration" if sweep.default else "Parameters", "before": "default",
     }  # fmt: skip
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import RunError
 from da6401.rundir import read_result
+from da6401.study.metrics import Metric
+from da6401.study.objective import Objective, median_of
 from da6401.sweep.launch import Launch
+from da6401.sweep.trial import latency_ms
 
 FRESH_SEED = 1_000_003  # the first of the fresh seeds: far from those that anyone types
 
@@ -25,7 +28,7 @@ class Confirmed:
     """A trial of the sweep, retrained."""
 
     trial: int
-    value: float  # in the sweep
+    value: float  # in the sweep; the mean where that has repeated it with several seeds
     values: tuple[float, ...]  # with fresh seeds
     run: Path  # the retrained run of the median value, which stands for the trial
 
@@ -51,37 +54,45 @@ def confirm(
     settings: SweepConfig,
     launch: Launch,
 ) -> list[Confirmed]:
-    """Retrain the best ``sweep.confirm_top`` trials with ``sweep.confirm_seeds`` seeds each; ranked by their mean.
+    """Retrain the best ``sweep.confirm_top`` trials within the hard limits with ``sweep.confirm_seeds`` seeds each.
 
-    A retraining that is there already is not made again, so a confirmation that was stopped goes on.
+    They are ranked by the mean of the objective. A retraining that is there already is not made again, so a
+    confirmation that was stopped goes on.
     """
-    if not settings.confirm_top or len(study.directions) > 1:
+    objective = Objective.of(settings)
+    metric = objective.alone
+    if not settings.confirm_top or metric is None:
         return []
-    sign = 1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else -1
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ranked = sorted(done, key=lambda trial: (-sign * trial.values[0], trial.number))
+    inside = [each for each in objective.candidates(study.get_trials(deepcopy=False)) if each.is_within]
     confirmed = []
-    for trial in ranked[: settings.confirm_top]:
+    for candidate in inside[: settings.confirm_top]:
+        trial = candidate.trial
         runs: dict[Path, float] = {}
         for index in range(settings.confirm_seeds):
             run = folder / "confirm" / f"trial-{trial.number}-seed-{FRESH_SEED + index}"
-            value = _value(run)
+            value = _value(run, objective)
             if value is None:
                 fixed = [text for text in space.overrides(trial.params) if not text.startswith(("seed=", "++seed="))]
                 subdir = f"hydra.sweep.subdir='{run.relative_to(folder)}'"
                 launch([*fixed, f"seed={FRESH_SEED + index}", subdir], trial.number)
-                value = _value(run)
+                value = _value(run, objective)
             if value is not None:  # a seed that failed is left out, and the count of seeds says so
                 runs[run] = value
         if runs:
-            middle = sorted(runs, key=lambda run: runs[run])[len(runs) // 2]
-            confirmed.append(Confirmed(trial.number, trial.values[0], tuple(runs.values()), middle))
-    return sorted(confirmed, key=lambda item: -sign * item.mean)
+            middle = _middle(runs, metric)
+            confirmed.append(Confirmed(trial.number, candidate.values[0], tuple(runs.values()), middle))
+    return sorted(confirmed, key=lambda item: metric.cost(item.mean))
 
 
-def _value(run: Path) -> float | None:
+def _middle(runs: Mapping[Path, float], metric: Metric) -> Path:
+    return median_of(list(runs), lambda run: metric.cost(runs[run]))
+
+
+def _value(run: Path, objective: Objective) -> float | None:
+    """The objective of a retrained run; None where it is not there, or did not complete."""
     try:
         result = read_result(run)
+        values = objective.values(result, latency_ms=lambda: latency_ms(run)) if result.status == "completed" else None
     except RunError:
         return None
-    return result.val_accuracy if result.status == "completed" else None
+    return values[0] if values else None

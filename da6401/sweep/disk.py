@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.schema import SweepConfig
+from da6401.study.objective import Objective
 from da6401.sweep.claims import FINISHED
-from da6401.sweep.summary import best_trials, run_folder
+from da6401.sweep.summary import run_folder
 
 CHECKPOINTS = "checkpoints"
 
@@ -26,16 +26,17 @@ class Checkpoints:
 
     def __init__(self, folder: Path, settings: SweepConfig) -> None:
         self.folder = folder
+        self.objective = Objective.of(settings)
         self.keep = settings.keep_checkpoints
         self.room = settings.checkpoint_gb * 1e9
         self.gone: set[int] = set()  # numbers of finished trials that have none, and never will again
 
-    def prune(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+    def prune(self, trials: Sequence[FrozenTrial]) -> None:
         """Remove those of finished trials beyond the best k, and beyond the room; the best trials' never."""
-        best = {trial.number for trial in best_trials(study, trials)}
+        best = {trial.number for each in self.objective.best(trials) for trial in each.trials}
         finished = [trial for trial in trials if trial.state in FINISHED]
         used = 0
-        for rank, trial in enumerate(_ranked(study, finished)):
+        for rank, trial in enumerate(self.objective.ranked(finished)):
             if trial.number in self.gone:
                 continue
             checkpoints = run_folder(self.folder, trial.number) / CHECKPOINTS
@@ -57,9 +58,3 @@ def size_of(folder: Path) -> int:
             with suppress(FileNotFoundError):
                 total += file.stat().st_size
     return total
-
-
-def _ranked(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Completed trials by their first value, best first; the others last."""
-    sign = -1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else 1
-    return sorted(trials, key=lambda t: (t.state is not TrialState.COMPLETE, sign * t.values[0] if t.values else 0.0))

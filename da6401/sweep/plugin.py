@@ -20,6 +20,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
 from omegaconf import MISSING, DictConfig
 
 from da6401.config.search_path import group_options, network_of
@@ -67,6 +68,9 @@ SAMPLERS: dict[str, type] = {"auto": JointTpe, "tpe_joint": JointTpe, "bruteforc
 
 _store = ConfigStore.instance()
 _store.store(group="hydra/sweeper", name="da6401", node=NODE, provider="da6401", replace=True)
+# The official sweeper minimises whatever a job returns; here it follows sweep.objectives, too, unless told otherwise.
+_official = OptunaSweeperConf(direction="${directions:${sweep.objectives}}")
+_store.store(group="hydra/sweeper", name="optuna", node=_official, provider="da6401", replace=True)
 for _name, _node in SAMPLERS.items():
     _store.store(group="hydra/sweeper/sampler", name=_name, node=_node, provider="da6401", replace=True)
 for _name, _keys in PRUNERS.items():
@@ -84,7 +88,7 @@ class StudySweeper(Sweeper):
         *,
         sampler: DictConfig,
         pruner: DictConfig,
-        direction: str | Sequence[str] | None,
+        direction: object,
         storage: str | None,
         study_name: str | None,
         n_trials: int | None,
@@ -96,9 +100,7 @@ class StudySweeper(Sweeper):
     ) -> None:
         self.sampler = sampler
         self.pruner = pruner
-        self.directions = (
-            [direction] if isinstance(direction, str) else [str(item) for item in direction or ["maximize"]]
-        )
+        # `direction` says what sweep.objectives says, or the command line was refused.
         self.storage = storage
         self.study_name = study_name
         self.n_trials = n_trials

@@ -16,11 +16,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from da6401.config.check import config_from_tree
 from da6401.config.command_line import sweep_space
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import ConfigError
 from da6401.storage import is_shared, open_storage
+from da6401.study.objective import Objective
 from da6401.sweep import pool
 from da6401.sweep.disk import Checkpoints
 from da6401.sweep.launch import Launch, launch_with
@@ -62,6 +64,11 @@ class Sweep:
     started: float  # by time.perf_counter()
 
     @property
+    def objective(self) -> Objective:
+        """What is optimised."""
+        return Objective.of(self.settings)
+
+    @property
     def lease_seconds(self) -> float:
         """How long a worker of another machine may be silent; 0 where the study is this machine's alone."""
         return self.settings.lease_seconds if is_shared(self.storage) else 0.0
@@ -76,11 +83,12 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     folder = Path(str(config.hydra.sweep.dir))
     folder.mkdir(parents=True, exist_ok=True)
     space = _space(sweeper, config, arguments)
-    settings = SweepConfig(**plain(config.sweep))
+    settings = config_from_tree({"sweep": plain(config.sweep)}).sweep
     alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
     address = storage_of(sweeper.storage, folder, alone=alone)
     storage = open_storage(address, minutes=settings.storage_minutes)
-    study, created = open_study(name=sweeper.study_name or folder.name, storage=storage, directions=sweeper.directions)
+    name = sweeper.study_name or folder.name
+    study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
     is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
     if not pool.is_worker():  # a worker has the leader's command, and overrides of its own
         hold_space(study, space, extend=str(config.resume) == "extend")

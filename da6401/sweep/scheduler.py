@@ -20,9 +20,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
-from da6401.config.schema import SweepConfig, TrackingConfig
-from da6401.errors import AllFailedError, BusyError, InterruptedRun, PrunedError, RunError, TakenOverError, UserError
-from da6401.rundir import RunResult, read_result
+from da6401.config.schema import TrackingConfig
+from da6401.errors import AllFailedError, BusyError, InterruptedRun, PrunedError, TakenOverError, UserError
+from da6401.rundir import read_result
 from da6401.stopping import stop_on_signals
 from da6401.storage import is_shared
 from da6401.sweep import pool
@@ -32,8 +32,8 @@ from da6401.sweep.ending import failure
 from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.prepare import Sweep, plain, prepare
 from da6401.sweep.rehearsal import rehearse
-from da6401.sweep.summary import best_trials, parameters, progress_line, run_folder, write_summary
-from da6401.sweep.trial import handed_over
+from da6401.sweep.summary import parameters, progress_line, run_folder, write_summary
+from da6401.sweep.trial import ended_before, handed_over
 from da6401.tracking import track_sweep
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
         problem = error
     finally:
         seconds = time.perf_counter() - sweep.started
-        write_summary(sweep.study, sweep.folder, seconds=seconds, confirmed=confirmed, curve=settings.curve)
+        write_summary(sweep.study, sweep.folder, settings, seconds=seconds, confirmed=confirmed)
     problem = failure(sweep.study.get_trials(deepcopy=False), most=sweep.max_failures) or problem
     if last:
         track_sweep(TrackingConfig(**plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
@@ -115,7 +115,7 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         return
     trial, overrides = suggested
     try:
-        ended = _finished_before(sweep, trial.number)
+        ended = ended_before(run_folder(sweep.folder, trial.number), sweep.objective)
         if ended is None:
             log.info("trial %d starts, %d of %d: %s", trial.number, trial.number + 1, sweep.total, parameters(trial))
             ended = _launch(sweep, worker, trial, overrides)
@@ -132,8 +132,8 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         return
     _tell(sweep, trial, ended)
     trials = sweep.study.get_trials(deepcopy=False)
-    sweep.checkpoints.prune(sweep.study, trials)
-    log.info(progress_line(sweep.study, trials, trial.number, sweep.total, started=sweep.started,
+    sweep.checkpoints.prune(trials)
+    log.info(progress_line(sweep.objective, trials, trial.number, sweep.total, started=sweep.started,
                            hours=sweep.settings.max_hours))  # fmt: skip
     problem = failure(trials, most=sweep.max_failures)
     if problem is not None and not isinstance(problem, AllFailedError):  # those to come may do better
@@ -174,32 +174,15 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, overrides: list[s
         return sweep.launch(overrides, trial.number)
 
 
-def _finished_before(sweep: Sweep, number: int) -> JobReturn | None:
-    """The end of a trial whose worker died between finishing the run and telling the study."""
-    try:
-        result = read_result(run_folder(sweep.folder, number))
-    except RunError:
-        return None
-    if result.status == "completed" and sweep.settings.objectives == "val_accuracy":
-        ended = JobReturn()
-        ended.status, ended.return_value = JobStatus.COMPLETED, result.val_accuracy
-        return ended
-    if result.status in ("pruned", "diverged", "failed"):
-        ended = JobReturn()
-        error = PrunedError(result.reason) if result.status == "pruned" else RunError(result.reason)
-        ended.status, ended.return_value = JobStatus.FAILED, error
-        return ended
-    return None
-
-
 def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:
     """Tell the study how a trial ended, with the reason where it failed."""
     error = ended._return_value
     if ended.status is JobStatus.COMPLETED:
-        values = [float(item) for item in (error if isinstance(error, (list, tuple)) else [error])]
+        given = error if isinstance(error, (list, tuple)) else [error]
+        values = [float(item) for item in given if isinstance(item, (int, float))]
         if len(values) == len(sweep.study.directions) and all(math.isfinite(value) for value in values):
             result = read_result(run_folder(sweep.folder, trial.number))
-            for name, excess in _excess(sweep.settings, result).items():
+            for name, excess in sweep.objective.excess(result).items():
                 trial.set_constraint(name, excess)
             sweep.study.tell(trial, values, skip_if_finished=True)  # a call whose answer was lost is made twice
             return
@@ -214,22 +197,17 @@ def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:
     sweep.study.tell(trial, state=TrialState.FAIL)
 
 
-def _excess(settings: SweepConfig, result: RunResult) -> dict[str, float]:
-    """By how much the run is over each hard limit that is set; at most 0 where it keeps it."""
-    limits = {"parameters": settings.max_parameters, "macs": settings.max_macs}
-    return {name: float(getattr(result, name) - limit) for name, limit in limits.items() if limit}
-
-
 def _is_enough(sweep: Sweep) -> bool:
     """Whether a limit of time or patience says that no trial is to be started."""
     settings = sweep.settings
     if settings.max_hours and time.perf_counter() - sweep.started > 3600 * settings.max_hours:
         log.info("sweep.max_hours=%g is over: no further trial", settings.max_hours)
         return True
-    if settings.patience and len(sweep.study.directions) == 1:
+    if settings.patience:
         trials = sweep.study.get_trials(deepcopy=False, states=FINISHED)
-        after = [sum(trial.number > best.number for trial in trials) for best in best_trials(sweep.study, trials)]
-        if after and after[0] >= settings.patience:
+        # The first trial of the youngest of the best: a repetition with another seed is no better one.
+        best = max((each.trials[0].number for each in sweep.objective.best(trials)), default=None)
+        if best is not None and sum(trial.number > best for trial in trials) >= settings.patience:
             log.info("sweep.patience=%d trials without a better one: no further trial", settings.patience)
             return True
     return False

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from da6401.config.search_space import Condition, SearchSpace, key_of
 from da6401.errors import ConfigError
 from da6401.rundir import DATABASE
 from da6401.storage import is_in_memory, sqlite_address
+from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.sweep.space import distribution_of
 
 SPACE = "space"  # user attribute of the study
@@ -40,22 +41,72 @@ def storage_of(storage: str | None, folder: Path, *, alone: bool) -> str:
     return storage or sqlite_address(folder / DATABASE)
 
 
-def open_study(*, name: str, storage: BaseStorage, directions: Sequence[str]) -> tuple[optuna.Study, bool]:
+def open_study(*, name: str, storage: BaseStorage, objective: Objective) -> tuple[optuna.Study, bool]:
     """Create the study, or open it; and whether it was created, which of many callers one is told.
 
     Raises:
-        ConfigError: the study has other directions.
+        ConfigError: the study optimises something else.
     """
     try:
-        created = optuna.create_study(study_name=name, storage=storage, directions=cast(Any, list(directions)))
+        created = optuna.create_study(study_name=name, storage=storage, directions=objective.directions)
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage)
-    else:
-        return created, True
-    have = [direction.name.lower() for direction in study.directions]
-    if have != list(directions):
-        raise ConfigError([f"hydra.sweeper.direction={list(directions)}: the study {study.study_name} has {have}"])
-    return study, False
+        if directions_of(study) == objective.directions or study.get_trials(deepcopy=False):
+            hold_objective(study, objective)
+            return study, False
+        optuna.delete_study(study_name=name, storage=storage)  # one without trials binds nobody
+        return open_study(name=name, storage=storage, objective=objective)
+    created.set_user_attr(ATTRIBUTE, objective.as_json())
+    return created, True
+
+
+def directions_of(study: optuna.Study) -> list[str]:
+    """A study's directions as words, one for each value of a trial."""
+    return [direction.name.lower() for direction in study.directions]
+
+
+def hold_objective(study: optuna.Study, objective: Objective) -> None:
+    """See that a study that goes on optimises the same, and have it written down.
+
+    Raises:
+        ConfigError: its trials were told another objective, or judged by other hard limits.
+    """
+    have, name = directions_of(study), study.study_name
+    remedy = "use another study name (study=...)"
+    if have != objective.directions:
+        raise ConfigError(
+            [f"sweep.objectives: {_said(objective.names, objective.directions)}, and the study {name} has "
+             f"{', '.join(have)}; {remedy}"]
+        )  # fmt: skip
+    stored = study.user_attrs.get(ATTRIBUTE)
+    if stored == objective.as_json():
+        return
+    trials = study.get_trials(deepcopy=False)
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    before = Objective.of_study(study.user_attrs, have)
+    if finished and stored is not None:
+        if before.names != objective.names:
+            raise ConfigError(
+                [f"sweep.objectives={','.join(objective.names)}: the study {name} optimises {','.join(before.names)}; "
+                 f"{remedy}"]
+            )  # fmt: skip
+        limits = [key for key in ("max_parameters", "max_macs") if getattr(before, key) != getattr(objective, key)]
+        if limits:
+            raise ConfigError(
+                [f"sweep.{key}={getattr(objective, key)}: the trials of {name} were judged by {getattr(before, key)}; "
+                 f"{remedy} and warm_start={name}" for key in limits]
+            )  # fmt: skip
+    if stored is None and objective.names == ("val_loss",) and any(trial.intermediate_values for trial in trials):
+        raise ConfigError(
+            [f"sweep.objectives=val_loss: the study {name} was begun by an older version, whose pruner was told the "
+             f"accuracy; {remedy}"]
+        )  # fmt: skip
+    study.set_user_attr(ATTRIBUTE, objective.as_json())
+
+
+def _said(names: Sequence[str], directions: Sequence[str]) -> str:
+    pairs = zip(names, directions, strict=True)
+    return " and ".join(f"{name} is {direction.removesuffix('ize')}ised" for name, direction in pairs)
 
 
 def hold_space(study: optuna.Study, space: SearchSpace, *, extend: bool) -> None:
@@ -94,7 +145,7 @@ def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[Frozen
 
 
 def best_of_study(name: str, folder: Path) -> list[FrozenTrial]:
-    """The best completed trials of another study beside this one's folder.
+    """The best completed trials of another study beside this one's folder, by what that one optimises.
 
     Raises:
         ConfigError: there is no such study.
@@ -103,9 +154,8 @@ def best_of_study(name: str, folder: Path) -> list[FrozenTrial]:
     if not database.exists():
         raise ConfigError([f"warm_start={name}: there is no study at {database}"])
     study = optuna.load_study(study_name=None, storage=sqlite_address(database))
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    sign = -1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else 1
-    return sorted(done, key=lambda trial: sign * trial.values[0])[:WARM_TRIALS]
+    objective = Objective.of_study(study.user_attrs, directions_of(study))
+    return [each.trial for each in objective.candidates(study.get_trials(deepcopy=False))][:WARM_TRIALS]
 
 
 def _when(conditions: Sequence[Condition]) -> str:

@@ -18,8 +18,10 @@ from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
+from da6401.config.schema import SweepConfig
 from da6401.rundir import CONFIG, METRICS, SUMMARY, write_json, write_text
 from da6401.shown import duration
+from da6401.study.objective import Candidate, Objective
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 
@@ -38,13 +40,13 @@ def run_folder(folder: Path, number: int) -> Path:
 
 
 def write_summary(
-    study: optuna.Study, folder: Path, *, seconds: float, confirmed: Sequence[Confirmed], curve: str
+    study: optuna.Study, folder: Path, settings: SweepConfig, *, seconds: float, confirmed: Sequence[Confirmed]
 ) -> None:
     """Write sweep.json, best.yaml and the curve, and print the table of trials, the winner and its command."""
-    trials = study.trials
-    best = best_trials(study, trials)
+    objective, trials = Objective.of(settings), study.trials
+    best = objective.best(trials)
     states = Counter(trial.state.name.lower() for trial in trials)
-    winner = confirmed[0].run if confirmed else run_folder(folder, best[0].number) if best else None
+    winner = confirmed[0].run if confirmed else run_folder(folder, best[0].trial.number) if best else None
     command = None if winner is None else f"da6401 reproduce {shlex.quote(str(winner))}"
     write_json(
         folder / SUMMARY,
@@ -52,7 +54,8 @@ def write_summary(
             "study": study.study_name,
             "n_trials": len(trials),
             "trials": {state.name.lower(): states.get(state.name.lower(), 0) for state in TrialState},
-            "best": [_entry(trial, folder) for trial in best],
+            "objective": {**objective.as_json(), "directions": objective.directions},
+            "best": [_entry(each, folder) for each in best],
             "confirmed": [item.as_json() for item in confirmed],
             "winner": None if winner is None else str(winner),
             "epochs_run": sum(_epochs(run_folder(folder, trial.number)) for trial in trials),
@@ -60,50 +63,53 @@ def write_summary(
         },
     )
     console = terminal()
-    console.print(trial_table(trials, best, title=f"study {study.study_name}"))
+    console.print(trial_table(trials, objective, title=f"study {study.study_name}"))
     if confirmed:
-        console.print(confirmed_table(confirmed))
+        console.print(confirmed_table(confirmed, objective))
     if winner is None:
         console.print("no trial was completed within the limits; the reasons stand in the table and in each train.log")
         return
-    if len(study.directions) == 1:
-        for model, trial in _best_by_model(trials, best[0], study.directions[0]).items():
-            console.print(f"best {escape(model)}: {trial.values[0]:.4f} (trial {trial.number})")
+    for model, each in _best_by_model(trials, objective).items():
+        console.print(f"best {escape(model)}: {objective.text(each.values)} ({_which(each)})")
     if (winner / CONFIG).exists():
         head = f"# study {study.study_name}: the winner, {winner.name}\n# {command}\n"
         write_text(folder / "best.yaml", head + (winner / CONFIG).read_text(encoding="utf-8"))
-        if curve:
-            console.print(write_curve(folder, curve))
+        if settings.curve:
+            console.print(write_curve(folder, settings.curve))
     if confirmed:
-        console.print(
-            f"winner, confirmed: trial {confirmed[0].trial}, {confirmed[0].mean:.4f} +- {confirmed[0].deviation:.4f}"
-        )
+        first, (metric, *_) = confirmed[0], objective.metrics
+        reached = f"{objective.text([first.mean])} +- {metric.text(first.deviation)}"
+        console.print(f"winner, confirmed: trial {first.trial}, {reached}")
     else:
-        values = " ".join(f"{value:.4f}" for value in best[0].values)
-        console.print(f"winner: trial {best[0].number}, {values}, " + escape(parameters(best[0])))
+        console.print(
+            f"winner: {_which(best[0])}, {objective.text(best[0].values)}, " + escape(parameters(best[0].trial))
+        )
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
 
 
-def confirmed_table(confirmed: Sequence[Confirmed]) -> Table:
-    """The retrained trials by their mean; what the sweep saw of each was a maximum of many, and lucky."""
-    table = Table(title="confirmed with fresh seeds", title_justify="left", box=box.SIMPLE_HEAD)
+def confirmed_table(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
+    """The retrained trials by their mean; what the sweep saw of each was the best of many, and lucky."""
+    metric = objective.metrics[0]
+    title = f"confirmed with fresh seeds: {metric.name}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("trial", "in the sweep", "mean", "deviation", "regression to the mean", "seeds"):
         table.add_column(heading, justify="right")
     for item in confirmed:
-        cells = (f"{item.value:.4f}", f"{item.mean:.4f}", f"{item.deviation:.4f}", f"{item.mean - item.value:+.4f}")
-        table.add_row(str(item.trial), *cells, str(len(item.values)))
+        gap = item.mean - item.value
+        cells = [metric.text(value) for value in (item.value, item.mean, item.deviation)]
+        table.add_row(str(item.trial), *cells, ("+" if gap >= 0 else "") + metric.text(gap), str(len(item.values)))
     return table
 
 
 def progress_line(
-    study: optuna.Study, trials: Sequence[FrozenTrial], number: int, total: int, *, started: float, hours: float
+    objective: Objective, trials: Sequence[FrozenTrial], number: int, total: int, *, started: float, hours: float
 ) -> str:
     """One line after each trial: how it ended, how far the sweep is, the best so far, the time left."""
     trial = trials[number]
     counts = Counter(item.state for item in trials)
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     if trial.state is TrialState.COMPLETE:
-        outcome = " ".join(f"{value:.4f}" for value in trial.values)
+        outcome = objective.text(trial.values) + _over(trial)
     else:
         outcome = f"{trial.state.name.lower()} {trial.user_attrs.get('reason', '')}".strip()
     done = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED] + counts[TrialState.FAIL]
@@ -111,8 +117,8 @@ def progress_line(
     for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"), (TrialState.RUNNING, "running")):
         if counts[state]:
             parts.append(f"{counts[state]} {word}")
-    if len(study.directions) == 1:
-        parts += [f"best {best.values[0]:.4f} (trial {best.number})" for best in best_trials(study, trials)]
+    if objective.alone is not None:
+        parts += [f"best {objective.text(best.values)} ({_which(best)})" for best in objective.best(trials)]
     began = time.time() - _since(started)
     mine = [t for t in trials if t.datetime_complete is not None and t.datetime_complete.timestamp() > began]
     if mine and done < total:
@@ -128,53 +134,58 @@ def _since(started: float) -> float:
     return time.perf_counter() - started
 
 
-def _entry(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
-    run = str(run_folder(folder, trial.number))
+def _entry(candidate: Candidate[FrozenTrial], folder: Path) -> dict[str, Any]:
+    trial = candidate.trial
     value = trial.values[0] if len(trial.values) == 1 else trial.values
-    return {"trial": trial.number, "value": value, "run": run, "params": trial.params}
+    entry = {"trial": trial.number, "value": value, "run": str(run_folder(folder, trial.number))}
+    if candidate.is_repeated:
+        mean = candidate.values[0] if len(candidate.values) == 1 else list(candidate.values)
+        entry |= {"mean": mean, "seeds": [each.number for each in candidate.trials]}
+    return entry | {"params": trial.params}
 
 
-def best_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The best completed trial that keeps the hard limits, the Pareto set where there are several goals, or none."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    if len(study.directions) > 1:
-        return study.best_trials if any(map(_allowed, complete)) else []
-    sign = 1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else -1
-    best_first = sorted(complete, key=lambda trial: (-sign * trial.values[0], trial.number))
-    return next(([trial] for trial in best_first if _allowed(trial)), [])
+def _which(candidate: Candidate[FrozenTrial]) -> str:
+    """A candidate's trial in words; of several seeds it is the median one."""
+    count = len(candidate.trials)
+    if not candidate.is_repeated:
+        return f"trial {candidate.trial.number}"
+    return f"trial {candidate.trial.number}, the median of {count} {'seed' if count == 1 else 'seeds'}, by their mean"
 
 
-def _allowed(trial: FrozenTrial) -> bool:
-    return max(trial.constraints.values(), default=0.0) <= 0
+def _over(trial: FrozenTrial) -> str:
+    """The hard limits that a trial is over; it cannot win."""
+    over = [f"{excess:,.0f} {name}" for name, excess in trial.constraints.items() if excess > 0]
+    return f" ({' and '.join(over)} over the limit)" if over else ""
 
 
-def trial_table(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], *, title: str) -> Table:
-    """One row a trial: number, state, value, seconds, and its parameters or the reason of its failure."""
-    winners = {trial.number for trial in best}
+def trial_table(trials: Sequence[FrozenTrial], objective: Objective, *, title: str) -> Table:
+    """One row a trial: number, state, values, seconds, its parameters, and why it failed or cannot win."""
+    winners = {each.trial.number for each in objective.best(trials)}
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for heading, justify in (("trial", "right"), ("state", "left"), ("value", "right"), ("seconds", "right")):
+    columns = [("trial", "right"), ("state", "left"), *((name, "right") for name in objective.names)]
+    for heading, justify in [*columns, ("seconds", "right")]:
         table.add_column(heading, justify=cast(JustifyMethod, justify), no_wrap=True)
     table.add_column("parameters", overflow="fold")
     for trial in trials:
-        value = " ".join(f"{value:.4f}" for value in trial.values) if trial.values else "-"
+        if trial.values and len(trial.values) == len(objective.metrics):
+            values = [each.text(value) for each, value in zip(objective.metrics, trial.values, strict=True)]
+        else:
+            values = ["-"] * len(objective.metrics)
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else "-"
-        reason = f"  ({trial.user_attrs['reason']})" if "reason" in trial.user_attrs else ""
+        reason = f"  ({trial.user_attrs['reason']})" if "reason" in trial.user_attrs else _over(trial)
         star = "*" if trial.number in winners else " "
         name = f"{star}{trial.number}"
-        table.add_row(name, trial.state.name.lower(), value, seconds, escape(parameters(trial) + reason))
+        table.add_row(name, trial.state.name.lower(), *values, seconds, escape(parameters(trial) + reason))
     return table
 
 
-def _best_by_model(
-    trials: Sequence[FrozenTrial], best: FrozenTrial, direction: optuna.study.StudyDirection
-) -> dict[str, FrozenTrial]:
-    """Where the sweep searched over the model: the best trial of each, so that Part A and Part B stand side by side."""
-    if "model" not in best.params:
+def _best_by_model(trials: Sequence[FrozenTrial], objective: Objective) -> dict[str, Candidate[FrozenTrial]]:
+    """Where the sweep searched over the model: the best of each, so that Part A and Part B stand side by side."""
+    models = dict.fromkeys(str(trial.params["model"]) for trial in trials if "model" in trial.params)
+    if objective.alone is None:
         return {}
-    sign = 1 if direction is optuna.study.StudyDirection.MAXIMIZE else -1
-    done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    ranked = sorted(done, key=lambda trial: sign * trial.values[0])
-    return {str(trial.params["model"]): trial for trial in ranked}
+    best = {model: objective.best(t for t in trials if str(t.params.get("model")) == model) for model in models}
+    return {model: found[0] for model, found in best.items() if found}
 
 
 def parameters(trial: FrozenTrial | optuna.Trial) -> str:

@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.utils import JobReturn, JobStatus
+
 from da6401.config.schema import RunConfig
-from da6401.errors import PrunedError, TakenOverError
-from da6401.rundir import RunResult
+from da6401.errors import PrunedError, RunError, TakenOverError, UserError
+from da6401.rundir import CONFIG, RunResult, read_result, read_yaml
+from da6401.study.objective import Objective
 from da6401.sweep.limits import running_limit
 
 if TYPE_CHECKING:
@@ -38,15 +41,19 @@ def handed_over(*, storage: str, study: str, trial: int, owner: str, pruner: Map
 
 
 class TrialWatcher:
-    """Reports each epoch to the study and asks its pruner.
+    """Reports each epoch's objective to the study and asks its pruner.
 
     Args:
+        objective: what the study optimises; where epochs do not move it, nothing is reported.
         epochs: how many the trial has; one that has run them all is complete, and no longer pruned.
         owner: the trial's worker, where another machine can take the trial over; None where a lock keeps it.
     """
 
-    def __init__(self, study: optuna.Study, trial_id: int, *, epochs: int, owner: str | None) -> None:
+    def __init__(
+        self, study: optuna.Study, trial_id: int, *, objective: Objective, epochs: int, owner: str | None
+    ) -> None:
         self.study = study
+        self.objective = objective
         self.trial_id = trial_id
         self.epochs = epochs
         self.owner = owner
@@ -55,7 +62,7 @@ class TrialWatcher:
 
         self.prunes = not isinstance(study.pruner, NopPruner)
 
-    def epoch_done(self, epoch: int, val_accuracy: float) -> None:
+    def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
         """Raises PrunedError where the pruner has seen enough, TakenOverError where the trial is another worker's."""
         if self.owner is not None:
             from da6401.sweep.claims import owner_of
@@ -63,17 +70,20 @@ class TrialWatcher:
             owner = owner_of(self.study, self.trial_id)
             if owner != self.owner:
                 raise TakenOverError(owner)
+        value = self.objective.of_epoch(values)
+        if value is None:
+            return
         # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
         storage = self.study._storage
-        storage.set_trial_intermediate_value(self.trial_id, epoch, val_accuracy)
+        storage.set_trial_intermediate_value(self.trial_id, epoch, value)
         goes_on = epoch < self.epochs and self.prunes
         if goes_on and self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
-            raise PrunedError(f"pruned after epoch {epoch} with validation accuracy {val_accuracy:.4f}")
+            raise PrunedError(f"pruned after epoch {epoch} with {self.objective.text([value])}")
 
 
 def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
-    """The watcher of this job's trial; None outside a sweep, and where there is nothing to prune by."""
-    if VARIABLE not in os.environ or "," in cfg.sweep.objectives:
+    """The watcher of this job's trial; None outside a sweep."""
+    if VARIABLE not in os.environ:
         return None
     from da6401.storage import is_shared
 
@@ -81,7 +91,8 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
     minutes = cfg.sweep.storage_minutes
     study = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), cfg.trainer.epochs)
     owner = trial["owner"] if is_shared(trial["storage"]) else None
-    return TrialWatcher(study, trial["trial"], epochs=cfg.trainer.epochs, owner=owner)
+    objective = Objective.of(cfg.sweep)
+    return TrialWatcher(study, trial["trial"], objective=objective, epochs=cfg.trainer.epochs, owner=owner)
 
 
 @functools.lru_cache(maxsize=1)  # opening a database costs a tenth of a second, and a process runs many trials
@@ -97,18 +108,21 @@ def _study(address: str, minutes: float, name: str, pruner: str, epochs: int) ->
 
 def objective(cfg: RunConfig, result: RunResult, out: Path) -> float | tuple[float, ...] | None:
     """The value of `sweep.objectives` for a finished run, or one for each of several."""
-    names = cfg.sweep.objectives.split(",")
-    values = [_latency_ms(cfg, out) if name == "latency_ms" else getattr(result, name) for name in names]
-    return values[0] if len(values) == 1 else tuple(values)
+    values = Objective.of(cfg.sweep).values(result, latency_ms=lambda: latency_ms(out))
+    return values[0] if values is not None and len(values) == 1 else values
 
 
-def _latency_ms(cfg: RunConfig, out: Path) -> float:
-    """Milliseconds for one image through the best model on the CPU: the median of 20 after 5 to warm up."""
+def latency_ms(run: Path) -> float:
+    """Milliseconds for one image through a run's best model on the CPU: the median of 20 after 5 to warm up.
+
+    Raises:
+        RunError: the run's best checkpoint is not there, or damaged.
+    """
     import torch
 
     from da6401.verbs import load_model
 
-    model, _, _ = load_model(out)
+    model, cfg, _ = load_model(run)
     image = torch.rand(1, 3, cfg.data.image_size, cfg.data.image_size)
     seconds = []
     with torch.inference_mode():
@@ -117,3 +131,27 @@ def _latency_ms(cfg: RunConfig, out: Path) -> float:
             model(image)
             seconds.append(time.perf_counter() - started)
     return 1000 * sorted(seconds[5:])[10]
+
+
+def ended_before(run: Path, objective: Objective) -> JobReturn | None:
+    """The end of a trial whose worker died between finishing the run and telling the study."""
+    try:
+        result = read_result(run)
+        theirs = Objective.of_config(read_yaml(run / CONFIG)).names
+    except RunError:
+        return None
+    if result.status == "interrupted":  # it goes on from its checkpoint
+        return None
+    names, ended = ", ".join(objective.names), JobReturn()
+    ended.status = JobStatus.FAILED
+    ended.return_value = PrunedError(result.reason) if result.status == "pruned" else RunError(result.reason)
+    if result.status == "completed":
+        try:
+            ended.return_value = objective.values(result, latency_ms=lambda: latency_ms(run))
+            ended.status = JobStatus.COMPLETED
+        except UserError as lost:  # a value that is measured, and the checkpoint for it is gone
+            ended.return_value = RunError(f"the run had finished, and {names} cannot be told of it: {lost}")
+    elif result.status == "pruned" and theirs != objective.names:
+        told = f"the run in {run} was pruned for its {', '.join(theirs)}, and this study optimises {names}"
+        ended.return_value = RunError(f"{told}; use another sweep folder (study=...)")
+    return ended

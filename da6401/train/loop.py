@@ -43,8 +43,8 @@ class Watcher(Protocol):
 
     limit: TimeLimit | None
 
-    def epoch_done(self, epoch: int, val_accuracy: float) -> None:
-        """Called after each epoch's files are written; PrunedError raised here ends the run."""
+    def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Called after each epoch's files are written, with its numbers in metrics.jsonl; PrunedError ends the run."""
 
 
 def fit(
@@ -239,7 +239,7 @@ def fit(
             tracker.log(epoch, line)
             log.info(epoch_line(line, epochs=trainer.epochs, better=better))
             if watcher is not None:
-                watcher.epoch_done(epoch, result.accuracy)
+                watcher.epoch_done(epoch, line)
     finally:
         keeper.flush()
 

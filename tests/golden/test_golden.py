@@ -279,7 +279,7 @@ def test_the_unfinished_sweep_goes_on_to_its_total(name: str, place: Place) -> N
 
 
 def best_numbers(trials: list[optuna.trial.FrozenTrial]) -> list[int]:
-    """The trials that no other beats: the highest accuracy, and of two objectives the smallest model."""
+    """The trials that no other beats, the highest accuracy first; of two objectives the smallest model counts, too."""
     score = {trial.number: [trial.values[0], *(-value for value in trial.values[1:])] for trial in trials}
     beaten = {
         number
@@ -287,7 +287,8 @@ def best_numbers(trials: list[optuna.trial.FrozenTrial]) -> list[int]:
         for other in score.values()
         if other != own and all(a >= b for a, b in zip(other, own, strict=True))
     }
-    return [number for number in score if number not in beaten][: None if len(trials[0].values) > 1 else 1]
+    front = sorted((number for number in score if number not in beaten), key=score.__getitem__, reverse=True)
+    return front[: None if len(trials[0].values) > 1 else 1]
 
 
 def test_the_confirmed_sweep_has_nothing_left_to_do(place: Place) -> None:

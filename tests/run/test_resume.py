@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,10 @@ class _PruneAt:
         self.seen: list[int] = []
         self.limit: TimeLimit | None = None
 
-    def epoch_done(self, epoch: int, val_accuracy: float) -> None:
+    def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
         self.seen.append(epoch)
         if epoch >= self.epoch:
-            raise PrunedError(f"at epoch {epoch} with {val_accuracy}")
+            raise PrunedError(f"at epoch {epoch} with {values['val_accuracy']}")
 
 
 def test_a_pruned_run_keeps_its_epochs(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def prune_together(study: optuna.Study, workers: list[Checkpoints]) -> list[Exce
     def prune(checkpoints: Checkpoints) -> None:
         together.wait()
         try:
-            checkpoints.prune(study, trials)
+            checkpoints.prune(trials)
         except Exception as error:
             errors.append(error)
 
@@ -58,6 +58,6 @@ def test_workers_that_prune_at_once_leave_the_same_checkpoints_and_no_error(tmp_
 
 def test_the_room_counts_what_is_there(tmp_path: Path) -> None:
     study = study_of(tmp_path)
-    Checkpoints(tmp_path, SweepConfig(keep_checkpoints=100, checkpoint_gb=7e-6)).prune(study, study.get_trials())
+    Checkpoints(tmp_path, SweepConfig(keep_checkpoints=100, checkpoint_gb=7e-6)).prune(study.get_trials())
     left = {path.parent.name for path in tmp_path.glob("trial-*/checkpoints")}
     assert left == {f"trial-{number}" for number in range(TRIALS - 3, TRIALS)}  # 2,000 bytes each

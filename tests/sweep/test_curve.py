@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import statistics
 from pathlib import Path
 
@@ -83,6 +84,10 @@ def test_every_depth_and_seed_is_trained_and_told(
         assert float(row["seconds_std"]) == statistics.stdev(result.seconds for result in own)
         assert f"{trained:,}" in out
     assert float(table[1]["trainable_parameters_mean"]) == 4 * 3 + 3  # the head alone
+    (winner,) = json.loads((folder / "sweep.json").read_text())["best"]
+    means = {int(row[KEY]): float(row["val_accuracy_mean"]) for row in table}
+    assert winner["mean"] == max(means.values()) == means[winner["params"][KEY]]
+    assert f"trial {winner['trial']}, the median of 2 seeds, by their mean" in out
     with Image.open(folder / "curve.png") as picture:
         assert picture.size == (1200, 840)
 

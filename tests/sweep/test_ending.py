@@ -11,7 +11,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from da6401.cli import main
+from da6401.config.schema import SweepConfig
 from da6401.errors import AllFailedError, UserError
+from da6401.study.objective import Objective
 from da6401.sweep import pool
 from da6401.sweep.claims import REASON
 from da6401.sweep.ending import failure
@@ -78,9 +80,9 @@ def test_a_trial_is_told_when_it_starts(
 def test_the_time_left_heeds_the_hours_of_the_sweep(hours: float, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study()
     study.tell(study.ask(), 0.5)
-    started = time.perf_counter()
+    started, objective = time.perf_counter(), Objective.of(SweepConfig())
     monkeypatch.setattr("da6401.sweep.summary._since", lambda began: 1.0)
-    assert left in progress_line(study, study.trials, 0, 7201, started=started, hours=hours)
+    assert left in progress_line(objective, study.trials, 0, 7201, started=started, hours=hours)
 
 
 def test_a_process_that_is_started_again_has_the_sweeps_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ import pytest
 from optuna.trial import TrialState
 
 from da6401.cli import main
+from da6401.config.schema import SweepConfig
 from da6401.errors import PrunedError
 from da6401.rundir import read_metrics, read_result
+from da6401.study.objective import Objective
 from da6401.sweep.trial import TrialWatcher
 from tests.small import SMALL
 
@@ -54,10 +56,12 @@ def test_a_trial_that_has_run_all_its_epochs_is_not_pruned_any_more() -> None:
         good.should_prune()
         study.tell(good, accuracy)
     poor = study.ask()
-    TrialWatcher(study, poor._trial_id, epochs=3, owner=None).epoch_done(3, 0.1)
+    objective, line = Objective.of(SweepConfig()), {"val_accuracy": 0.1, "val_loss": 2.0}
+    TrialWatcher(study, poor._trial_id, objective=objective, epochs=3, owner=None).epoch_done(3, line)
     assert study.trials[poor.number].intermediate_values == {3: 0.1}
-    with pytest.raises(PrunedError):
-        TrialWatcher(study, poor._trial_id, epochs=4, owner=None).epoch_done(3, 0.1)
+    watcher = TrialWatcher(study, poor._trial_id, objective=objective, epochs=4, owner=None)
+    with pytest.raises(PrunedError, match=r"val_accuracy 0\.1000"):
+        watcher.epoch_done(3, line)
 
 
 @pytest.mark.parametrize("pruner", ["median", "percentile", "successive_halving", "hyperband", "patient", "none"])

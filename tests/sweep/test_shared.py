@@ -22,10 +22,12 @@ from benchmarks.servers import HAS_POSTGRES, Postgres, free_port
 from benchmarks.simulated import start_worker
 from benchmarks.survival import survive
 from da6401.config.compose import saved_config
+from da6401.config.schema import SweepConfig
 from da6401.errors import TakenOverError, UserError
 from da6401.run import run
 from da6401.rundir import read_result
 from da6401.storage import PatientStorage, is_shared, open_storage, outages
+from da6401.study.objective import Objective
 from da6401.sweep.claims import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
 from da6401.sweep.param_writes import written_together
 from da6401.sweep.trial import TrialWatcher
@@ -34,6 +36,7 @@ from tests.small import SMALL, command
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # gRPC, since Optuna 4.2
 needs_postgres = pytest.mark.skipif(not HAS_POSTGRES, reason="no PostgreSQL server on this machine (pg_ctl)")
 LEASE = 1.0
+ACCURACY = Objective.of(SweepConfig())
 
 
 @pytest.fixture
@@ -142,8 +145,9 @@ def test_a_heart_that_stands_still_loses_its_trial_and_one_that_beats_keeps_it(a
     assert alive.owns(kept)
     assert study.trials[kept.number].user_attrs[HEARTBEAT] > 1
     assert not dead.owns(lost)
+    watcher = TrialWatcher(study, lost._trial_id, objective=ACCURACY, epochs=9, owner=dead.name)
     with pytest.raises(TakenOverError, match="taken over by"):
-        TrialWatcher(study, lost._trial_id, epochs=9, owner=dead.name).epoch_done(1, 0.5)
+        watcher.epoch_done(1, {"val_accuracy": 0.5})
     assert study.trials[lost.number].intermediate_values == {}
     alive.close()
     other.close()

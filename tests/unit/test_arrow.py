@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "da6401"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("cores", "errors", "shown", "exported"),
     ("rundir", "cards"),
+    ("study",),
     ("claim", "config", "looks", "predictions"),
     ("runtime", "stopping", "storage", "tracking"),
     ("data",),
@@ -33,7 +34,7 @@ ROW = {part: row for row, parts in enumerate(ORDER) for part in parts}
 KNOW_HYDRA = ("config", "sweep", "cli")
 HYDRA = {"hydra", "omegaconf", "optuna", "hydra_plugins"}
 TORCH = {"torch", "torchvision"}
-LIGHT_MODULES = ("errors", "config.schema", "config.check")
+LIGHT_MODULES = ("errors", "config.schema", "config.check", "study.metrics", "study.objective", "study.contradictions")
 READ_RUN_FOLDERS = ("sweep", "report")  # and never train by themselves: a sweep launches runs
 
 
@@ -114,7 +115,7 @@ def test_no_module_imports_a_higher_one(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) not in KNOW_HYDRA])
 def test_only_config_sweep_and_cli_know_hydra(module: str) -> None:
-    known = {"optuna"} if part_of(module) in ("storage", "report", "folders") else set()  # they open studies
+    known = {"optuna"} if part_of(module) in ("study", "storage", "report", "folders") else set()  # they open studies
     wrong = [f"line {line}: {name}" for line, name in imports_of(module) if part_of(name) in HYDRA - known]
     assert not wrong, f"{module} should take plain typed values: {wrong}"
 

@@ -28,17 +28,19 @@ from da6401.report.document import document
 from da6401.report.importance import correlation, importance
 from da6401.report.page import page
 from da6401.report.pictures import pictures
-from da6401.report.records import Goal, Run, Sweep, Trial
+from da6401.report.records import Run, Sweep, Trial
 from da6401.report.run_figures import calibration, confusion
 from da6401.report.run_sections import wilson
 from da6401.report.serve import Source
 from da6401.report.sweep_sections import sweep_sections
 from da6401.rundir import CONFIG, METRICS, RESULT, VALIDATION, RunResult, write_metrics, write_result, write_yaml
+from da6401.study.metrics import Metric
+from da6401.study.objective import Objective
 from tests.small import SMALL, compose
 
 HOSTILE = ("<script>alert(1)</script>", "</script><b>", "{{script}} \"'&amp;")
-ACCURACY = Goal(index=0, name="val_accuracy", maximise=True)
-SIZE = Goal(index=1, name="parameters", maximise=False)
+ACCURACY = Metric(index=0, name="val_accuracy", maximise=True)
+SIZE = Metric(index=1, name="parameters", maximise=False)
 
 
 def result(value: float | None, **others: Any) -> RunResult:
@@ -65,19 +67,21 @@ def trial(number: int, values: tuple[float, ...] | None, params: Mapping[str, An
     lines = [{"epoch": 1.0, "val_accuracy": 0.1}, {"epoch": 2.0, "val_accuracy": values[0] if values else 0.2}]
     run = Run(folder=Path(f"trial-{number}"), config={}, result=None, epochs=lines, receipt={})
     start = datetime(2026, 1, 1) + timedelta(minutes=number)
-    given = {
+    given: dict[str, Any] = {
         "state": "complete" if values else "pruned", "reason": "", "slot": str(number % 2), "attempts": 1,
-        "keeps_limits": True, "is_default": number == 0, "end": start + timedelta(seconds=50),
+        "constraints": {}, "is_default": number == 0, "end": start + timedelta(seconds=50),
     }  # fmt: skip
     return Trial(
         number=number, values=values, params=dict(params or {}), run=run, start=start, **(given | more)
     )  # fmt: skip
 
 
-def sweep(trials: Sequence[Trial], goals: Sequence[Goal] = (ACCURACY,), study: optuna.Study | None = None) -> Sweep:
+def sweep(
+    trials: Sequence[Trial], metrics: tuple[Metric, ...] = (ACCURACY,), study: optuna.Study | None = None
+) -> Sweep:
     return Sweep(
-        folder=Path("s"), name="s", trials=list(trials), goals=list(goals), logarithmic=frozenset(), summary={},
-        frozen=study.trials if study else [], problems=[],
+        folder=Path("s"), name="s", trials=list(trials), objective=Objective(metrics), logarithmic=frozenset(),
+        summary={}, frozen=study.trials if study else [], problems=[],
     )  # fmt: skip
 
 
@@ -125,15 +129,17 @@ def test_a_pruned_trial_is_never_the_best_nor_counted_as_completed() -> None:
 
 
 def test_the_best_is_within_the_limits_and_the_earliest_of_equals() -> None:
-    best = sweep([trial(0, (0.5,)), trial(1, (0.9,), keeps_limits=False), trial(2, (0.8,)), trial(3, (0.8,))]).best
+    best = sweep(
+        [trial(0, (0.5,)), trial(1, (0.9,), constraints={"parameters": 1.0}), trial(2, (0.8,)), trial(3, (0.8,))]
+    ).best
     assert [each.number for each in best] == [2]
     assert sweep([trial(0, None)]).best == []
 
 
-def test_of_two_goals_the_front_is_best() -> None:
+def test_of_two_metrics_the_front_is_best() -> None:
     values = [(0.5, 10.0), (0.6, 20.0), (0.4, 15.0), (0.6, 30.0)]
     found = sweep([trial(number, each) for number, each in enumerate(values)], (ACCURACY, SIZE))
-    assert [each.number for each in found.best] == [0, 1]
+    assert [each.number for each in found.best] == [1, 0]  # by the first metric
     on_front = [row[3] for row in figures.pareto(found, ACCURACY, SIZE)["rows"]]
     assert on_front == [True, True, False, False]
 

@@ -1,0 +1,77 @@
+"""The numbers that a sweep can optimise: their names, and what follows from a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+MetricName = Literal["val_accuracy", "val_loss", "parameters", "macs", "latency_ms"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a metric by its name."""
+
+    words: str
+    maximise: bool
+    form: str  # how a value is printed
+    by_epoch: bool = False  # each epoch has its own, which a pruner can compare
+
+
+KINDS: dict[str, Kind] = {
+    "val_accuracy": Kind("validation accuracy", maximise=True, form="{:.4f}", by_epoch=True),
+    "val_loss": Kind("validation loss", maximise=False, form="{:.4f}", by_epoch=True),
+    "parameters": Kind("parameters", maximise=False, form="{:,.0f}"),
+    "macs": Kind("multiply-accumulates", maximise=False, form="{:,.0f}"),
+    "latency_ms": Kind("latency ms", maximise=False, form="{:.3f}"),
+}
+assert tuple(KINDS) == get_args(MetricName)
+
+
+def word(name: str) -> str:
+    """A metric in words."""
+    return KINDS[name].words if name in KINDS else name.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a sweep optimises. In a study of another's making it may have any name and direction."""
+
+    index: int  # its place among a trial's values
+    name: str
+    maximise: bool
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """In Optuna's words."""
+        return "maximize" if self.maximise else "minimize"
+
+    @property
+    def by_epoch(self) -> bool:
+        """Whether each epoch has a value of its own."""
+        return self.name in KINDS and KINDS[self.name].by_epoch
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether the first value beats the second."""
+        return self.cost(one) < self.cost(other)
+
+    def cost(self, value: float) -> float:
+        """A number by which values are sorted, best first."""
+        return -value if self.maximise else value
+
+    def text(self, value: float) -> str:
+        """A value for people, without the metric's name."""
+        return (KINDS[self.name].form if self.name in KINDS else "{:.4g}").format(value)
+
+
+def names_of(value: object) -> list[str]:
+    """The names in `sweep.objectives`: a list of them, or one text with commas, as older configs have it."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",")]
+    return [str(name) for name in value] if isinstance(value, Iterable) else []
+
+
+def directions_of(names: Iterable[str]) -> list[str]:
+    """The directions that follow from names, in Optuna's words."""
+    return [Metric(index, name, KINDS[name].maximise).direction for index, name in enumerate(names)]

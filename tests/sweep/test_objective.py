@@ -1,0 +1,345 @@
+"""What is optimised, asked from the sampler to best.yaml: the studies are opened again, the runs read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from hydra.core.utils import JobReturn
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from da6401.api import load_sweep
+from da6401.cli import main
+from da6401.config.schema import SweepConfig
+from da6401.config.search_space import SearchSpace
+from da6401.errors import PrunedError, RunError
+from da6401.report.collect import read_sweep
+from da6401.rundir import RunResult, read_metrics, read_result, write_result, write_yaml
+from da6401.study.objective import ATTRIBUTE, Objective
+from da6401.sweep.confirm import confirm
+from da6401.sweep.trial import ended_before
+from tests.small import SMALL
+
+FOLDER = Path("outputs/sweeps/s")
+RATES = "optimizer.lr=choice(1e-6,1e-3,0.01,0.1)"
+RANDOM = "hydra/sweeper/sampler=random"
+
+DONE = RunResult(
+    status="completed", val_accuracy=0.5, val_loss=1.0, best_epoch=1, epochs_run=1, test_accuracy=None, test_loss=None,
+    parameters=1000, macs=1, seconds=1.0, reason="",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["da6401"])
+
+
+def sweep(*words: str, n: int, code: int = 0) -> optuna.Study:
+    """Run a sweep and open its study again."""
+    given = ["train", "--multirun", *SMALL, "trainer.epochs=1", "study=s", f"hydra.sweeper.n_trials={n}", *words]
+    assert main(given) == code
+    return open_study()
+
+
+def open_study() -> optuna.Study:
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db")
+
+
+def refused(capfd: pytest.CaptureFixture[str], *words: str) -> str:
+    """What is said to a sweep that does not begin."""
+    capfd.readouterr()
+    assert main(["train", "--multirun", *SMALL, "study=s", "hydra.sweeper.n_trials=2", *words]) == 2
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err
+    return said.err
+
+
+def result(number: int) -> RunResult:
+    return read_result(FOLDER / f"trial-{number}")
+
+
+def summary() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((FOLDER / "sweep.json").read_text())
+    return loaded
+
+
+def test_the_lowest_loss_wins_everywhere(capfd: pytest.CaptureFixture[str]) -> None:
+    study = sweep(RATES, "sweep.objectives=val_loss", "sweep.keep_checkpoints=1", "trainer.epochs=2", n=4)
+    losses = {trial.number: result(trial.number).val_loss for trial in study.trials}
+    assert study.direction.name == "MINIMIZE"
+    assert {trial.number: trial.value for trial in study.trials} == losses
+    assert len(set(losses.values())) > 1
+    best = min(losses, key=lambda number: losses[number] or 0.0)
+    assert study.user_attrs[ATTRIBUTE]["objectives"] == ["val_loss"]
+    found = summary()
+    assert [entry["trial"] for entry in found["best"]] == [best]
+    assert found["winner"] == f"{FOLDER}/trial-{best}"
+    assert found["objective"]["directions"] == ["minimize"]
+    saved = yaml.safe_load((FOLDER / "best.yaml").read_text())
+    assert saved["optimizer"]["lr"] == study.trials[best].params["optimizer.lr"]
+    assert [path.parent.name for path in FOLDER.glob("trial-*/checkpoints")] == [f"trial-{best}"]
+    out = capfd.readouterr().out
+    assert f"winner: trial {best}, val_loss {losses[best]:.4f}" in out
+    page = read_sweep(FOLDER, None)
+    assert page.objective.names == ("val_loss",)
+    assert [trial.number for trial in page.best] == [best]
+    notebook = load_sweep(FOLDER)
+    assert notebook.best.folder == FOLDER / f"trial-{best}"
+    assert f"best trial-{best}, val_loss {losses[best]:.4f}" in repr(notebook)
+    assert notebook._repr_html_().index(f"<td>{best}</td>") < min(
+        notebook._repr_html_().index(f"<td>{number}</td>") for number in losses if number != best
+    )
+
+
+def test_the_pruner_sees_the_loss_and_prunes_the_poor_trials() -> None:
+    words = ("optimizer.lr=choice(1e-6,1e-7,1e-8,0.01)", "sweep.objectives=val_loss", "hydra/sweeper/pruner=median")
+    study = sweep(
+        *words, "hydra.sweeper.direction=minimize", "hydra.sweeper.pruner.startup_trials=2", RANDOM,
+        "hydra.sweeper.sampler.seed=1", "data.images_per_class=40", "trainer.epochs=4", n=10,
+    )  # fmt: skip
+    states: dict[bool, set[TrialState]] = {True: set(), False: set()}
+    for trial in study.trials:
+        lines = read_metrics(FOLDER / f"trial-{trial.number}")
+        assert trial.intermediate_values == {int(line["epoch"]): line["val_loss"] for line in lines}
+        states[trial.params["optimizer.lr"] == 0.01].add(trial.state)
+    assert states[True] == {TrialState.COMPLETE}
+    assert TrialState.PRUNED in states[False]
+    assert study.best_trial.params["optimizer.lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["sweep.objectives=[val_accuracy,parameters]", "hydra/sweeper/pruner=median"], "hydra/sweeper/pruner=none"),
+        (["sweep.objectives=parameters", "hydra/sweeper/pruner=hyperband"], "hydra/sweeper/pruner=none"),
+        (["sweep.objectives=[val_accuracy,parameters]", "hydra.sweeper.direction=maximize"],
+         "'hydra.sweeper.direction=[maximize,minimize]'"),
+        (["sweep.objectives=val_loss", "hydra.sweeper.direction=maximize"], "hydra.sweeper.direction=minimize"),
+        (["hydra/sweeper=optuna", "hydra.sweeper.direction=minimize"], "hydra.sweeper.direction=maximize"),
+        (["sweep.objectives=[val_loss,macs]", "sweep.confirm_top=2"], "sweep.confirm_top=0"),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_refused_before_anything_is_there(
+    words: list[str], line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert f"type {line}" in refused(capfd, RATES, *words)
+    assert not Path("outputs").exists()
+
+
+def test_the_confirmed_winner_has_the_lowest_loss(capfd: pytest.CaptureFixture[str]) -> None:
+    study = sweep(
+        RATES, "sweep.objectives=val_loss", "hydra.sweeper.direction=minimize", "sweep.confirm_top=2",
+        "sweep.confirm_seeds=2", "trainer.epochs=2", n=4,
+    )  # fmt: skip
+    ranked = sorted(study.trials, key=lambda trial: (trial.value or 0.0, trial.number))
+    confirmed = summary()["confirmed"]
+    assert {item["trial"] for item in confirmed} == {trial.number for trial in ranked[:2]}
+    for item in confirmed:
+        runs = sorted(FOLDER.glob(f"confirm/trial-{item['trial']}-seed-*"))
+        losses = [read_result(run).val_loss or 0.0 for run in runs]
+        assert sorted(item["values"]) == sorted(losses)
+        assert read_result(Path(item["run"])).val_loss == min(losses)  # of two the better one
+    assert confirmed[0]["mean"] == min(item["mean"] for item in confirmed)
+    assert (
+        f"winner, confirmed: trial {confirmed[0]['trial']}, val_loss {confirmed[0]['mean']:.4f}"
+        in capfd.readouterr().out
+    )
+
+
+def test_only_trials_within_the_limits_are_confirmed(tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
+    space, distribution = SearchSpace((), {}, {"model": "cnn"}), FloatDistribution(0, 1)
+    for rate, accuracy, excess in ((0.1, 0.9, 5.0), (0.2, 0.6, -5.0), (0.3, 0.7, 0.0)):
+        trial = create_trial(
+            params={"optimizer.lr": rate}, distributions={"optimizer.lr": distribution}, value=accuracy
+        )
+        trial.set_constraint("parameters", excess)
+        study.add_trial(trial)
+    launched: list[int] = []
+
+    def launch(overrides: Sequence[str], number: int) -> JobReturn:
+        launched.append(number)
+        run = next(text for text in overrides if text.startswith("hydra.sweep.subdir")).partition("=")[2].strip("'")
+        (tmp_path / run).mkdir(parents=True)
+        write_result(tmp_path / run, dataclasses.replace(DONE, val_accuracy=number / 10))
+        return JobReturn()
+
+    settings = SweepConfig(max_parameters=1000, confirm_top=2, confirm_seeds=1)
+    found = confirm(study, space, tmp_path, settings, launch)
+    assert sorted(launched) == [1, 2]
+    assert [(item.trial, item.mean) for item in found] == [(2, 0.2), (1, 0.1)]
+
+
+def test_two_objectives_follow_their_directions_within_the_limits() -> None:
+    study = sweep(
+        "model.filters=choice(2,4,8,16)", "sweep.objectives=[val_accuracy,parameters]", "sweep.max_parameters=1500",
+        RANDOM, "hydra.sweeper.sampler.seed=3", n=6,
+    )  # fmt: skip
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    inside = []
+    for trial in study.trials:
+        run = result(trial.number)
+        assert trial.values == [run.val_accuracy, run.parameters]
+        assert trial.constraints == {"parameters": run.parameters - 1500}
+        if run.parameters <= 1500:
+            inside.append(trial)
+    assert 0 < len(inside) < len(study.trials)
+    front = {
+        one.number for one in inside
+        if not any(
+            other.values != one.values and other.values[0] >= one.values[0] and other.values[1] <= one.values[1]
+            for other in inside
+        )
+    }  # fmt: skip
+    assert {entry["trial"] for entry in summary()["best"]} == front
+    assert {trial.number for trial in read_sweep(FOLDER, None).best} == front
+    frame = load_sweep(FOLDER).trials()
+    assert frame["parameters"].tolist() == [result(number).parameters for number in frame.index]
+    assert frame["val_accuracy"].tolist() == [result(number).val_accuracy for number in frame.index]
+
+
+@pytest.mark.parametrize(("objective", "best"), [("val_accuracy", max), ("val_loss", min)])
+def test_the_official_sweeper_follows_the_objective(objective: str, best: Any) -> None:
+    words = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", f"sweep.objectives={objective}"]
+    learns = ["optimizer.lr=choice(1e-7,0.01)", "data.images_per_class=40", "trainer.epochs=3"]
+    assert main(["train", "--multirun", *SMALL, "study=s", *words, *learns]) == 0
+    found = yaml.safe_load((FOLDER / "optimization_results.yaml").read_text())
+    values = [getattr(result(number), objective) for number in range(2)]
+    assert len(set(values)) > 1
+    assert found["best_value"] == best(values)
+
+
+def test_the_official_sweeper_takes_several_objectives() -> None:
+    words = ["hydra/sweeper=optuna", RANDOM, "sweep.objectives=[val_accuracy,parameters]"]
+    space = "model.filters=choice(2,4)"
+    assert (
+        main(["train", "--multirun", *SMALL, "trainer.epochs=1", "study=s", *words, space, "hydra.sweeper.n_trials=2"])
+        == 0
+    )
+    found = yaml.safe_load((FOLDER / "optimization_results.yaml").read_text())
+    assert {solution["values"][1] for solution in found["solutions"]} <= {float(result(n).parameters) for n in (0, 1)}
+
+
+def test_a_sweep_over_seeds_names_its_winner_by_the_mean(capfd: pytest.CaptureFixture[str]) -> None:
+    study = sweep("model.filters=choice(2,4,8)", "seed=choice(0,1,2)", "hydra/sweeper/sampler=grid", n=9)
+    groups: dict[int, dict[int, float]] = {}
+    for trial in study.trials:
+        groups.setdefault(trial.params["model.filters"], {})[trial.number] = result(trial.number).val_accuracy or 0.0
+    assert sorted(map(len, groups.values())) == [3, 3, 3]
+    means = {filters: statistics.fmean(values.values()) for filters, values in groups.items()}
+    (entry,) = summary()["best"]
+    chosen = groups[entry["params"]["model.filters"]]
+    assert entry["mean"] == max(means.values())
+    assert sorted(entry["seeds"]) == sorted(chosen)
+    assert entry["value"] == statistics.median(chosen.values())
+    saved = yaml.safe_load((FOLDER / "best.yaml").read_text())
+    assert saved == yaml.safe_load((FOLDER / f"trial-{entry['trial']}" / "config.yaml").read_text())
+    out = capfd.readouterr().out
+    said = f"winner: trial {entry['trial']}, the median of 3 seeds, by their mean, val_accuracy {entry['mean']:.4f}"
+    assert said in out
+    assert all((FOLDER / f"trial-{number}" / "checkpoints" / "best.pt").exists() for number in chosen)
+
+
+@pytest.mark.parametrize("objective", ["val_loss", "parameters", "latency_ms", "[val_accuracy,macs]"])
+def test_a_finished_run_whose_worker_died_is_told_its_objective(objective: str) -> None:
+    words = ("optimizer.lr=choice(0.01)", f"sweep.objectives={objective}")
+    before = sweep(*words, n=1).trials[0]
+    written = (FOLDER / "trial-0" / "result.json").stat().st_mtime_ns
+    (FOLDER / "study.db").unlink()
+    (after,) = sweep(*words, n=1).trials
+    assert after.state is TrialState.COMPLETE
+    assert (FOLDER / "trial-0" / "result.json").stat().st_mtime_ns == written
+    if objective == "latency_ms":
+        assert after.value is not None
+        assert 0 < after.value < 1000
+    else:
+        assert after.values == before.values
+
+
+def test_a_latency_that_can_no_longer_be_measured_is_said() -> None:
+    words = ("optimizer.lr=choice(0.01)", "sweep.objectives=latency_ms")
+    sweep(*words, n=1)
+    (FOLDER / "study.db").unlink()
+    shutil.rmtree(FOLDER / "trial-0" / "checkpoints")
+    (trial,) = sweep(*words, n=1, code=1).trials
+    assert trial.state is TrialState.FAIL
+    assert "latency_ms cannot be told" in trial.user_attrs["reason"]
+    assert "holds a run already" not in trial.user_attrs["reason"]
+
+
+@pytest.mark.parametrize(
+    ("status", "saved", "outcome"),
+    [
+        ("completed", "val_accuracy", (0.75,)),  # whoever ran it: its losses are there
+        ("pruned", "val_loss", PrunedError),
+        ("pruned", "val_accuracy", RunError),  # another objective's end
+        ("diverged", "val_accuracy", RunError),
+        ("interrupted", "val_loss", None),
+    ],
+)
+def test_what_a_finished_folder_tells_of_the_loss(status: Any, saved: str, outcome: Any, tmp_path: Path) -> None:
+    write_yaml(tmp_path / "config.yaml", {"sweep": {"objectives": saved}})
+    write_result(tmp_path, dataclasses.replace(DONE, status=status, val_loss=0.75))
+    ended = ended_before(tmp_path, Objective.of(SweepConfig(objectives=["val_loss"])))
+    told = None if ended is None else ended._return_value
+    assert told == outcome if not isinstance(outcome, type) else type(told) is outcome
+    if status == "pruned" and saved == "val_accuracy":
+        assert "pruned for its val_accuracy, and this study optimises val_loss" in str(told)
+
+
+def test_a_study_goes_on_with_its_own_objective_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    sweep(RATES, "sweep.objectives=val_loss", n=1)
+    assert "the study s optimises val_loss" in refused(capfd, RATES, "sweep.objectives=macs", "resume=extend")
+    assert "the study s has minimize" in refused(capfd, RATES, "resume=extend")
+    limited = refused(capfd, RATES, "sweep.objectives=val_loss", "sweep.max_parameters=9", "resume=extend")
+    assert "sweep.max_parameters=9: the trials of s were judged by 0" in limited
+    assert len(open_study().trials) == 1
+
+
+def test_a_study_without_trials_binds_nobody() -> None:
+    FOLDER.mkdir(parents=True)
+    optuna.create_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db", direction="maximize")
+    study = sweep(RATES, "sweep.objectives=val_loss", n=1)
+    assert (study.direction.name, len(study.trials)) == ("MINIMIZE", 1)
+
+
+def test_a_study_of_an_older_version_goes_on() -> None:
+    FOLDER.mkdir(parents=True)
+    old = optuna.create_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db", direction="maximize")
+    old.add_trial(create_trial(value=0.25, intermediate_values={1: 0.25}))
+    assert Objective.of_study(old.user_attrs, ["maximize"]).names == ("val_accuracy",)
+    study = sweep(RATES, n=2)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert study.user_attrs[ATTRIBUTE]["objectives"] == ["val_accuracy"]
+
+
+def test_a_loss_that_an_older_version_pruned_by_accuracy_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    FOLDER.mkdir(parents=True)
+    old = optuna.create_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db", direction="minimize")
+    old.add_trial(create_trial(value=1.5, intermediate_values={1: 0.25}))
+    assert "whose pruner was told the accuracy" in refused(capfd, RATES, "sweep.objectives=val_loss")
+
+
+def test_a_warm_start_takes_the_lowest_losses() -> None:
+    first = sweep(RATES, "sweep.objectives=val_loss", "trainer.epochs=2", RANDOM, n=5)
+    rates = [t.params["optimizer.lr"] for t in sorted(first.trials, key=lambda t: (t.value or 0.0, t.number))][:3]
+    sweep(RATES, "sweep.objectives=val_loss", "warm_start=s", "study=new", RANDOM, n=4)
+    new = optuna.load_study(study_name="new", storage="sqlite:///outputs/sweeps/new/study.db")
+    tried = [
+        trial.system_attrs["fixed_params"]["optimizer.lr"]
+        for trial in new.trials
+        if "fixed_params" in trial.system_attrs
+    ]
+    assert set(tried) == {1e-3, *rates}

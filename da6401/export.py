@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from da6401.config.schema import FolderConfig
+from da6401.config.schema import FolderConfig, Resize
 from da6401.cores import available_cores
-from da6401.data.images import FORMATS
+from da6401.data.images import FORMATS, read_image
 from da6401.errors import ModelError, UserError
 from da6401.models.stages import StagedModel
 from da6401.rundir import told_writes, write_json, write_text, write_whole
@@ -74,11 +75,13 @@ def export_run(folder: Path, out: Path | None) -> int:
     if not is_utf8(str(target.absolute())):
         raise UserError(f"{target}: onnxruntime opens no path that is not UTF-8; name another folder with --out")
     model, cfg, class_names = load_model(folder)
+    resize = cfg.data.resize if isinstance(cfg.data, FolderConfig) else "stretch"
+    check_script(size=cfg.data.image_size, resize=resize)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     about = {
         "class_names": class_names,
         "image_size": cfg.data.image_size,
-        "resize": cfg.data.resize if isinstance(cfg.data, FolderConfig) else "stretch",
+        "resize": resize,
         "resize_rule": "a JPEG is decoded at 1/2, 1/4 or 1/8 where both sides stay at least image_size; upright by "
         "EXIF; 16-bit grey v becomes (v + 128) // 257; transparency lies on white; stretch: the whole picture, crop: "
         "its largest central square; to image_size x image_size, bicubic (a = -0.5), antialiased, first across and "
@@ -144,6 +147,31 @@ def export_model(
             for each in FILES:
                 os.replace(made / each, target / each)
     return lines
+
+
+def check_script(*, size: int, resize: Resize) -> None:
+    """Let the script read two pictures, and compare with what `da6401 predict` reads here: every pixel must be equal.
+
+    Raises:
+        ModelError: one is not; its arithmetic is that of the versions of torch that it was written for.
+    """
+    from da6401.exported.predict import read  # imports onnxruntime, an extra
+
+    size = min(size, 512)  # the arithmetic is the same, and the picture stays small
+    # Larger and smaller than the model's: a JPEG that is decoded at reduced scale, and a PNG that is enlarged.
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (2 * size + 3, 3 * size + 1, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels_HWC)
+    with tempfile.TemporaryDirectory() as name:
+        large, small = Path(name, "large.jpg"), Path(name, "small.png")
+        picture.save(large)
+        picture.crop((0, 0, size // 2 + 1, size // 3 + 1)).save(small)
+        for path in (large, small):
+            theirs_HWC = read(path, list(FORMATS), size, crop=resize == "crop")
+            if not np.array_equal(read_image(path, size=size, resize=resize), theirs_HWC.transpose(2, 0, 1)):
+                raise ModelError(
+                    f"{SCRIPT} reads a {path.suffix[1:].upper()} otherwise than da6401 predict does with torch "
+                    f"{torch.__version__}: nothing was exported. Try another version of torch"
+                )
 
 
 def requirements() -> str:

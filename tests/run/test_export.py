@@ -254,6 +254,16 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     assert (out / "model.onnx").read_text() == "of before"
 
 
+def test_a_script_that_reads_otherwise_is_not_shipped(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resample = script.resample
+    monkeypatch.setattr(script, "resample", lambda rows, size: resample(rows, size) ^ 1)
+    assert main(["export", str(finished), "--out", str(tmp_path / "out")]) == 2
+    assert "nothing was exported" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_package_is_one_message(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

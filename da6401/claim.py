@@ -94,6 +94,21 @@ def new_beside(run: Path) -> Path:
     return run.with_name(f"{run.name}-{number}")
 
 
+def changed_keys(
+    run: Path, config: Mapping[str, Any], *, saved: Mapping[str, Any] | None = None
+) -> list[tuple[str, Any, Any]]:
+    """The keys that matter to a result in which a run's config.yaml differs from a configuration, with both values.
+
+    Args:
+        saved: what to take for the content of config.yaml.
+
+    Raises:
+        RunError: config.yaml is not there, or damaged.
+    """
+    found = differences(read_yaml(run / CONFIG) if saved is None else saved, config)
+    return sorted((each for each in found if not RESUME_IGNORES.fullmatch(each[0])), key=lambda each: each[0])
+
+
 def taken_up(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
     """Whether there is a checkpoint to go on from; a run that never got one starts anew.
 
@@ -106,8 +121,7 @@ def taken_up(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
     if (run / RESULT).exists() and read_result(run).status != "interrupted":
         raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {elsewhere}")
     if (run / CONFIG).exists():
-        saved = read_yaml(run / CONFIG)
-        changed = sorted(name for name, old, new in differences(saved, config) if not RESUME_IGNORES.fullmatch(name))
-        if changed:
-            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(changed)}); {elsewhere}")
+        names = [name for name, _, _ in changed_keys(run, config)]
+        if names:
+            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(names)}); {elsewhere}")
     return (run / LAST).exists() or (run / PREVIOUS).exists()

@@ -28,9 +28,9 @@ from da6401.rundir import (
     CONFIG,
     LAST,
     METRICS,
+    MOVES_NO_BIT,
     RECEIPT,
     RESULT,
-    RESUME_IGNORES,
     RunResult,
     differences,
     read_json,
@@ -41,7 +41,7 @@ from da6401.shown import safe
 from da6401.train.checkpoint import load_checkpoint, model_state, weights_sha256
 
 NOT_REPRODUCED = 4
-# Where things lie and what is watched: keys that move no bit, besides those of RESUME_IGNORES.
+# Where things lie and what is watched: keys that move no bit, besides those of MOVES_NO_BIT.
 PLACES = re.compile(r"data\.(root|cache\w*)|tracking\..*")
 # What of a receipt can move the metrics, the likeliest first, and what it is called.
 RECORDED = {
@@ -116,7 +116,7 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
     console.print(f"then: {escape(safe(folder))}\nnow:  {escape(safe(again))}", soft_wrap=True, highlight=False)
     console.print(_table([*settings, *metrics, *weight_rows(then, now)]))
-    moved = [key for key, _, _ in changes if not (RESUME_IGNORES.fullmatch(key) or PLACES.fullmatch(key))]
+    moved = [key for key, _, _ in changes if not (MOVES_NO_BIT.fullmatch(key) or PLACES.fullmatch(key))]
     if changes:
         console.print(f"changed as asked: {escape(safe(', '.join(key for key, _, _ in changes)))}", soft_wrap=True)
     if not then.complete:

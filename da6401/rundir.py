@@ -38,8 +38,11 @@ PREVIOUS_BEST = "checkpoints/best.prev.pt"  # the best.pt that belongs to the la
 LOCK = ".lock"
 SUMMARY = "sweep.json"  # of a sweep's folder, from its first end on
 DATABASE = "study.db"  # beside it, where the study is in no other storage
-# What may differ when a run is taken up: none of it moves a bit of the weights.
-RESUME_IGNORES = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
+# Keys that move no bit of the weights.
+MOVES_NO_BIT = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
+# What may differ when a run is taken up, or a study goes on: none of it changes what a result means. (Another device or
+# number of threads can move its last bits.)
+RESUME_IGNORES = re.compile(rf"{MOVES_NO_BIT.pattern}|device|trainer\.threads|tracking\..*|data\.cache(_limit_gb)?")
 
 # What of the machine refuses a write, in the user's words.
 REMEDIES = {

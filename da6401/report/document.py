@@ -13,7 +13,7 @@ from da6401.report.collect import is_sweep, read_run, read_sweep
 from da6401.report.records import Run, Sweep
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_sections import sweep_sections, winner_of
-from da6401.rundir import RESUME_IGNORES, flat
+from da6401.rundir import MOVES_NO_BIT, flat
 from da6401.shown import safe
 
 
@@ -68,7 +68,7 @@ def _comparison(read: Sequence[Run | Sweep]) -> list[dict[str, Any]]:
     columns = ["folder", "trials", "status", "model", "validation accuracy", "test accuracy", "test looks",
                "parameters", "multiply-accumulates", "seconds"]  # fmt: skip
     leaves = [flat(run.config) for run in runs.values()]
-    keys = dict.fromkeys(key for each in leaves for key in each if not RESUME_IGNORES.fullmatch(key))
+    keys = dict.fromkeys(key for each in leaves for key in each if not MOVES_NO_BIT.fullmatch(key))
     unlike = [key for key in keys if len({str(each.get(key)) for each in leaves}) > 1]
     rows_unlike = [[key, *(each.get(key) for each in leaves)] for key in unlike]
     differing = table("Keys of the config that differ", ["key", *runs], rows_unlike)

@@ -12,7 +12,7 @@ from da6401.report.blocks import Block, cell, command, facts, section, table, te
 from da6401.report.charts import number
 from da6401.report.importance import correlation, importance
 from da6401.report.records import Sweep, Trial
-from da6401.rundir import RESUME_IGNORES, differences
+from da6401.rundir import MOVES_NO_BIT, differences
 from da6401.shown import duration, safe
 from da6401.study.metrics import Metric, word
 from da6401.study.objective import Candidate
@@ -128,7 +128,7 @@ def _differences(sweep: Sweep, trial: Trial) -> list[list[Any]]:
     if default is None or not default.run.config or not trial.run.config:
         return [[key, None, cell(value)] for key, value in trial.params.items()]
     found = differences(default.run.config, trial.run.config)
-    return [[key, cell(old), cell(new)] for key, old, new in found if not RESUME_IGNORES.fullmatch(key)]
+    return [[key, cell(old), cell(new)] for key, old, new in found if not MOVES_NO_BIT.fullmatch(key)]
 
 
 def _changes(sweep: Sweep, winner: Trial) -> Block:

@@ -110,6 +110,7 @@ class StudySweeper(Sweeper):
         self.conditional = list(conditional)
         self.custom_search_space = custom_search_space
         self.config: DictConfig | None = None
+        self.context: HydraContext | None = None
         self.launcher: Launcher | None = None  # for one run: a trial in this process, a confirmation
         self.workers: Launcher | None = None  # for workers, which run the trials: where it is not Hydra's basic one
         self.options: dict[str, list[str]] = {}  # of each config group
@@ -125,7 +126,7 @@ class StudySweeper(Sweeper):
 
         from da6401.sweep.pool import Slot, is_worker
 
-        self.config = config
+        self.config, self.context = config, hydra_context
         self.options = group_options(hydra_context.config_loader)
         self.network = functools.partial(network_of, hydra_context.config_loader, config)
         if is_worker():  # whatever the launcher that started it: its trials are its own

@@ -25,8 +25,10 @@ from da6401.storage import is_shared, open_storage
 from da6401.study.objective import Objective
 from da6401.sweep import pool
 from da6401.sweep.disk import Checkpoints
+from da6401.sweep.jobs import Jobs
 from da6401.sweep.launch import Launch, launch_with
 from da6401.sweep.pruners import build_pruner
+from da6401.sweep.run_folders import hold_folder
 from da6401.sweep.samplers import build_sampler, takes_in_order
 from da6401.sweep.space import COUNTED, Suggester, total_trials
 from da6401.sweep.study import (
@@ -36,6 +38,7 @@ from da6401.sweep.study import (
     open_study,
     storage_of,
 )
+from da6401.sweep.trial import forget_study
 
 if TYPE_CHECKING:
     from da6401.sweep.plugin import StudySweeper
@@ -60,6 +63,7 @@ class Sweep:
     settings: SweepConfig
     max_failures: float
     checkpoints: Checkpoints
+    jobs: Jobs
     launch: Launch
     started: float  # by time.perf_counter()
 
@@ -86,11 +90,13 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     settings = config_from_tree({"sweep": plain(config.sweep)}).sweep
     alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
     address = storage_of(sweeper.storage, folder, alone=alone)
+    forget_study()
     storage = open_storage(address, minutes=settings.storage_minutes)
     name = sweeper.study_name or folder.name
     study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
     is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
     if not pool.is_worker():  # a worker has the leader's command, and overrides of its own
+        hold_folder(folder, study.study_name)
         hold_space(study, space, extend=str(config.resume) == "extend")
     named = str(config.hydra.runtime.choices["hydra/sweeper/sampler"])
     extend = _custom_search_space(sweeper.custom_search_space)
@@ -105,7 +111,9 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
         enqueue_first(study, space, warm)
     suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed)
     quiet = [f"{QUIET}=WARNING"] if OmegaConf.select(config, QUIET) is not None else []
-    run_one = launch_with(launcher)
+    assert sweeper.context is not None, "Hydra calls setup first"
+    jobs = Jobs(sweeper.context, config)
+    run_one = launch_with(launcher, jobs)
 
     def launch(overrides: list[str], number: int) -> JobReturn:
         return run_one([*overrides, *quiet], number)
@@ -113,7 +121,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     total = _total(suggester, sweeper.n_trials)
     return Sweep(
         study, space, suggester, folder, address, total, pruner, settings, sweeper.max_failure_rate * total,
-        Checkpoints(folder, settings), launch, pool.began(),
+        Checkpoints(folder, settings), jobs, launch, pool.began(),
     )  # fmt: skip
 
 

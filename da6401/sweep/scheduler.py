@@ -20,8 +20,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
+from da6401.claim import used
 from da6401.config.schema import TrackingConfig
-from da6401.errors import AllFailedError, BusyError, InterruptedRun, PrunedError, TakenOverError, UserError
+from da6401.errors import AllFailedError, BusyError, ConfigError, InterruptedRun, PrunedError, TakenOverError, UserError
 from da6401.rundir import read_result
 from da6401.stopping import stop_on_signals
 from da6401.storage import is_shared
@@ -32,6 +33,7 @@ from da6401.sweep.ending import failure
 from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.prepare import Sweep, plain, prepare
 from da6401.sweep.rehearsal import rehearse
+from da6401.sweep.run_folders import make_room
 from da6401.sweep.summary import parameters, progress_line, run_folder, write_summary
 from da6401.sweep.trial import ended_before, handed_over
 from da6401.tracking import track_sweep
@@ -115,7 +117,8 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         return
     trial, overrides = suggested
     try:
-        ended = ended_before(run_folder(sweep.folder, trial.number), sweep.objective)
+        ended = _room_for(sweep, trial.number, overrides)
+        ended = ended or ended_before(run_folder(sweep.folder, trial.number), sweep.objective)
         if ended is None:
             log.info("trial %d starts, %d of %d: %s", trial.number, trial.number + 1, sweep.total, parameters(trial))
             ended = _launch(sweep, worker, trial, overrides)
@@ -172,6 +175,22 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, overrides: list[s
         time_limit(sweep.settings.trial_minutes, hung),
     ):
         return sweep.launch(overrides, trial.number)
+
+
+def _room_for(sweep: Sweep, number: int, overrides: list[str]) -> JobReturn | None:
+    """Let a run of another configuration leave the trial's folder; how the trial ends where that one goes on there."""
+    run = run_folder(sweep.folder, number)
+    if not used(run):
+        return None
+    ended = JobReturn()
+    try:
+        make_room(run, sweep.jobs.tree(overrides, number), sweep=sweep.folder)
+    except BusyError as error:
+        ended.status, ended.return_value = JobStatus.FAILED, error
+        return ended
+    except ConfigError:  # the trial's values do not fit together, as it will say itself
+        pass
+    return None
 
 
 def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:

@@ -106,6 +106,11 @@ def _study(address: str, minutes: float, name: str, pruner: str, epochs: int) ->
     return optuna.load_study(study_name=name, storage=storage, pruner=build_pruner(json.loads(pruner), epochs=epochs))
 
 
+def forget_study() -> None:
+    """Open the next trial's study anew: its database may be another by now."""
+    _study.cache_clear()
+
+
 def objective(cfg: RunConfig, result: RunResult, out: Path) -> float | tuple[float, ...] | None:
     """The value of `sweep.objectives` for a finished run, or one for each of several."""
     values = Objective.of(cfg.sweep).values(result, latency_ms=lambda: latency_ms(out))

@@ -107,7 +107,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     pruner = plain(sweeper.pruner)
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
     if is_new and not pool.is_worker() and not in_order:
-        warm = best_of_study(str(config.warm_start), folder) if config.warm_start else []
+        warm = best_of_study(str(config.warm_start), folder, storage) if config.warm_start else []
         enqueue_first(study, space, warm)
     suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed)
     quiet = [f"{QUIET}=WARNING"] if OmegaConf.select(config, QUIET) is not None else []

@@ -144,16 +144,26 @@ def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[Frozen
             study.enqueue_trial(inside, skip_if_exists=True)
 
 
-def best_of_study(name: str, folder: Path) -> list[FrozenTrial]:
-    """The best completed trials of another study beside this one's folder, by what that one optimises.
+def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenTrial]:
+    """The best completed trials of another study, by what that one optimises: beside this one's folder, or in the same
+    storage.
 
     Raises:
         ConfigError: there is no such study.
     """
     database = folder.parent / name / DATABASE
-    if not database.exists():
-        raise ConfigError([f"warm_start={name}: there is no study at {database}"])
-    study = optuna.load_study(study_name=None, storage=sqlite_address(database))
+    try:
+        if database.exists():
+            study = optuna.load_study(study_name=None, storage=sqlite_address(database))
+        else:
+            study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        others = [each for each in optuna.get_all_study_names(storage) if each != folder.name]
+        known = f"; it has {', '.join(others[:10])}" if others else ""
+        problem = (
+            f"warm_start={name}: there is no study at {database}, and none of that name in this sweep's storage{known}"
+        )
+        raise ConfigError([problem]) from error
     objective = Objective.of_study(study.user_attrs, directions_of(study))
     return [each.trial for each in objective.candidates(study.get_trials(deepcopy=False))][:WARM_TRIALS]
 

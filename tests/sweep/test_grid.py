@@ -169,3 +169,16 @@ def test_the_default_sampler_still_searches_an_interval() -> None:
     assert len({trial.params["optimizer.lr"] for trial in study.trials}) == 3
     assert study.trials[0].params["optimizer.lr"] == read_yaml(folder(0) / "config.yaml")["optimizer"]["lr"]
     assert open_study().user_attrs["space"]["optimizer.lr"]["attributes"]["log"] is True
+
+
+def test_a_warm_start_takes_the_best_of_a_study_in_the_same_storage(capfd: pytest.CaptureFixture[str]) -> None:
+    database = f"hydra.sweeper.storage=sqlite:///{Path('all.db').absolute()}"
+    rate = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
+    words = [*SMALL, *TINY, database, rate, "--multirun"]
+    assert main(["train", *words, "study=first", "hydra.sweeper.n_trials=4"]) == 0
+    assert main(["train", *words, "study=second", "warm_start=first", "hydra.sweeper.n_trials=3"]) == 0
+    first, second = (optuna.load_study(study_name=name, storage="sqlite:///all.db") for name in ("first", "second"))
+    best = sorted(first.trials, key=lambda trial: (-(trial.value or 0), trial.number))
+    assert best[0].params["optimizer.lr"] in {trial.params["optimizer.lr"] for trial in second.trials[:2]}
+    assert main(["train", *words, "study=third", "warm_start=nowhere"]) == 2
+    assert "it has first, second" in capfd.readouterr().err

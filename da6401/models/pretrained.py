@@ -24,6 +24,7 @@ from da6401.config.schema import Backbone
 from da6401.errors import ModelError
 from da6401.models import lite, weights
 from da6401.models.dropout import Dropout
+from da6401.models.pooling import AdaptiveAvgPool2d
 from da6401.models.stages import StagedModel, output_layer
 
 Statistics = tuple[float, float, float]
@@ -109,7 +110,7 @@ def _vgg16(net: Any) -> list[nn.Module]:
         if isinstance(layer, nn.MaxPool2d):
             groups.append(net.features[first : position + 1])
             first = position + 1
-    fc6 = nn.Sequential(net.avgpool, nn.Flatten(), *net.classifier[0:3])
+    fc6 = nn.Sequential(AdaptiveAvgPool2d(net.avgpool.output_size), nn.Flatten(), *net.classifier[0:3])
     return [*groups, fc6, net.classifier[3:5]]
 
 

@@ -77,6 +77,7 @@ def train(
     return Sweep(folder, storage=storage or None)
 
 
+HYDRA_ERRORS = "HYDRA_FULL_ERROR"  # the command line sets it
 ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)\}")  # how a command keeps a password to itself
 
 
@@ -85,6 +86,7 @@ def _kept_as_it_was() -> Iterator[None]:
     """Hydra takes over the arguments and the root logger; a notebook goes on with its own."""
     root = logging.getLogger()
     arguments, handlers, level = sys.argv, list(root.handlers), root.level
+    full_errors = os.environ.get(HYDRA_ERRORS)
     try:
         yield
     finally:
@@ -92,3 +94,5 @@ def _kept_as_it_was() -> Iterator[None]:
             handler.close()  # of train.log
         sys.argv, root.handlers[:] = arguments, handlers
         root.setLevel(level)
+        if full_errors is None:
+            os.environ.pop(HYDRA_ERRORS, None)

@@ -53,6 +53,29 @@ class TrialTimeoutError(UserError):
     """A trial took longer than sweep.trial_minutes."""
 
 
+class MachineError(UserError):
+    """What this machine lacks, has lost or cannot do, whatever the configuration: another may run the same.
+
+    See machine.py, which tells such failures from those of a configuration.
+    """
+
+
+class NoDeviceError(ConfigError, MachineError):
+    """A device that this machine does not have."""
+
+
+class NoRoomError(DataError, MachineError):
+    """A disk that has no room for what is to be kept on it."""
+
+
+class UnreachableError(DataError, ModelError, MachineError):
+    """A path of the configuration, to data or weights, that this machine does not have or cannot read."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key  # such as data.root
+
+
 class DivergedError(Exception):
     """The loss is not finite; raised before the optimizer steps, so the last checkpoint is sound."""
 

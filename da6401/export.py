@@ -27,7 +27,7 @@ from da6401.data.images import FORMATS, read_image
 from da6401.errors import ModelError, UserError
 from da6401.models.stages import StagedModel
 from da6401.rundir import told_writes, write_json, write_text, write_whole
-from da6401.runtime import prepare
+from da6401.runtime import prepare, settings_kept
 from da6401.shown import is_utf8, json_text, safe
 from da6401.verbs import load_model
 
@@ -61,6 +61,7 @@ class Deployed(nn.Module):
         return logits_BK, logits_BK.softmax(1)
 
 
+@settings_kept()
 def export_run(folder: Path, out: Path | None) -> int:
     """Write a run's best model and the script that predicts with it into ``out`` (RUN/export without), checked.
 

@@ -14,7 +14,8 @@ from da6401.claim import claimed, refuse_links, taken_up
 from da6401.config.check import tree_of
 from da6401.config.schema import RunConfig
 from da6401.data.sources import load_training_data
-from da6401.errors import DivergedError, InterruptedRun, PrunedError, UserError
+from da6401.errors import DivergedError, InterruptedRun, MachineError, PrunedError, UserError
+from da6401.machine import explained, failures_explained
 from da6401.models.build import build_model
 from da6401.models.counts import count, count_stages, describe
 from da6401.models.freezing import describe_schedule, epoch_plan
@@ -28,14 +29,13 @@ from da6401.rundir import (
     VALIDATION,
     RunResult,
     Status,
-    WriteError,
     write_json,
     write_metrics,
     write_result,
     write_text,
     write_yaml,
 )
-from da6401.runtime import choose_device, prepare, program, receipt
+from da6401.runtime import choose_device, prepare, program, receipt, settings_kept
 from da6401.shown import redacted
 from da6401.stopping import stop_on_signals
 from da6401.tracking import Tracker, open_tracker
@@ -57,10 +57,18 @@ def run(
     Args:
         files: texts that go into the folder besides a run's own, by their names in it.
 
+    Torch's global switches and random numbers are afterwards what they were.
+
     Raises:
-        UserError: nothing was trained, or nothing can be: the message says what to mend.
+        UserError: nothing was trained, or nothing can be: the message says what to mend. A MachineError among them:
+            the run is unfinished, and another machine may go on with it.
         DivergedError, InterruptedRun, PrunedError: ended early; result.json says so, and its checkpoints are kept.
     """
+    with settings_kept(), failures_explained(cfg):
+        return _run(cfg, out, watcher, files)
+
+
+def _run(cfg: RunConfig, out: Path, watcher: Watcher | None, files: Mapping[str, str]) -> RunResult:
     started = time.perf_counter()
     tree = tree_of(cfg)
     refuse_links(out)
@@ -143,10 +151,10 @@ def run(
             except InterruptedRun as error:
                 finish(tracker, "interrupted", str(error))
                 raise
-            except WriteError:
-                raise  # unfinished: the same command goes on when there is room
             except Exception as error:
-                finish(tracker, "failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
+                told = explained(error, cfg)
+                if not isinstance(told, MachineError):  # else unfinished: it goes on when that is mended, or elsewhere
+                    finish(tracker, "failed", str(told) if isinstance(told, UserError) else traceback.format_exc())
                 raise
             result = finish(tracker, "completed")
             log.info(

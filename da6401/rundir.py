@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from da6401.errors import RunError
+from da6401.errors import MachineError, RunError
 from da6401.shown import json_text
 
 CONFIG = "config.yaml"
@@ -80,7 +80,7 @@ class RunResult:
     peak_memory_mb: float = 0.0  # of the device on CUDA, else of the process; 0 in folders of before it was kept
 
 
-class WriteError(RunError):
+class WriteError(RunError, MachineError):
     """The disk takes no more: what was there is untouched, and the run can go on when there is room."""
 
 

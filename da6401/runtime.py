@@ -10,17 +10,21 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from da6401.cores import available_cores
-from da6401.errors import ConfigError
+from da6401.errors import NoDeviceError
 from da6401.shown import redacted
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "optuna", "wandb", "scikit-learn")
 
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+Switch = tuple[Callable[[], Any], Callable[[Any], object]]  # what reads it, what sets it
 CHECKOUT = Path(__file__).resolve().parents[1]  # where this code lies
 
 
@@ -28,28 +32,102 @@ def choose_device(name: str) -> torch.device:
     """The torch device of `device`: auto takes CUDA where there is one.
 
     Raises:
-        ConfigError: a CUDA device that this machine does not have.
+        NoDeviceError: a CUDA device that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError([f"device={name}: this machine has {count} CUDA devices; use device=auto or device=cpu"])
+        raise NoDeviceError([f"device={name}: this machine has {count} CUDA devices; use device=auto or device=cpu"])
     return device
 
 
 def prepare(*, seed: int, threads: int, deterministic: bool) -> None:
-    """Set torch's global state to what the run asks for, whatever ran before in this process."""
+    """Set torch's global state to what the run asks for, whatever ran before in this process; see ``settings_kept``."""
     torch.set_num_threads(threads or available_cores())
     # cuBLAS is deterministic only with a fixed workspace, read when CUDA starts: set it in any case, it costs nothing.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault(CUBLAS, ":4096:8")
     # As use_deterministic_algorithms, without its import of the compiler: two seconds for what has no optimizer.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # For whoever reads memory that was never written. No layer does, and to fill it costs a twentieth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = False  # the debug mode asks for as much, and a notebook's own is put aside
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("highest")
     torch.manual_seed(seed)
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put torch's global switches and random numbers back at the end of the block: a notebook goes on with its own.
+
+    Also a decorator: ``@settings_kept()``.
+    """
+    restore = [_kept(read, write) for read, write in SWITCHES]
+    workspace = os.environ.get(CUBLAS)
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        for put_back in restore:
+            put_back()
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)
+        if workspace is None:
+            os.environ.pop(CUBLAS, None)
+        else:
+            os.environ[CUBLAS] = workspace
+
+
+def _kept(read: Callable[[], Any], write: Callable[[Any], object]) -> Callable[[], object]:
+    """What puts back the value that a switch has now."""
+    return functools.partial(write, read())
+
+
+def _attribute(owner: object, name: str) -> Switch:
+    return functools.partial(getattr, owner, name), functools.partial(setattr, owner, name)
+
+
+def _compiler_is_deterministic() -> bool:
+    compiler = sys.modules.get("torch._inductor.config")  # to import it takes seconds, and then it is still as it was
+    return bool(compiler and compiler.deterministic)
+
+
+def _make_compiler_deterministic(value: bool) -> None:
+    compiler = sys.modules.get("torch._inductor.config")
+    if compiler is not None:
+        compiler.deterministic = value  # type: ignore[attr-defined]
+
+
+def _matmul_precision() -> tuple[str | None, str]:
+    """By torch's first interface; where a process has used the second, that refuses to answer, and the second does."""
+    try:
+        return torch.get_float32_matmul_precision(), ""
+    except RuntimeError:
+        return None, torch.backends.cuda.matmul.fp32_precision
+
+
+def _set_matmul_precision(value: tuple[str | None, str]) -> None:
+    first, second = value
+    if first is not None:
+        torch.set_float32_matmul_precision(first)
+    else:
+        torch.backends.cuda.matmul.fp32_precision = second
+
+
+SWITCHES: tuple[Switch, ...] = (
+    (torch.get_num_threads, torch.set_num_threads),
+    (_compiler_is_deterministic, _make_compiler_deterministic),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    _attribute(torch.utils.deterministic, "fill_uninitialized_memory"),
+    _attribute(torch.backends.cudnn, "benchmark"),
+    _attribute(torch.backends.cudnn, "deterministic"),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (_matmul_precision, _set_matmul_precision),
+    (torch.get_rng_state, torch.set_rng_state),
+)
 
 
 def receipt(*, device: torch.device, seed: int, fingerprint: str, class_names: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import shlex
 import sys
@@ -24,14 +25,17 @@ from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
 from da6401.predictions import Predictions, write_predictions
 from da6401.rundir import BEST, CONFIG, RESULT, SUMMARY, TEST, read_json, read_result, write_result
-from da6401.runtime import choose_device, prepare
+from da6401.runtime import choose_device, prepare, settings_kept
 from da6401.shown import json_text, safe
 from da6401.train.checkpoint import load_checkpoint, model_state
-from da6401.train.evaluate import Evaluation, evaluate
+from da6401.train.evaluate import AUTOCAST, Evaluation, evaluate
+
+log = logging.getLogger(__name__)
 
 Answers = TypeVar("Answers")
 
 
+@settings_kept()
 def load_model(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
     """A run's best model in eval mode on the CPU, its configuration, and its class names in the order of the logits.
 
@@ -47,12 +51,13 @@ def load_model(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
     model_cfg = dataclasses.replace(cfg.model, weights="none") if isinstance(cfg.model, PretrainedConfig) else cfg.model
     model = build_model(model_cfg, num_classes=len(class_names), image_size=cfg.data.image_size)
     try:
-        model.load_state_dict(model_state(content))
+        model.float().load_state_dict(model_state(content))  # whatever a notebook's default type is
     except RuntimeError as error:
         raise RunError(f"{folder / BEST}: the weights do not fit the model of {folder / CONFIG}") from error
     return model.eval(), cfg, class_names
 
 
+@settings_kept()
 def evaluate_run(folder: Path) -> int:
     """The best checkpoint on the test split: once, and from then on the recorded value."""
     result = read_result(folder)
@@ -67,7 +72,7 @@ def evaluate_run(folder: Path) -> int:
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
 
     def answers(images: ImageSet) -> tuple[ImageSet, Evaluation]:
-        return images, answers_of(model.to(device), images, cfg, device)
+        return images, answers_of(model, images, cfg, device)
 
     images, answer = look_at_test(folder, cfg, class_names, answers, verb="evaluate", purpose="test accuracy and loss")
     probabilities_NK = answer.probabilities_NK.numpy()
@@ -108,8 +113,19 @@ def _tell_choices(folder: Path) -> None:
 
 
 def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: torch.device) -> Evaluation:
-    """What a model on this device says to a set of images."""
-    return evaluate(model, images, batch_size=cfg.trainer.batch_size, device=device)
+    """What a model says to a set of images, in the precision and the memory layout that it was trained with.
+
+    So its answers to the validation split are those of the training, bit for bit on the same machine.
+    """
+    precision = cfg.trainer.precision
+    if precision == "fp16" and device.type != "cuda":
+        log.warning("trained in fp16, which needs CUDA; on %s the answers are computed in fp32", device)
+        precision = "fp32"
+    layout = torch.channels_last if cfg.trainer.channels_last else torch.contiguous_format
+    return evaluate(
+        model.to(device, memory_format=layout), images, batch_size=cfg.trainer.batch_size, device=device,  # type: ignore[call-overload]
+        autocast_dtype=AUTOCAST[precision], channels_last=cfg.trainer.channels_last,
+    )  # fmt: skip
 
 
 def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
@@ -130,6 +146,7 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
         raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: {command}")
 
 
+@settings_kept()
 def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> int:
     """Print class and probability of each image; 2 where some could not be read, after all the others."""
     model, cfg, class_names = load_model(folder)

@@ -32,7 +32,7 @@ from da6401.data.entries import (
     remove_folder,
     remove_left_overs,
 )
-from da6401.errors import DataError
+from da6401.errors import DataError, NoRoomError
 from da6401.rundir import WriteError, write_json
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class Store:
                 total -= entry.size_bytes
         free = shutil.disk_usage(self.root).free
         if free < needed:
-            raise DataError(
+            raise NoRoomError(
                 f"{label} needs {gigabytes(needed)} in the cache, and {self.root} has {gigabytes(free)} free: make "
                 f"room, name a folder on another disk in {FOLDER_VARIABLE}, or use {self.off}."
             )

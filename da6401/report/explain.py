@@ -17,7 +17,7 @@ from da6401.models.stages import StagedModel
 from da6401.report.explain_pictures import own_style, save
 from da6401.report.explain_views import Answers, choose, views
 from da6401.rundir import told_writes, write_json
-from da6401.runtime import choose_device, prepare
+from da6401.runtime import choose_device, prepare, settings_kept
 from da6401.shown import safe
 from da6401.verbs import answers_of, load_model, look_at_test
 
@@ -25,6 +25,7 @@ FOLDER = "explain"
 ABOUT = "about.json"
 
 
+@settings_kept()
 def explain_run(folder: Path, *, split: str) -> int:
     """Write the pictures of a run's best model and RUN/explain/about.json, on the images of a split.
 

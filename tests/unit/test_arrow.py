@@ -16,7 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("rundir", "cards"),
     ("study",),
     ("claim", "config", "looks", "predictions"),
-    ("runtime", "stopping", "storage", "tracking"),
+    ("machine", "runtime", "stopping", "storage", "tracking"),
     ("data",),
     ("models",),
     ("train",),

@@ -1,0 +1,149 @@
+"""Is it the machine or the configuration? What failed on one machine, another may run; what is wrong in itself, none.
+
+Told apart by what was raised, and by what that was raised from:
+
+- the machine: it cannot write, its disk is full or broken, its memory is used up, it lacks the GPU that is asked for or
+  the driver fails, it cannot start threads or reach the network, it lacks a package, or a path of the configuration
+  (`data.root`, a file of weights) is not there or cannot be read;
+- the configuration: everything else. So a model that is too large for the GPU's memory (torch.OutOfMemoryError), and
+  one allocation that is larger than all the memory of the machine.
+
+A path or a device that a trial has itself chosen is the configuration's affair, too; that the sweep knows.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
+from da6401.errors import BusyError, ConfigError, DataError, MachineError, ModelError, UnreachableError, UserError
+
+# What the operating system says of a machine.
+ERRNOS = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM,  # nothing can be written
+    errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN,  # a bad disk, a lost mount
+    errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+    errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH,
+})  # fmt: skip
+# The same where an exception has kept its words alone, and what libraries say.
+WORDS = re.compile(
+    "|".join((
+        *(re.escape(os.strerror(number)) for number in sorted(ERRNOS - {errno.EACCES, errno.EPERM})),
+        r"can't start new thread",
+        r"DataLoader worker .*(killed|exited)",
+        r"database or disk is full|attempt to write a readonly database|disk I/O error",  # sqlite
+        r"CUDA error: (?!invalid argument|invalid configuration argument|CUBLAS_)",
+        r"(CUDNN|CUBLAS)_STATUS_(NOT_INITIALIZED|INTERNAL_ERROR|EXECUTION_FAILED)",
+        r"no CUDA-capable device|[Nn]o CUDA GPUs are available|Found no NVIDIA driver|CUDA driver",
+        r"CUDA initialization|CUDA unknown error|uncorrectable ECC|GPU is lost",
+    ))
+)  # fmt: skip
+# The configuration's: a network that is too large for the device, also where a library beside torch says so.
+TOO_LARGE = re.compile(r"(CUDA|HIP) out of memory|STATUS_ALLOC_FAILED")
+MEMORY = re.compile(r"DefaultCPUAllocator|not enough memory|bad_alloc|Unable to allocate")
+SIZE = re.compile(r"allocate (?P<amount>[\d.]+) (?P<unit>[KMGTPE]?)(iB|B|bytes)")
+UNITS = {unit: 1024**power for power, unit in enumerate(("", *"KMGTPE"))}
+NOT_DETERMINISTIC = re.compile(r"(?P<name>\S+) does not have a deterministic implementation|CUBLAS_WORKSPACE_CONFIG")
+
+
+def machine_problem(error: BaseException, *, memory_bytes: int) -> str | None:
+    """Why an exception speaks of the machine, in a line; None where it speaks of the configuration.
+
+    Args:
+        memory_bytes: all the memory of the machine.
+    """
+    for each in _chain(error):
+        text = " ".join(str(each).split())
+        if isinstance(each, BusyError) or TOO_LARGE.search(text):
+            return None
+        if isinstance(each, MachineError):
+            return text
+        if isinstance(each, MemoryError) or MEMORY.search(text):
+            size = SIZE.search(text)
+            if size is not None and float(size["amount"]) * UNITS[size["unit"]] > memory_bytes:
+                return None
+            return f"its memory is used up ({text or type(each).__name__})"
+        if (isinstance(each, OSError) and each.errno in ERRNOS) or _is_of_the_place(each) or WORDS.search(text):
+            return text if isinstance(each, UserError) else f"{type(each).__name__}: {text}"
+    return None
+
+
+def _is_of_the_place(error: BaseException) -> bool:
+    """Whether a network, a name server or a package is missing; these have no number of the operating system's."""
+    # By its name: who has not imported urllib.error has not met it. Its HTTPError is a server's answer to everyone.
+    return (
+        type(error) is TimeoutError
+        or isinstance(error, ImportError)
+        or type(error).__name__ in ("URLError", "gaierror")
+    )
+
+
+def explained(error: Exception, cfg: RunConfig) -> Exception:
+    """What to raise in the place of a run's exception: a UserError where it comes to one, else the same."""
+    if isinstance(error, (DataError, ModelError)) and not isinstance(error, MachineError):
+        for key, path in _paths(cfg):
+            if not _is_readable(path):
+                return UnreachableError(str(error), key)
+    problem = machine_problem(error, memory_bytes=memory_of_machine())
+    if problem is not None and not isinstance(error, MachineError):
+        if isinstance(error, UserError):
+            return MachineError(str(error))
+        goes_on = "the same command goes on, here when that is mended or on another machine"
+        return MachineError(f"this machine failed: {problem[:400]}; {goes_on}")
+    refused = NOT_DETERMINISTIC.search(str(error)) if isinstance(error, RuntimeError) else None
+    if refused is None:
+        return error
+    if refused["name"] is None:
+        remedy = "CUDA was used before CUBLAS_WORKSPACE_CONFIG=:4096:8 was set: start the process anew, or set it first"
+    else:
+        remedy = f"{refused['name']} has no deterministic form on this device: use another model"
+    return ConfigError([f"trainer.deterministic=true: {remedy}; or trainer.deterministic=false"])
+
+
+@contextmanager
+def failures_explained(cfg: RunConfig) -> Iterator[None]:
+    """Raise what ``explained`` makes of the block's exceptions."""
+    try:
+        yield
+    except Exception as error:
+        told = explained(error, cfg)
+        if told is error:
+            raise
+        raise told from error
+
+
+def memory_of_machine() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception, what it was raised from, and so on; what was only being handled at the time is no reason."""
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__
+
+
+def _paths(cfg: RunConfig) -> Iterator[tuple[str, Path]]:
+    """The paths that a configuration reads from, and their keys."""
+    if isinstance(cfg.data, FolderConfig) and cfg.data.root:
+        yield "data.root", Path(cfg.data.root).expanduser()
+    if isinstance(cfg.model, PretrainedConfig) and cfg.model.weights not in ("imagenet", "none"):
+        yield "model.weights", Path(cfg.model.weights).expanduser()
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether there is something to read: a file, or a folder that is not empty, as a mount point without its mount."""
+    try:
+        if path.is_dir():
+            with os.scandir(path) as items:
+                return any(True for _ in items)
+        return path.is_file() and os.access(path, os.R_OK)
+    except OSError:
+        return False

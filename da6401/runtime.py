@@ -67,7 +67,7 @@ def settings_kept() -> Iterator[None]:
     """
     restore = [_kept(read, write) for read, write in SWITCHES]
     workspace = os.environ.get(CUBLAS)
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

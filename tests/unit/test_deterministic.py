@@ -66,11 +66,11 @@ FORBIDDEN = tuple(sorted({name for names in REFUSED.values() for name in names})
 IMAGES, CLASSES = 4, 3
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The names of all operations that are run, backward ones included."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -85,12 +85,13 @@ def refused(names: Iterable[str]) -> set[str]:
 
 def operations_of_a_step(model: nn.Module, size: int) -> set[str]:
     """What the forward pass, the loss and its gradient run."""
-    model = model.to("meta").to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = model.to("meta", memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.empty(IMAGES, 3, size, size, device="meta").contiguous(memory_format=torch.channels_last)
     labels, weights = torch.empty(IMAGES, dtype=torch.int64, device="meta"), torch.empty(CLASSES, device="meta")
     with _Recorder() as recorder:
         torch.autograd.backward(F.cross_entropy(model(images), labels, weights, label_smoothing=0.1))
-    return recorder.names
+    names: set[str] = recorder.names
+    return names
 
 
 def backbone(name: Backbone, size: int) -> StagedModel:
@@ -211,4 +212,5 @@ def operations_of_pool(pool: nn.Module, side: int) -> set[str]:
     images = torch.empty(2, 3, side, side + 2, device="meta", requires_grad=True)
     with _Recorder() as recorder:
         torch.autograd.backward(pool(images).sum())
-    return recorder.names
+    names: set[str] = recorder.names
+    return names

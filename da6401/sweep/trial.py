@@ -118,19 +118,23 @@ def objective(cfg: RunConfig, result: RunResult, out: Path) -> float | tuple[flo
 
 
 def latency_ms(run: Path) -> float:
-    """Milliseconds for one image through a run's best model on the CPU: the median of 20 after 5 to warm up.
+    """Milliseconds for one image through a run's best model on the CPU, with its training's threads.
+
+    The median of 20 after 5 to warm up.
 
     Raises:
         RunError: the run's best checkpoint is not there, or damaged.
     """
     import torch
 
+    from da6401.runtime import prepare, settings_kept
     from da6401.verbs import load_model
 
     model, cfg, _ = load_model(run)
-    image = torch.rand(1, 3, cfg.data.image_size, cfg.data.image_size)
-    seconds = []
-    with torch.inference_mode():
+    with settings_kept(), torch.inference_mode():
+        prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
+        image = torch.rand(1, 3, cfg.data.image_size, cfg.data.image_size)
+        seconds = []
         for _ in range(25):
             started = time.perf_counter()
             model(image)

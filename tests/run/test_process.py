@@ -28,6 +28,7 @@ from da6401.models.stages import StagedModel
 from da6401.predictions import read_predictions
 from da6401.run import run
 from da6401.rundir import CONFIG, RECEIPT, VALIDATION, read_result
+from da6401.sweep.trial import latency_ms
 from da6401.train.evaluate import evaluate
 from da6401.verbs import answers_of, load_model
 from tests.small import SMALL, compose
@@ -145,6 +146,24 @@ def test_a_training_leaves_torch_as_it_was_and_is_not_moved_by_it(tmp_path: Path
     da6401.train(*SMALL, "trainer.epochs=1", "seed=choice(1,2)", "hydra.sweeper.n_trials=2", multirun=True,
                  out=tmp_path / "sweep")  # fmt: skip
     assert switches() == before
+
+
+def test_a_latency_is_measured_with_the_trainings_threads(
+    tmp_path: Path, plain: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, threads = StagedModel.forward, set[int]()
+
+    def watched(self: StagedModel, x: torch.Tensor, first: int = 0) -> torch.Tensor:
+        threads.add(torch.get_num_threads())
+        return original(self, x, first)
+
+    monkeypatch.setattr(StagedModel, "forward", watched)
+    with runtime.settings_kept():
+        torch.set_num_threads(3)
+        before = switches()
+        assert latency_ms(plain.folder) > 0
+        assert switches() == before
+    assert threads == {1}  # trainer.threads=1
 
 
 def test_every_switch_is_among_those_that_a_notebook_sets() -> None:

@@ -171,7 +171,9 @@ def parallel(sweep: Sweep, metric: Metric) -> Chart:
 
 
 def _short(name: str, names: Sequence[str]) -> str:
-    """A key's last part, where no other key ends so."""
+    """A key's last part, where no other key ends so; a key with its condition is shown whole."""
+    if " [" in name:
+        return name
     last = name.rpartition(".")[2]
     return last if sum(each.rpartition(".")[2] == last for each in names) <= 1 else name
 

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from da6401.config.schema import SweepConfig
+from da6401.config.search_space import key_of
 from da6401.rundir import CONFIG, METRICS, SUMMARY, write_json, write_text
 from da6401.shown import duration
 from da6401.study.objective import Candidate, Objective
@@ -190,10 +191,8 @@ def _best_by_model(trials: Sequence[FrozenTrial], objective: Objective) -> dict[
 
 def parameters(trial: FrozenTrial | optuna.Trial) -> str:
     """A trial's searched values, keys without their group: they are told apart by their last part."""
-    return " ".join(
-        f"{name.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{name.rpartition('.')[2]}={value}"
-        for name, value in trial.params.items()
-    )
+    named = [(key_of(name).rpartition(".")[2], value) for name, value in trial.params.items()]
+    return " ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in named)
 
 
 def _epochs(run: Path) -> int:

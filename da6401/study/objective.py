@@ -91,14 +91,15 @@ class Objective:
         """That of a study, whoever made it: its directions hold, whatever the names say.
 
         Args:
-            attributes: the study's user attributes, where newer ones have it written down.
+            attributes: the study's user attributes, where newer ones have it written down, and older ones the keys
+                that were typed.
             directions: "maximize" or "minimize", one for each value of a trial.
             config: the saved config of one of its trials, for older studies.
         """
         stored = attributes.get(ATTRIBUTE)
         stored = stored if isinstance(stored, Mapping) else (config or {}).get("sweep")
         stored = stored if isinstance(stored, Mapping) else {}
-        names = names_of(stored.get("objectives"))
+        names = names_of(stored.get("objectives") or _typed(attributes))
         if len(names) != len(directions):
             alone = "val_accuracy" if list(directions) == ["maximize"] else "value"
             names = [alone] if len(directions) == 1 else [f"value {index}" for index in range(len(directions))]
@@ -220,6 +221,13 @@ class Objective:
             if not any(other != costs and all(a <= b for a, b in zip(other, costs, strict=True)) for other, _ in front):
                 front.append((costs, each))
         return [each for _, each in front]
+
+
+def _typed(attributes: Mapping[str, Any]) -> str | None:
+    """What the command of an older version said of sweep.objectives."""
+    space = attributes.get("space")
+    typed = space.get("sweep.objectives (fixed)") if isinstance(space, Mapping) else None
+    return typed.strip("'\"") if isinstance(typed, str) else None
 
 
 def is_complete(trial: Trial) -> bool:

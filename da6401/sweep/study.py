@@ -17,6 +17,7 @@ from da6401.config.search_space import Condition, SearchSpace, key_of
 from da6401.errors import ConfigError
 from da6401.rundir import DATABASE
 from da6401.storage import is_in_memory, sqlite_address
+from da6401.study.metrics import KINDS
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.sweep.space import distribution_of
 
@@ -84,17 +85,18 @@ def hold_objective(study: optuna.Study, objective: Objective) -> None:
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state.is_finished()]
     before = Objective.of_study(study.user_attrs, have)
+    if finished and before.names != objective.names and all(each in KINDS for each in before.names):
+        raise ConfigError(
+            [f"sweep.objectives={','.join(objective.names)}: the study {name} optimises {','.join(before.names)}; "
+             f"{remedy}"]
+        )  # fmt: skip
     if finished and stored is not None:
-        if before.names != objective.names:
-            raise ConfigError(
-                [f"sweep.objectives={','.join(objective.names)}: the study {name} optimises {','.join(before.names)}; "
-                 f"{remedy}"]
-            )  # fmt: skip
         limits = [key for key in ("max_parameters", "max_macs") if getattr(before, key) != getattr(objective, key)]
         if limits:
             raise ConfigError(
-                [f"sweep.{key}={getattr(objective, key)}: the trials of {name} were judged by {getattr(before, key)}; "
-                 f"{remedy} and warm_start={name}" for key in limits]
+                [f"sweep.{key}={getattr(objective, key)}: the study {name} has judged its trials by "
+                 f"sweep.{key}={getattr(before, key)}; {remedy}, and warm_start={name} to begin with its best"
+                 for key in limits]
             )  # fmt: skip
     if stored is None and objective.names == ("val_loss",) and any(trial.intermediate_values for trial in trials):
         raise ConfigError(

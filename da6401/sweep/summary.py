@@ -166,7 +166,7 @@ def trial_table(trials: Sequence[FrozenTrial], objective: Objective, *, title: s
     columns = [("trial", "right"), ("state", "left"), *((name, "right") for name in objective.names)]
     for heading, justify in [*columns, ("seconds", "right")]:
         table.add_column(heading, justify=cast(JustifyMethod, justify), no_wrap=True)
-    table.add_column("parameters", overflow="fold")
+    table.add_column("searched", overflow="fold")  # `parameters` is the name of an objective
     for trial in trials:
         if trial.values and len(trial.values) == len(objective.metrics):
             values = [each.text(value) for each, value in zip(objective.metrics, trial.values, strict=True)]

@@ -304,7 +304,7 @@ def test_a_study_goes_on_with_its_own_objective_alone(capfd: pytest.CaptureFixtu
     assert "the study s optimises val_loss" in refused(capfd, RATES, "sweep.objectives=macs", "resume=extend")
     assert "the study s has minimize" in refused(capfd, RATES, "resume=extend")
     limited = refused(capfd, RATES, "sweep.objectives=val_loss", "sweep.max_parameters=9", "resume=extend")
-    assert "sweep.max_parameters=9: the trials of s were judged by 0" in limited
+    assert "sweep.max_parameters=9: the study s has judged its trials by sweep.max_parameters=0" in limited
     assert len(open_study().trials) == 1
 
 
@@ -323,6 +323,14 @@ def test_a_study_of_an_older_version_goes_on() -> None:
     study = sweep(RATES, n=2)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert study.user_attrs[ATTRIBUTE]["objectives"] == ["val_accuracy"]
+
+
+def test_a_study_of_an_older_version_keeps_the_objective_that_was_typed(capfd: pytest.CaptureFixture[str]) -> None:
+    FOLDER.mkdir(parents=True)
+    old = optuna.create_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db", direction="minimize")
+    old.set_user_attr("space", {"sweep.objectives (fixed)": "macs"})
+    old.add_trial(create_trial(value=1000.0))
+    assert "the study s optimises macs" in refused(capfd, RATES, "sweep.objectives=parameters", "resume=extend")
 
 
 def test_a_loss_that_an_older_version_pruned_by_accuracy_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

@@ -160,6 +160,8 @@ def test_a_study_says_what_it_optimises_and_older_ones_by_their_configs() -> Non
     assert Objective.of_study({ATTRIBUTE: two.as_json()}, two.directions) == two
     old = {"sweep": {"objectives": "val_accuracy,parameters", "max_parameters": 7}}
     assert Objective.of_study({}, two.directions, old) == two
+    typed = {"space": {"sweep.objectives (fixed)": "'val_accuracy,parameters'", "seed (fixed)": "3"}}
+    assert Objective.of_study(typed, two.directions).names == two.names
     assert Objective.of_study({}, ["maximize"]).names == ("val_accuracy",)
     assert Objective.of_study({}, ["minimize"]).names == ("value",)
     assert Objective.of_study({}, ["minimize", "maximize"], {"sweep": 3}).names == ("value 0", "value 1")

@@ -36,7 +36,7 @@ def run(place: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def sweep(place: Path) -> Sweep:
-    words = ["optimizer.lr=choice(1e-3,1e-2)", "hydra.sweeper.n_trials=2"]
+    words = ["optimizer.lr=choice(1e-3,1e-2,0.1)", "hydra.sweeper.n_trials=2"]
     return train(*SMALL, *words, "trainer.epochs=1", out=place / "study", multirun=True)
 
 
@@ -190,7 +190,7 @@ def test_a_sweep_is_the_command_lines(sweep: Sweep) -> None:
 
 
 def test_a_sweep_goes_on_to_its_total_and_may_move(sweep: Sweep, tmp_path: Path) -> None:
-    words = ["optimizer.lr=choice(1e-3,1e-2)", "hydra.sweeper.n_trials=3"]
+    words = ["optimizer.lr=choice(1e-3,1e-2,0.1)", "hydra.sweeper.n_trials=3"]
     longer = train(*SMALL, *words, "trainer.epochs=1", out=sweep.folder, multirun=True)
     assert len(longer.trials()) == 3
     moved = load_sweep(sweep.folder.rename(tmp_path / "moved"))

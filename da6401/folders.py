@@ -30,6 +30,7 @@ from da6401.rundir import (
 )
 from da6401.shown import safe
 from da6401.study.objective import ATTRIBUTE, Objective
+from da6401.study.trial_folders import DEEPEST, found_runs, order, trial_folder
 
 if TYPE_CHECKING:
     import optuna
@@ -238,7 +239,7 @@ class Sweep:
             {"number": trial.number, "state": trial.state.name.lower()}
             | dict(zip(columns, trial.values or [None] * len(columns), strict=True))
             | {"seconds": trial.duration.total_seconds() if trial.duration else None}
-            | {"folder": str(self.folder / f"trial-{trial.number}"), **trial.params}
+            | {"folder": str(trial_folder(self.folder, trial)), **trial.params}
             for trial in study.get_trials(deepcopy=False)
         ]
         return pd.DataFrame(rows).set_index("number") if rows else pd.DataFrame()
@@ -259,13 +260,14 @@ class Sweep:
         winner = self.summary["winner"]
         if winner is None:
             raise RunError(f"{self.folder}: no trial was completed; see trials()")
-        path = Path(winner)  # as the sweep saw it: the folder may have moved since
-        return load_run(self.folder.joinpath(*path.parts[-2 if path.parent.name == "confirm" else -1 :]))
+        parts = Path(winner).parts  # as the sweep saw it: the folder may have moved since
+        inside = [self.folder.joinpath(*parts[-length:]) for length in range(DEEPEST, 0, -1)]
+        return load_run(next((run for run in inside if run.is_dir()), inside[-1]))
 
     def runs(self) -> list[Run]:
         """The trials' runs, by number; those that never began have no folder."""
-        found = [path.parent for path in self.folder.glob(f"trial-*/{CONFIG}")]
-        return [Run(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))]
+        found = [run for run in found_runs(self.folder) if (run / CONFIG).is_file()]
+        return [Run(run) for run in sorted(found, key=lambda run: order(run, self.folder))]
 
     def report(self) -> Path:
         """`da6401 report`: one self-contained HTML page."""

@@ -16,12 +16,10 @@ from pathlib import Path
 
 from da6401.errors import RunError
 from da6401.rundir import (
-    DATABASE,
     LARGEST,
     LOOKS,
     RECEIPT,
     RESULT,
-    SUMMARY,
     TEST,
     RunResult,
     read_json,
@@ -30,6 +28,7 @@ from da6401.rundir import (
     told_writes,
 )
 from da6401.shown import json_text, safe
+from da6401.study.trial_folders import confirmations, found_runs, is_sweep, sweep_of
 
 LISTED = 5  # runs that one sentence names
 DAY = re.compile(r"\d{4}-\d\d-\d\d")  # outputs/runs/DAY/TIME: the runs of other days are beside it, too
@@ -111,18 +110,9 @@ def with_unrecorded(recorded: Sequence[Look], result: RunResult | None) -> list[
     return list(recorded)
 
 
-def sweep_of(run: Path) -> Path | None:
-    """The folder of the sweep that a run is a trial or a confirmation of; None for a run by itself."""
-    place = run.resolve()
-    for folder in (place.parent, place.parent.parent):
-        if any((folder / name).is_file() for name in (SUMMARY, DATABASE)):
-            return folder
-    return None
-
-
 def looked_in_sweep(sweep: Path) -> Looked:
     """The runs of a sweep that have looked: trials and confirmations."""
-    return _looked([*sweep.glob("trial-*/"), *sweep.glob("confirm/*/")])
+    return _looked([*found_runs(sweep), *confirmations(sweep)])
 
 
 def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
@@ -135,7 +125,8 @@ def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
         return {}
     own = place if sweep is None else sweep.resolve()
     if sweep is not None:
-        found = _looked([*own.parent.glob("*/trial-*/"), *own.parent.glob("*/confirm/*/")])
+        sweeps = [each for each in own.parent.glob("*/") if is_sweep(each)]
+        found = _looked([run for each in sweeps for run in (*found_runs(each), *confirmations(each))])
     elif DAY.fullmatch(place.parent.name):
         found = _looked([*place.parent.parent.glob("*/*/")])
     else:
@@ -172,9 +163,9 @@ def search_told(sweep: Path, *, warm_start: str) -> list[str]:
     groups: dict[str, Looked] = {}
     if warm_start:
         groups[f"sweep {other.name}, which this one starts from"] = looked_in_sweep(other)
-    receipt = next(place.glob(f"trial-*/{RECEIPT}"), None)
-    if receipt is not None:
-        beside = looked_on_same_data(receipt.parent, place)
+    trained = next((run for run in found_runs(place) if (run / RECEIPT).is_file()), None)
+    if trained is not None:
+        beside = looked_on_same_data(trained, place)
         told = {folder: looks for folder, looks in beside.items() if not warm_start or other not in folder.parents}
         groups["other sweeps on the same data"] = told
     sentences = [selection_told(own, f"sweep {place.name}", within=place)] if own else []

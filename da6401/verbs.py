@@ -20,13 +20,14 @@ from da6401.data.layout import find_layout
 from da6401.data.sources import ImageSet, load_test_data
 from da6401.data.tree import shown
 from da6401.errors import DataError, RunError, UserError
-from da6401.looks import choices_told, read_looks, record_look, sweep_of, times
+from da6401.looks import choices_told, read_looks, record_look, times
 from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
 from da6401.predictions import Predictions, write_predictions
 from da6401.rundir import BEST, CONFIG, RESULT, SUMMARY, TEST, read_json, read_result, write_result
 from da6401.runtime import choose_device, prepare, settings_kept
 from da6401.shown import json_text, safe
+from da6401.study.trial_folders import sweep_of
 from da6401.train.checkpoint import load_checkpoint, model_state
 from da6401.train.evaluate import AUTOCAST, Evaluation, evaluate
 

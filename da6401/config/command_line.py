@@ -25,9 +25,10 @@ from da6401.config.arguments import parse_flags
 from da6401.config.check import belongs, config_from_tree, is_network, nearest_name, value_problems
 from da6401.config.compose import config_of, known_values, plain_tree
 from da6401.config.domains import Interval
+from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
 from da6401.config.read_space import read_space
 from da6401.config.schema import RunConfig
-from da6401.config.search_path import SearchPath, as_job, hidden_files
+from da6401.config.search_path import SearchPath, as_job, hydra_overrides
 from da6401.config.search_space import SearchSpace, parse_override
 from da6401.config.sweeper_schema import sweeper_problems
 from da6401.config.written_where import written_where
@@ -37,7 +38,6 @@ from da6401.study.contradictions import objective_problems
 OPTIONAL_GROUPS = ("experiment", "sweep")
 HYDRA_GROUPS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner", "hydra.sweeper", "hydra.launcher")  # with slashes
 OUR_SWEEPER = "da6401"
-LAUNCHER_EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 JOB_NUMBER = re.compile(r"\$\{hydra[:.]job\.(num|id)\}")
 
 
@@ -100,9 +100,7 @@ def check_command_line(
     fixed = [text if override.key_or_group in groups else _added(text) for text, override in single]
     try:
         composed = files.compose(fixed)
-        problems += hidden_files(composed)
-        if composed.hydra.output_subdir not in (".hydra", None):
-            problems.append(f"hydra.output_subdir={composed.hydra.output_subdir}: a run writes .hydra/; leave it out")
+        problems += hydra_key_problems(composed, multirun=multirun)
         if composed.hydra.runtime.choices["hydra/sweeper"] == OUR_SWEEPER:
             problems += sweeper_problems(_sweeper_node(composed))
         problems += objective_problems(composed.sweep, _sweeper_node(composed)) if multirun else []
@@ -238,7 +236,7 @@ def sweep_space(
         options=groups,
         problems=problems,
         value_problems=value_check(groups),
-        lenient=not any("hydra.sweeper.conditional" in text for text in composed.hydra.overrides.hydra),
+        lenient=not any("hydra.sweeper.conditional" in text for text in hydra_overrides(composed)),
     )
     searched = [str(option) for each in space.parameters if each.key == "model" for option in each.domain]
     return dataclasses.replace(space, networks={name: network(name) for name in searched if not is_network(name)})

@@ -21,7 +21,7 @@ from da6401.config.check import documented_keys
 
 # Hydra's own keys that are texts, and of them those that name one folder: nothing to sweep over.
 FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir"})
-HYDRAS = FOLDERS | {"hydra.sweeper.storage"}
+HYDRAS = FOLDERS | {"hydra.sweep.subdir", "hydra.sweeper.storage"}
 SEVERAL = re.compile(r"\s*[\w-]+(\s*,\s*[\w-]+)+\s*")  # 0,1
 TYPED = re.compile(r"(?s:(\+{0,2}([A-Za-z_][\w.]*)=)(.*))")
 

@@ -168,9 +168,21 @@ def group_options(loader: ConfigLoader, searched: tuple[str, list[str]] | tuple[
 
 def network_of(loader: ConfigLoader, config: DictConfig, option: str) -> str:
     """The name of the network that an option of `model` makes, in a sweep of this configuration."""
-    given: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
-    name = str(config.hydra.job.config_name)
+    name, given = str(config.hydra.job.config_name), hydra_overrides(config)
     return str(loader.load_configuration(name, [*given, f"model={option}"], RunMode.RUN).model.name)
+
+
+def hydra_overrides(composed: DictConfig) -> list[str]:
+    """The overrides of Hydra's own keys in a command, as typed: they may hold interpolations of a job."""
+    given: Any = OmegaConf.to_container(composed.hydra.overrides.hydra, resolve=False)
+    return [str(text) for text in given]
+
+
+def subdir_template(composed: DictConfig) -> str:
+    """`hydra.sweep.subdir` as it is written, its interpolations unresolved."""
+    sweep = OmegaConf.to_container(composed.hydra.sweep, resolve=False)
+    assert isinstance(sweep, dict)
+    return str(sweep["subdir"])
 
 
 @contextmanager

@@ -35,18 +35,19 @@ from da6401.rundir import (
 from da6401.shown import safe
 from da6401.storage import reading, sqlite_address
 from da6401.study.objective import ATTRIBUTE, Objective
+from da6401.study.trial_folders import confirmations, found_runs, is_sweep, numbered_runs, trial_folder
 
 Read = TypeVar("Read")
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
 
 
-def is_sweep(folder: Path, storage: str | None) -> bool:
+def reads_as_sweep(folder: Path, storage: str | None) -> bool:
     """Whether a folder is a sweep's; with the study elsewhere, one that is no run's is.
 
     Raises:
         RunError: it is no run's either.
     """
-    if (folder / DATABASE).exists() or (folder / SUMMARY).exists() or any(folder.glob("trial-*/")):
+    if is_sweep(folder):
         return True
     if not any((folder / name).exists() for name in (CONFIG, METRICS, RESULT)):
         if storage is not None and folder.is_dir():
@@ -96,7 +97,7 @@ def read_sweep(folder: Path, storage: str | None) -> Sweep:
     else:
         address = storage or sqlite_address(folder / DATABASE)
         frozen, directions, attributes = _study(address, name)
-        runs = [_trial_run(folder / f"trial-{trial.number}", problems) for trial in frozen]
+        runs = [_trial_run(trial_folder(folder, trial), problems) for trial in frozen]
         config = next((run.config for run in runs if run.config), {})
         objective = Objective.of_study(attributes, directions, config)
         # What an older version told the pruner was the accuracy, whatever the objective.
@@ -113,20 +114,18 @@ def read_sweep(folder: Path, storage: str | None) -> Sweep:
 
 def signature(folders: Sequence[Path], storage: str | None) -> str:
     """What changes whenever a report of these folders would."""
-    names = ("", "trial-*/", "confirm/*/")
     files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST, VALIDATION, LOOKS, "explain/about.json")
     seen = []
-    for path in sorted(
-        path for folder in folders for name in names for file in files for path in folder.glob(name + file)
-    ):
+    places = [place for folder in folders for place in (folder, *found_runs(folder), *confirmations(folder))]
+    for path in sorted(place / file for place in places for file in files):
         try:
             found = path.stat()
             seen.append(f"{path} {found.st_mtime_ns} {found.st_size}")
-        except OSError:  # it went away between the listing and the look
+        except OSError:  # it is not there yet, or no longer
             continue
     if storage is not None:
         for folder in folders:
-            if is_sweep(folder, storage):
+            if reads_as_sweep(folder, storage):
                 trials = read_sweep(folder, storage).frozen
                 seen += [f"{trial.number} {trial.state} {len(trial.intermediate_values)}" for trial in trials]
     return "\n".join(seen)
@@ -201,8 +200,7 @@ def _trial_run(folder: Path, problems: list[str]) -> Run:
 
 def _without_study(folder: Path, problems: list[str]) -> tuple[list[Trial], Objective]:
     """The trials as their folders tell: their values, and as parameters the keys in which their configs differ."""
-    numbers = sorted(int(path.name[6:]) for path in folder.glob("trial-*/") if path.name[6:].isdecimal())
-    runs = {number: _trial_run(folder / f"trial-{number}", problems) for number in numbers}
+    runs = {number: _trial_run(run, problems) for number, run in numbered_runs(folder).items()}
     leaves = {number: flat(run.config) for number, run in runs.items() if run.config}
     keys = dict.fromkeys(key for each in leaves.values() for key in each)
     differing = [key for key in keys if len({str(each.get(key)) for each in leaves.values()}) > 1]

@@ -9,7 +9,7 @@ from typing import Any
 from da6401.looks import choice_between_told
 from da6401.report import run_figures
 from da6401.report.blocks import section, table, text
-from da6401.report.collect import is_sweep, read_run, read_sweep
+from da6401.report.collect import read_run, read_sweep, reads_as_sweep
 from da6401.report.records import Run, Sweep
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_sections import sweep_sections, winner_of
@@ -24,7 +24,7 @@ def document(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
         RunError: a folder that is neither a run's nor a sweep's, or is damaged.
     """
     read = [
-        read_sweep(folder, storage) if is_sweep(folder, storage) else read_run(folder, predictions=True)
+        read_sweep(folder, storage) if reads_as_sweep(folder, storage) else read_run(folder, predictions=True)
         for folder in folders
     ]
     titles = [_title(each) for each in read]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from hydra.core.utils import JobReturn, JobStatus
+from optuna.trial import FrozenTrial
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
@@ -17,8 +20,11 @@ from da6401.errors import RunError
 from da6401.rundir import read_result
 from da6401.study.metrics import Metric
 from da6401.study.objective import Objective, median_of
-from da6401.sweep.launch import Launch
+from da6401.study.trial_folders import confirmation
+from da6401.sweep.launch import Job, RunJobs
 from da6401.sweep.trial import latency_ms
+
+log = logging.getLogger(__name__)
 
 FRESH_SEED = 1_000_003  # the first of the fresh seeds: far from those that anyone types
 
@@ -52,7 +58,7 @@ def confirm(
     space: SearchSpace,
     folder: Path,
     settings: SweepConfig,
-    launch: Launch,
+    launch: RunJobs,
 ) -> list[Confirmed]:
     """Retrain the best ``sweep.confirm_top`` trials within the hard limits with ``sweep.confirm_seeds`` seeds each.
 
@@ -64,24 +70,33 @@ def confirm(
     if not settings.confirm_top or metric is None:
         return []
     inside = [each for each in objective.candidates(study.get_trials(deepcopy=False)) if each.is_within]
+    seeds = [FRESH_SEED + index for index in range(settings.confirm_seeds)]
+    chosen = [(each, [_job(space, each.trial, seed) for seed in seeds]) for each in inside[: settings.confirm_top]]
+    missing = [job for _, own in chosen for job in own if _value(folder / job.folder, objective) is None]
+    if missing:  # together: a launcher runs them side by side
+        for job, ended in zip(missing, launch(missing), strict=True):
+            if ended.status is not JobStatus.COMPLETED:
+                log.warning("%s: not confirmed: %s", folder / job.folder, _reason(ended))
     confirmed = []
-    for candidate in inside[: settings.confirm_top]:
-        trial = candidate.trial
-        runs: dict[Path, float] = {}
-        for index in range(settings.confirm_seeds):
-            run = folder / "confirm" / f"trial-{trial.number}-seed-{FRESH_SEED + index}"
-            value = _value(run, objective)
-            if value is None:
-                fixed = [text for text in space.overrides(trial.params) if not text.startswith(("seed=", "++seed="))]
-                subdir = f"hydra.sweep.subdir='{run.relative_to(folder)}'"
-                launch([*fixed, f"seed={FRESH_SEED + index}", subdir], trial.number)
-                value = _value(run, objective)
-            if value is not None:  # a seed that failed is left out, and the count of seeds says so
-                runs[run] = value
+    for candidate, own in chosen:
+        values = {folder / job.folder: _value(folder / job.folder, objective) for job in own}
+        # A seed that failed is left out, and the count of seeds says so.
+        runs = {run: value for run, value in values.items() if value is not None}
         if runs:
             middle = _middle(runs, metric)
-            confirmed.append(Confirmed(trial.number, candidate.values[0], tuple(runs.values()), middle))
+            confirmed.append(Confirmed(candidate.trial.number, candidate.values[0], tuple(runs.values()), middle))
     return sorted(confirmed, key=lambda item: metric.cost(item.mean))
+
+
+def _job(space: SearchSpace, trial: FrozenTrial, seed: int) -> Job:
+    """The training of a trial with another seed."""
+    fixed = [text for text in space.overrides(trial.params) if not text.startswith(("seed=", "++seed="))]
+    return Job((*fixed, f"seed={seed}"), trial.number, confirmation(trial.number, seed))
+
+
+def _reason(ended: JobReturn) -> str:
+    error = ended._return_value
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _middle(runs: Mapping[Path, float], metric: Metric) -> Path:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from da6401.errors import RunError
 from da6401.rundir import CONFIG, RunResult, flat, read_result, read_yaml, write_text, write_whole
+from da6401.study.trial_folders import found_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,7 @@ def write_curve(folder: Path, key: str) -> Table | str:
 def read_points(folder: Path, key: str) -> list[Point]:
     """The points of the curve in the order of the key's values, from the trials' config.yaml and result.json."""
     found: dict[str, tuple[Any, list[RunResult]]] = {}
-    for run in folder.glob("trial-*"):
+    for run in found_runs(folder):
         try:
             config, result = flat(read_yaml(run / CONFIG)), read_result(run)
         except RunError:  # unfinished, or never begun: the table of the trials tells of it

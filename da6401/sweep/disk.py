@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.schema import SweepConfig
 from da6401.study.objective import Objective
+from da6401.study.trial_folders import trial_folder
 from da6401.sweep.claims import FINISHED
-from da6401.sweep.summary import run_folder
 
 CHECKPOINTS = "checkpoints"
 
@@ -39,7 +39,7 @@ class Checkpoints:
         for rank, trial in enumerate(self.objective.ranked(finished)):
             if trial.number in self.gone:
                 continue
-            checkpoints = run_folder(self.folder, trial.number) / CHECKPOINTS
+            checkpoints = trial_folder(self.folder, trial) / CHECKPOINTS
             size = size_of(checkpoints)
             beyond = rank >= self.keep or trial.state is not TrialState.COMPLETE
             if trial.number not in best and (beyond or (self.room and used + size > self.room)):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUIET = "hydra.job_logging.handlers.console.level"  # a trial's epochs go to its train.log, not to the terminal
 DEFAULT_TRIALS = 20  # of a space whose points cannot be taken in order
 
 
@@ -110,18 +108,12 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
         warm = best_of_study(str(config.warm_start), folder, storage) if config.warm_start else []
         enqueue_first(study, space, warm)
     suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed)
-    quiet = [f"{QUIET}=WARNING"] if OmegaConf.select(config, QUIET) is not None else []
     assert sweeper.context is not None, "Hydra calls setup first"
     jobs = Jobs(sweeper.context, config)
-    run_one = launch_with(launcher, jobs)
-
-    def launch(overrides: list[str], number: int) -> JobReturn:
-        return run_one([*overrides, *quiet], number)
-
     total = _total(suggester, sweeper.n_trials)
     return Sweep(
         study, space, suggester, folder, address, total, pruner, settings, sweeper.max_failure_rate * total,
-        Checkpoints(folder, settings), jobs, launch, pool.began(),
+        Checkpoints(folder, settings), jobs, launch_with(launcher, jobs), pool.began(),
     )  # fmt: skip
 
 

@@ -19,11 +19,11 @@ from da6401.config.check import tree_of
 from da6401.config.compose import saved_config
 from da6401.errors import BusyError, ConfigError, RunError
 from da6401.rundir import CONFIG, LOCK, RESULT, SUMMARY, read_json, told_writes, write_text
+from da6401.study.trial_folders import EARLIER, found_runs
 
 log = logging.getLogger(__name__)
 
 OWNER = ".study"  # in a sweep's folder: the name of the study whose trials it holds
-EARLIER = "earlier"  # in a sweep's folder: runs that had a trial's place and another configuration
 SHOWN = 3  # differing keys that a message names
 
 
@@ -34,7 +34,7 @@ def hold_folder(folder: Path, study: str) -> None:
         ConfigError: another study's, whose trials have the same folders.
     """
     before = _owner(folder)
-    if before not in (None, study) and any(folder.glob(f"*/{CONFIG}")):
+    if before not in (None, study) and any(found_runs(folder)):
         raise ConfigError(
             [f"{folder}: holds the trials of the study {before}; give {study} a folder of its own (study={study}), or "
              f"go on with {before} (hydra.sweeper.study_name={before})"]
@@ -75,9 +75,9 @@ def make_room(run: Path, config: Mapping[str, Any], *, sweep: Path) -> None:
     except Timeout as error:
         raise BusyError(f"{run}: another process is running in this folder") from error
     try:
-        place = _free(sweep / EARLIER / run.name)
+        place = _free(sweep / EARLIER / run.relative_to(sweep))
         with told_writes(place):
-            place.parent.mkdir(exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
             run.rename(place)
     finally:
         lock.release()

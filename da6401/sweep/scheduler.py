@@ -12,6 +12,7 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
@@ -26,15 +27,17 @@ from da6401.errors import AllFailedError, BusyError, ConfigError, InterruptedRun
 from da6401.rundir import read_result
 from da6401.stopping import stop_on_signals
 from da6401.storage import is_shared
+from da6401.study.trial_folders import FOLDER, check_name, folder_name, usual_name
 from da6401.sweep import pool
-from da6401.sweep.claims import FINISHED, REASON, Worker, ended_here
+from da6401.sweep.claims import FINISHED, OWNER, REASON, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.ending import failure
+from da6401.sweep.launch import Job
 from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.prepare import Sweep, plain, prepare
 from da6401.sweep.rehearsal import rehearse
 from da6401.sweep.run_folders import make_room
-from da6401.sweep.summary import parameters, progress_line, run_folder, write_summary
+from da6401.sweep.summary import parameters, progress_line, write_summary
 from da6401.sweep.trial import ended_before, handed_over
 from da6401.tracking import track_sweep
 
@@ -116,12 +119,13 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
     if suggested is None:
         return
     trial, overrides = suggested
+    job = Job(tuple(overrides), trial.number, _folder(sweep, claimed, overrides))
+    run = sweep.folder / job.folder
     try:
-        ended = _room_for(sweep, trial.number, overrides)
-        ended = ended or ended_before(run_folder(sweep.folder, trial.number), sweep.objective)
+        ended = _room_for(sweep, job) or ended_before(run, sweep.objective)
         if ended is None:
             log.info("trial %d starts, %d of %d: %s", trial.number, trial.number + 1, sweep.total, parameters(trial))
-            ended = _launch(sweep, worker, trial, overrides)
+            ended = _launch(sweep, worker, trial, job)
     except TakenOverError as error:
         log.warning("trial %d was %s, which took this one for dead", trial.number, error)
         return
@@ -133,7 +137,7 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
     if not worker.owns(claimed):
         log.warning("trial %d belongs to another worker by now: what it gave here is left out", trial.number)
         return
-    _tell(sweep, trial, ended)
+    _tell(sweep, trial, ended, run)
     trials = sweep.study.get_trials(deepcopy=False)
     sweep.checkpoints.prune(trials)
     log.info(progress_line(sweep.objective, trials, trial.number, sweep.total, started=sweep.started,
@@ -161,7 +165,28 @@ def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna
     return None
 
 
-def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, overrides: list[str]) -> JobReturn:
+def _folder(sweep: Sweep, claimed: FrozenTrial, overrides: list[str]) -> str:
+    """The folder of a trial's run: the one that it has begun in, or what the command says, which is kept with it.
+
+    Raises:
+        UserError: it cannot be there, or is another trial's.
+    """
+    name, storage = claimed.user_attrs.get(FOLDER), sweep.study._storage
+    if name or (OWNER in claimed.user_attrs and FOLDER not in claimed.user_attrs):
+        return folder_name(claimed)
+    name = sweep.jobs.folder(overrides, claimed.number)
+    if name != usual_name(claimed.number):
+        check_name(name, claimed.number, ())
+        storage.set_trial_user_attr(claimed._trial_id, FOLDER, name)  # first: of two workers one sees the other's
+        try:
+            check_name(name, claimed.number, sweep.study.get_trials(deepcopy=False))
+        except UserError:
+            storage.set_trial_user_attr(claimed._trial_id, FOLDER, None)
+            raise
+    return name
+
+
+def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, job: Job) -> JobReturn:
     name = sweep.study.study_name
 
     def hung(reason: str) -> None:
@@ -174,17 +199,17 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, overrides: list[s
         handed_over(storage=sweep.storage, study=name, trial=trial._trial_id, owner=worker.name, pruner=sweep.pruner),
         time_limit(sweep.settings.trial_minutes, hung),
     ):
-        return sweep.launch(overrides, trial.number)
+        return sweep.launch([job])[0]
 
 
-def _room_for(sweep: Sweep, number: int, overrides: list[str]) -> JobReturn | None:
+def _room_for(sweep: Sweep, job: Job) -> JobReturn | None:
     """Let a run of another configuration leave the trial's folder; how the trial ends where that one goes on there."""
-    run = run_folder(sweep.folder, number)
+    run = sweep.folder / job.folder
     if not used(run):
         return None
     ended = JobReturn()
     try:
-        make_room(run, sweep.jobs.tree(overrides, number), sweep=sweep.folder)
+        make_room(run, sweep.jobs.tree(job.overrides, job.number, job.folder), sweep=sweep.folder)
     except BusyError as error:
         ended.status, ended.return_value = JobStatus.FAILED, error
         return ended
@@ -193,14 +218,14 @@ def _room_for(sweep: Sweep, number: int, overrides: list[str]) -> JobReturn | No
     return None
 
 
-def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn) -> None:
+def _tell(sweep: Sweep, trial: optuna.Trial, ended: JobReturn, run: Path) -> None:
     """Tell the study how a trial ended, with the reason where it failed."""
     error = ended._return_value
     if ended.status is JobStatus.COMPLETED:
         given = error if isinstance(error, (list, tuple)) else [error]
         values = [float(item) for item in given if isinstance(item, (int, float))]
         if len(values) == len(sweep.study.directions) and all(math.isfinite(value) for value in values):
-            result = read_result(run_folder(sweep.folder, trial.number))
+            result = read_result(run)
             for name, excess in sweep.objective.excess(result).items():
                 trial.set_constraint(name, excess)
             sweep.study.tell(trial, values, skip_if_finished=True)  # a call whose answer was lost is made twice

@@ -23,6 +23,7 @@ from da6401.config.search_space import key_of
 from da6401.rundir import CONFIG, METRICS, SUMMARY, write_json, write_text
 from da6401.shown import duration
 from da6401.study.objective import Candidate, Objective
+from da6401.study.trial_folders import trial_folder
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 
@@ -35,11 +36,6 @@ def terminal() -> Console:
     return console if console.is_terminal else Console(soft_wrap=True, width=200)
 
 
-def run_folder(folder: Path, number: int) -> Path:
-    """The folder of a trial's run."""
-    return folder / f"trial-{number}"
-
-
 def write_summary(
     study: optuna.Study, folder: Path, settings: SweepConfig, *, seconds: float, confirmed: Sequence[Confirmed]
 ) -> None:
@@ -47,7 +43,7 @@ def write_summary(
     objective, trials = Objective.of(settings), study.trials
     best = objective.best(trials)
     states = Counter(trial.state.name.lower() for trial in trials)
-    winner = confirmed[0].run if confirmed else run_folder(folder, best[0].trial.number) if best else None
+    winner = confirmed[0].run if confirmed else trial_folder(folder, best[0].trial) if best else None
     command = None if winner is None else f"da6401 reproduce {shlex.quote(str(winner))}"
     write_json(
         folder / SUMMARY,
@@ -59,7 +55,7 @@ def write_summary(
             "best": [_entry(each, folder) for each in best],
             "confirmed": [item.as_json() for item in confirmed],
             "winner": None if winner is None else str(winner),
-            "epochs_run": sum(_epochs(run_folder(folder, trial.number)) for trial in trials),
+            "epochs_run": sum(_epochs(trial_folder(folder, trial)) for trial in trials),
             "seconds": seconds,
         },
     )
@@ -138,7 +134,7 @@ def _since(started: float) -> float:
 def _entry(candidate: Candidate[FrozenTrial], folder: Path) -> dict[str, Any]:
     trial = candidate.trial
     value = trial.values[0] if len(trial.values) == 1 else trial.values
-    entry = {"trial": trial.number, "value": value, "run": str(run_folder(folder, trial.number))}
+    entry = {"trial": trial.number, "value": value, "run": str(trial_folder(folder, trial))}
     if candidate.is_repeated:
         mean = candidate.values[0] if len(candidate.values) == 1 else list(candidate.values)
         entry |= {"mean": mean, "seeds": [each.number for each in candidate.trials]}

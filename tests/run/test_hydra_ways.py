@@ -201,5 +201,9 @@ def test_hydras_own_logging_options_work(tmp_path: Path) -> None:
 def test_what_a_launcher_needs_and_what_has_no_effect_is_said() -> None:
     assert "a run writes .hydra/" in problem("hydra.output_subdir=meta")
     assert "no such option of hydra/launcher" in problem("hydra/launcher=nope")
+    assert "hydra.sweep.subdir=same: gives every trial the same folder" in problem(
+        "hydra.sweep.subdir=same", multirun=True
+    )
+    assert checked("hydra.sweep.subdir=same").seed == 0, "one run has no trials"
     absent = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib", options=["basic"])
     assert "pip install 'da6401[joblib]'" in hydra_problem(absent)

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
@@ -26,6 +26,7 @@ from da6401.report.collect import read_sweep
 from da6401.rundir import RunResult, read_metrics, read_result, write_result, write_yaml
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.sweep.confirm import confirm
+from da6401.sweep.launch import Job
 from da6401.sweep.trial import ended_before
 from tests.small import SMALL
 
@@ -168,12 +169,12 @@ def test_only_trials_within_the_limits_are_confirmed(tmp_path: Path) -> None:
         study.add_trial(trial)
     launched: list[int] = []
 
-    def launch(overrides: Sequence[str], number: int) -> JobReturn:
-        launched.append(number)
-        run = next(text for text in overrides if text.startswith("hydra.sweep.subdir")).partition("=")[2].strip("'")
-        (tmp_path / run).mkdir(parents=True)
-        write_result(tmp_path / run, dataclasses.replace(DONE, val_accuracy=number / 10))
-        return JobReturn()
+    def launch(jobs: Sequence[Job]) -> Sequence[JobReturn]:
+        for job in jobs:
+            launched.append(job.number)
+            (tmp_path / job.folder).mkdir(parents=True)
+            write_result(tmp_path / job.folder, dataclasses.replace(DONE, val_accuracy=job.number / 10))
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in jobs]
 
     settings = SweepConfig(max_parameters=1000, confirm_top=2, confirm_seeds=1)
     found = confirm(study, space, tmp_path, settings, launch)

@@ -78,7 +78,8 @@ class Sweep:
     def chose_after_look(self) -> bool:
         """Whether several of its runs have been looked at, or a trial began after the first look."""
         times = [look.when for looks in self.looked.values() for look in looks if look.when is not None]
-        starts = [trial.start.astimezone() for trial in self.trials if trial.start is not None]
+        # Looks have whole seconds: a trial that began within that of the look may have been there before it.
+        starts = [trial.start.astimezone().replace(microsecond=0) for trial in self.trials if trial.start is not None]
         return len(self.looked) > 1 or bool(times and starts and max(starts) > min(times))
 
     @property

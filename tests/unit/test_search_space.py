@@ -297,7 +297,7 @@ def test_the_check_finds_what_the_sweeper_would(monkeypatch: pytest.MonkeyPatch)
         "hydra.sweeper.n_jobs=-1: must be a whole number in [1, 1024]",
         "hydra.sweeper.max_failure_rate=2: must be a number in [0, 1]",
         "hydra.sweeper.n_trials=0: must be a whole number in [1, 10000000]",
-        "hydra.sweeper.direction='up': must be maximize or minimize",
+        "hydra.sweeper.direction=up: must be maximize or minimize",
         "hydra.sweeper.n_trial: no such key; did you mean hydra.sweeper.n_trials?",
         "hydra.sweeper.pruner.reduction_factor=1: must be a whole number in [2, 1000]",
         "hydra.sweeper.pruner.min_epoch: no such key; did you mean hydra.sweeper.pruner.min_epochs?",

@@ -101,7 +101,8 @@ def read_sweep(folder: Path, storage: str | None) -> Sweep:
         config = next((run.config for run in runs if run.config), {})
         objective = Objective.of_study(attributes, directions, config)
         # What an older version told the pruner was the accuracy, whatever the objective.
-        told = objective.names[0] if ATTRIBUTE in attributes else "val_accuracy"
+        moves = objective.alone is not None and objective.alone.by_epoch
+        told = objective.names[0] if moves and ATTRIBUTE in attributes else "val_accuracy"
         trials = [_trial(trial, run, told=told) for trial, run in zip(frozen, runs, strict=True)]
     logarithmic = frozenset(
         key for trial in frozen for key, each in trial.distributions.items() if getattr(each, "log", False)

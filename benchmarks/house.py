@@ -226,8 +226,9 @@ def private_places(checkout: Checkout) -> Found:
     return Found(len(uses), [f"{place} {name}" for place, name in uses])
 
 
-def private_files(checkout: Checkout) -> Found:
-    files = Counter(place.rpartition(":")[0] for place, _ in private_uses(checkout))
+def by_file(found: Found) -> Found:
+    """The files of some places, each with its count, and how many files they are."""
+    files = Counter(place.partition(":")[0] for place in found.places)
     return Found(len(files), [f"{file} {count}" for file, count in files.most_common()])
 
 
@@ -245,8 +246,8 @@ def shared_stems(checkout: Checkout) -> Found:
 def best_trial_homes(checkout: Checkout) -> Found:
     """Functions that decide by themselves which trial is better.
 
-    A guess by form: the key of sorted, sort, min or max reads a trial's value; a frame is sorted by "value"; Optuna's
-    study is asked for its best; all values are compared with others' (a Pareto front).
+    A guess by form: the key of sorted, sort, min or max reads a trial's value, or the cost made of it; a frame is
+    sorted by "value"; Optuna's study is asked for its best; all values are compared with others' (a Pareto front).
     """
     places = [
         place
@@ -284,10 +285,12 @@ def _decides(node: ast.AST, source: Source) -> bool:
 
 
 def _reads_value(node: ast.AST) -> bool:
-    """Whether this is trial.value, t.values or t.reached(...)."""
+    """Whether this is trial.value, t.values or t.reached(...), or the cost that the package's objective makes of it."""
     match node:
         case ast.Attribute(ast.Name(name), "value" | "values" | "reached"):
             return name == "t" or "trial" in name
+        case ast.Name(name) | ast.Attribute(attr=name):
+            return name.strip("_") in ("cost", "costs")
     return False
 
 
@@ -303,10 +306,11 @@ ROWS: dict[str, Callable[[Checkout], Found]] = {
     f"functions over {LONG} lines": long_functions,
     "most parameters of one function": most_parameters,
     "private names of other packages outside the adapters, uses": private_places,
-    "files with such uses": private_files,
+    "files with such uses": lambda checkout: by_file(private_places(checkout)),
     f"adapters (*{ADAPTERS}.py)": adapters,
     "file stems used twice": shared_stems,
     "functions that decide which trial is best": best_trial_homes,
+    "files with such functions": lambda checkout: by_file(best_trial_homes(checkout)),
 }
 
 

@@ -68,6 +68,9 @@ def by_study(study):
 def front(goal, trials):
     return [one for one in trials if not any(goal.better(other, one) for other in trials)]
 
+def by_cost(metric, trials):
+    return min(trials, key=metric.cost)
+
 def other_orders(points, trials, frame, study):
     sorted(points, key=lambda point: point.value), sorted(trials, key=lambda trial: trial.number)
     frame.sort_values("number"), study.trials, any(trials), [trial.value for trial in trials]
@@ -109,12 +112,12 @@ def test_every_row(checkout: Path) -> None:
         "train/loop.py:35 execution_whitelist",
         "train/loop.py:36 instance",
     ]
-    deciding = ["by_value", "by_name", "by_frame", "by_study", "front"]
+    deciding = ["by_value", "by_name", "by_frame", "by_study", "front", "by_cost"]
     assert found == {
         "modules in the package's root": Found(1, ["cli"]),
         "files of the package": Found(7, []),
         "lines of the package": Found(sum(len(text.splitlines()) for text in package), []),
-        "code lines of the package": Found(22 + LONG + 16 + LONG - 1 + 2, []),
+        "code lines of the package": Found(22 + LONG + 18 + LONG - 1 + 2, []),
         "lines of the tests": Found(3, []),
         "code lines of the tests": Found(1, []),
         "longest file, lines": Found(39 + LONG, ["train/loop.py"]),
@@ -125,7 +128,8 @@ def test_every_row(checkout: Path) -> None:
         "files with such uses": Found(1, [f"train/loop.py {len(private)}"]),
         "adapters (*_internals.py)": Found(1, ["sweep/optuna_internals.py"]),
         "file stems used twice": Found(1, ["cli"]),
-        "functions that decide which trial is best": Found(5, [f"sweep/cli.py: {name}" for name in deciding]),
+        "functions that decide which trial is best": Found(6, [f"sweep/cli.py: {name}" for name in deciding]),
+        "files with such functions": Found(1, ["sweep/cli.py 6"]),
     }
 
 
@@ -167,7 +171,7 @@ def test_a_second_column_is_a_commit(
         "| files of the package | 7 | 8 |",
     ]
     assert len([line for line in printed if line.startswith("|")]) == 2 + len(ROWS)
-    at = printed.index("functions that decide which trial is best: 5")
+    at = printed.index("functions that decide which trial is best: 6")
     assert printed[at + 1] == "    sweep/cli.py: by_value"
 
     monkeypatch.setattr(sys, "argv", ["house", str(checkout), "--against", "no-such-commit"])

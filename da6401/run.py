@@ -17,7 +17,7 @@ from da6401.data.sources import load_training_data
 from da6401.errors import DivergedError, InterruptedRun, MachineError, PrunedError, UserError
 from da6401.machine import explained, failures_explained
 from da6401.models.build import build_model
-from da6401.models.counts import count, count_stages, describe
+from da6401.models.counts import check_batch_norm, count, count_stages, describe
 from da6401.models.freezing import describe_schedule, epoch_plan
 from da6401.predictions import Predictions, write_predictions
 from da6401.rundir import (
@@ -84,6 +84,7 @@ def _run(cfg: RunConfig, out: Path, watcher: Watcher | None, files: Mapping[str,
     model = build_model(cfg.model, num_classes=len(classes), image_size=cfg.data.image_size)
     model.follow(epoch_plan(cfg.model, cfg.trainer.epochs))  # what trains by the end: so it is counted
     layers, shapes = count(model, cfg.data.image_size)
+    check_batch_norm(layers, batch_size=min(cfg.trainer.batch_size, len(data.train.labels_N)))
     stages = count_stages(layers)
     schedule = describe_schedule(cfg.model, epochs=cfg.trainer.epochs)
     log.info("\n".join([describe(layers), *schedule]))

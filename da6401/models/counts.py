@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from da6401.errors import ConfigError
 from da6401.models.stages import StagedModel
 
 _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
@@ -166,6 +167,27 @@ def count_stages(counts: Sequence[LayerCount]) -> list[StageCount]:
         share = sum(layer.macs for layer in inside) / max(macs, 1)
         stages.append(StageCount(name, trained == 0, sum(layer.parameters for layer in inside), trained, share))
     return stages
+
+
+def check_batch_norm(counts: Sequence[LayerCount], *, batch_size: int) -> None:
+    """Whether batch norm can train on batches of this size: it has no variance of a single value.
+
+    Raises:
+        ConfigError: a batch norm that trains would see one image with a map of 1 x 1.
+    """
+    alone = [
+        layer
+        for layer in counts
+        if layer.kind == "batch norm" and layer.trainable and math.prod(layer.output_shape[1:]) == 1
+    ]
+    if batch_size == 1 and alone:
+        name = alone[0].name.removeprefix("stages.")
+        raise ConfigError(
+            [
+                f"trainer.batch_size=1: batch norm needs more than one value, and {name} has a map of 1 x 1 for an "
+                "image; use trainer.batch_size>=2, or a larger data.image_size"
+            ]
+        )
 
 
 def describe(counts: Sequence[LayerCount]) -> str:

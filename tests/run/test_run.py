@@ -208,3 +208,20 @@ def test_the_saved_config_is_plain_yaml(tmp_path: Path) -> None:
     tree = yaml.safe_load((tmp_path / "run" / CONFIG).read_text())
     assert tree["model"]["filters"] == 4
     assert tree["data"]["source"] == "synthetic"
+
+
+ONE_BY_ONE = ("data=synthetic", "data.classes=3", "data.images_per_class=7", "data.image_size=32", "model=resnet18",
+              "model.weights=none", "trainer.epochs=1", "trainer.threads=1")  # fmt: skip
+
+
+def test_batch_norm_of_one_image_and_a_map_of_one_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trainer.batch_size=1: batch norm .* layer4.* use trainer.batch_size>=2"):
+        run(compose(*ONE_BY_ONE, "trainer.batch_size=1"), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    frozen = run(compose(*ONE_BY_ONE, "trainer.batch_size=1", "model.freeze_depth=5"), tmp_path / "frozen")
+    assert frozen.status == "completed", "a frozen batch norm uses its running statistics"
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before(tmp_path: Path) -> None:
+    cfg = compose(*ONE_BY_ONE, "trainer.batch_size=5")  # 16 images: 5, 5, 6
+    assert run(cfg, tmp_path / "run").status == "completed"

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import key_of
-from da6401.rundir import CONFIG, METRICS, SUMMARY, write_json, write_text
+from da6401.errors import RunError
+from da6401.rundir import CONFIG, METRICS, RECEIPT, SUMMARY, read_json, write_json, write_text
 from da6401.shown import duration
 from da6401.study.objective import Candidate, Objective
 from da6401.study.trial_folders import trial_folder
@@ -63,6 +64,8 @@ def write_summary(
     console.print(trial_table(trials, objective, title=f"study {study.study_name}"))
     if confirmed:
         console.print(confirmed_table(confirmed, objective))
+    for line in data_lines(trials, folder):
+        console.print(escape(line))
     if winner is None:
         console.print("no trial was completed within the limits; the reasons stand in the table and in each train.log")
         return
@@ -82,6 +85,28 @@ def write_summary(
             f"winner: {_which(best[0])}, {objective.text(best[0].values)}, " + escape(parameters(best[0].trial))
         )
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
+
+
+def data_lines(trials: Sequence[FrozenTrial], folder: Path) -> list[str]:
+    """Where a key of the data was searched: which data each trial had, a line for each fingerprint of the receipts."""
+    found: dict[str, list[FrozenTrial]] = {}
+    for trial in trials:
+        if any(key_of(name).partition(".")[0] == "data" for name in trial.params):
+            try:
+                fingerprint = read_json(trial_folder(folder, trial) / RECEIPT).get("data_fingerprint")
+            except RunError:  # it never began: the table tells why
+                continue
+            found.setdefault(str(fingerprint), []).append(trial)
+    return [
+        f"data {fingerprint[:12]}: trial {', '.join(str(trial.number) for trial in mine)} "
+        f"({', '.join(dict.fromkeys(_data_words(trial) for trial in mine))})"
+        for fingerprint, mine in found.items()
+    ]
+
+
+def _data_words(trial: FrozenTrial) -> str:
+    keys = {key_of(name): value for name, value in trial.params.items()}
+    return " ".join(f"{key}={value}" for key, value in keys.items() if key.partition(".")[0] == "data")
 
 
 def confirmed_table(confirmed: Sequence[Confirmed], objective: Objective) -> Table:

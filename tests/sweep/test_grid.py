@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,9 @@ def test_a_key_has_other_choices_under_another_condition() -> None:
     assert again == first
 
 
-def test_texts_reach_the_trial_as_they_are_typed() -> None:
+def test_texts_reach_the_trial_as_they_are_typed_and_each_fingerprint_is_told(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     names = ["x (z)", "c=d,e", "1e3", "it's"]
     rng = np.random.default_rng(0)
     for name in names:
@@ -123,6 +126,10 @@ def test_texts_reach_the_trial_as_they_are_typed() -> None:
     assert [trial.params["data.root"] for trial in open_study().trials] == names
     assert {trial.state for trial in open_study().trials} == {TrialState.COMPLETE}
     assert [read_yaml(folder(number) / "config.yaml")["data"]["root"] for number in range(4)] == names
+    out = capfd.readouterr().out
+    for number, name in enumerate(names):
+        fingerprint = json.loads((folder(number) / "receipt.json").read_text())["data_fingerprint"]
+        assert f"data {fingerprint[:12]}: trial {number} (data.root={name})" in out
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from da6401.cores import available_cores
-from da6401.errors import NoDeviceError
+from da6401.errors import ConfigError, NoDeviceError
 from da6401.shown import redacted
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "optuna", "wandb", "scikit-learn")
@@ -41,6 +41,12 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         raise NoDeviceError([f"device={name}: this machine has {count} CUDA devices; use device=auto or device=cpu"])
     return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises ConfigError where the device does not have `trainer.precision`."""
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError([f"trainer.precision=fp16: needs CUDA, the device is {device}; use bf16 or fp32"])
 
 
 def prepare(*, seed: int, threads: int, deterministic: bool) -> None:

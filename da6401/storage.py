@@ -13,7 +13,7 @@ import re
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
-from sqlalchemy import URL, StaticPool
+from sqlalchemy import URL, StaticPool, make_url
 from sqlalchemy import exc as sqlalchemy_errors
 
 from da6401.errors import UserError
@@ -42,6 +42,7 @@ AWAY = re.compile(
 )
 LOCKED = re.compile(r"\bis locked", re.IGNORECASE)  # sqlite's word for a file in which another process writes
 REFUSED = re.compile(r"is full|readonly|disk I/O|unable to open", re.IGNORECASE)  # what a disk lets sqlite say
+NO_TABLES = sqlalchemy_errors.ProgrammingError
 MADE_BY_ANOTHER = (sqlalchemy_errors.IntegrityError, sqlalchemy_errors.ProgrammingError)
 # A process opens at most three connections (its trial, its heartbeat, one to spare), looks whether one still lives
 # before it uses it, and hears of a server that vanished without a word within half a minute.
@@ -145,6 +146,32 @@ def reading(address: str) -> Iterator[BaseStorage]:
         yield storage
     finally:
         _close(storage)
+
+
+def copied(address: str, names: Sequence[str]) -> BaseStorage:
+    """Copies of an address's studies in memory, of those that are there: what is done to them leaves nothing behind.
+
+    Raises:
+        UserError: the storage cannot be opened.
+    """
+    copies = optuna.storages.InMemoryStorage()
+    if not is_shared(address) and not is_in_memory(address) and not Path(make_url(address).database or "").is_file():
+        return copies
+    try:
+        with reading(address) as storage:
+            for study in storage.get_all_studies():
+                if study.study_name in names:
+                    copy = copies.create_new_study(study.directions, study.study_name)
+                    for name, value in study.user_attrs.items():
+                        copies.set_study_user_attr(copy, name, value)
+                    for trial in storage.get_all_trials(study._study_id):
+                        copies.create_new_trial(copy, trial)
+    except Exception as error:  # as in _opened
+        if any(isinstance(each, NO_TABLES) for each in _causes(error)) or isinstance(error, FileNotFoundError):
+            return copies  # a database that no study has been in
+        reason = redacted(str(_causes(error)[-1]).partition("\n")[0])
+        raise UserError(f"hydra.sweeper.storage: the study cannot be opened ({reason}); check the address") from error
+    return copies
 
 
 def _close(storage: BaseStorage) -> None:

@@ -220,7 +220,9 @@ class SweepConfig:
     )
     max_parameters: int = key(0, "hard limit of the model's parameters; 0 is none", low=0, high=10**12)
     max_macs: int = key(0, "hard limit of multiply-accumulates an image; 0 is none", low=0, high=10**15)
-    dry_run: bool = key(False, "print the first configurations and the expected time, train nothing")
+    dry_run: bool = key(
+        False, "print what the sweep would run first and its expected time; nothing is trained or left behind"
+    )
     max_hours: float = key(0.0, "start no trial after so long; 0 is no limit", unit="hours", low=0, high=100_000)
     patience: int = key(0, "start no trial after so many without a better one; 0 is no limit", low=0, high=1_000_000)
     trial_minutes: float = key(
@@ -231,6 +233,9 @@ class SweepConfig:
         high=100_000,
     )
     retries: int = key(2, "how often a killed trial is taken up again from its checkpoint", low=0, high=1000)
+    retry_failed: bool = key(
+        False, "run trials that have failed once more, when their cause is mended; on top of hydra.sweeper.n_trials"
+    )
     lease_seconds: float = key(
         60.0, "a worker on another machine that is silent for so long is taken for dead", unit="s", low=1, high=86_400
     )

@@ -15,7 +15,7 @@ from da6401.data.sets import ImageSet, TrainingData
 from da6401.data.tree import LISTED, shown
 from da6401.errors import DataError
 
-__all__ = ["ImageSet", "TrainingData", "load_test_data", "load_training_data"]
+__all__ = ["ImageSet", "TrainingData", "check_training_data", "load_test_data", "load_training_data"]
 
 _lock = threading.Lock()
 _last: tuple[str, TrainingData] | None = None
@@ -47,6 +47,16 @@ def load_training_data(cfg: DataConfig) -> TrainingData:
             data = embedded.synthetic_training(cfg)
         _last = (key, data)
         return data
+
+
+def check_training_data(cfg: DataConfig) -> None:
+    """What load_training_data would say to the names and places of the files; none of them is opened.
+
+    Raises:
+        DataError: no such tree, or classes that differ between the splits.
+    """
+    if isinstance(cfg, FolderConfig):
+        folder.list_training(cfg)
 
 
 def load_test_data(cfg: DataConfig, class_names: Sequence[str]) -> ImageSet:

@@ -45,6 +45,22 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
     return model
 
 
+def check_weights(cfg: ModelConfig, *, image_size: int, fetch: bool) -> None:
+    """What build_model would say to the weights, without reading a number of them.
+
+    Args:
+        image_size: side of the images in px.
+        fetch: what has to be downloaded is downloaded now; without, it is taken to be right.
+
+    Raises:
+        ModelError: the weights cannot be had, or do not fit.
+    """
+    if not isinstance(cfg, CnnConfig) and cfg.weights != "none":
+        from da6401.models.pretrained import check_weights as check
+
+        check(name=cfg.name, source=cfg.weights, image_size=image_size, fetch=fetch)
+
+
 def _refuse(problems: list[str]) -> None:
     if problems:
         raise ModelError("the network cannot be built:\n" + "\n".join(f"  - {problem}" for problem in problems))

@@ -245,11 +245,28 @@ def build_backbone(*, name: Backbone, source: str, num_classes: int, image_size:
     spec = BACKBONE_TABLE[name]
     network = spec.make(image_size)
     if source != "none":
-        state = weights.unwrapped(_state_dict(spec, source), network, source=source)
-        if "encoder.pos_embedding" in state:
-            state = resize_positions(state, source=source, image_size=image_size)
-        weights.load(network, state, replaced=spec.replaced, source=source)
+        _load(network, _state_dict(spec, source), spec, source=source, image_size=image_size)
     return staged(name, network, num_classes=num_classes, dropout=dropout)
+
+
+def check_weights(*, name: Backbone, source: str, image_size: int, fetch: bool) -> None:
+    """What build_backbone would say to these weights, without reading a number of them.
+
+    Args:
+        fetch: what has to be downloaded is downloaded now; without, it is taken to be right.
+
+    Raises:
+        ModelError: the weights cannot be had, or do not fit.
+    """
+    spec = BACKBONE_TABLE[name]
+    if source != "imagenet":
+        with torch.device("meta"):
+            network = spec.make(image_size)
+        _load(network, weights.read(Path(source), device="meta"), spec, source=source, image_size=image_size)
+    elif spec.imagenet is None:
+        weights.lite0_file()
+    elif fetch:
+        weights.fetched(spec.imagenet.url)
 
 
 def staged(name: Backbone, network: nn.Module, *, num_classes: int, dropout: float) -> StagedModel:
@@ -265,6 +282,13 @@ def _state_dict(spec: BackboneSpec, source: str) -> dict[str, Tensor]:
     if source != "imagenet":
         return weights.read(Path(source))
     return weights.lite0_wheel() if spec.imagenet is None else weights.download(spec.imagenet.url)
+
+
+def _load(network: nn.Module, state: dict[str, Tensor], spec: BackboneSpec, *, source: str, image_size: int) -> None:
+    state = weights.unwrapped(state, network, source=source)
+    if "encoder.pos_embedding" in state:
+        state = resize_positions(state, source=source, image_size=image_size)
+    weights.load(network, state, replaced=spec.replaced, source=source)
 
 
 def resize_positions(state: dict[str, Tensor], *, source: str, image_size: int) -> dict[str, Tensor]:

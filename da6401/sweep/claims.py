@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 OWNER, ATTEMPTS, REASON, HEARTBEAT = "owner", "attempts", "reason", "heartbeat"  # user attributes of a trial
+SKIPPED = "skipped"  # of one that was not trained: it would have repeated another
 NOBODY = ""  # the owner of a trial that was put back
 NEW = create_trial(state=TrialState.WAITING, user_attrs={ATTEMPTS: 1})
+WORKERS = ".workers"  # in a sweep's folder: the locks of those that live
 BEATS = 4  # heartbeats in a lease
 
 
@@ -50,7 +52,7 @@ class Worker:
 
     def __init__(self, study: optuna.Study, folder: Path, *, retries: int, lease_seconds: float) -> None:
         self.study = study
-        self.folder = folder / ".workers"
+        self.folder = folder / WORKERS
         self.retries = retries
         self.lease_seconds = lease_seconds
         self.folder.mkdir(parents=True, exist_ok=True)

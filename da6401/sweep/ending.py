@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.errors import AllFailedError, UserError
-from da6401.sweep.claims import FINISHED, REASON
+from da6401.sweep.claims import FINISHED, REASON, SKIPPED
+from da6401.sweep.retrying import retried
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -20,7 +21,12 @@ def failure(trials: Sequence[FrozenTrial], *, most: float) -> UserError | None:
     Args:
         most: how many may fail (hydra.sweeper.max_failure_rate).
     """
-    finished = [trial for trial in trials if trial.state in FINISHED]
+    aside = retried(trials)
+    finished = [
+        each
+        for each in trials
+        if each.state in FINISHED and each.number not in aside and SKIPPED not in each.user_attrs
+    ]
     failed = [trial for trial in finished if trial.state is TrialState.FAIL]
     if len(failed) > most:
         return UserError(

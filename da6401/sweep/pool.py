@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 SLOT = "DA6401_SLOT"  # in a worker's environment: its number, from 1
 BEGAN = "DA6401_SWEEP_BEGAN"  # when the command was given, in seconds since 1970
+CHECKED = "DA6401_INPUTS_CHECKED"  # in a worker's environment: its leader has looked at data, weights and device
 POLL_SECONDS = 0.2
 # Of the command, what is for the process that leads and not for its workers.
 LEADERS = re.compile(r"(\+\+?)?(hydra/launcher=|hydra\.launcher\.|hydra\.sweeper\.n_jobs=)")
@@ -193,7 +194,8 @@ class Slot:
 
 def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> subprocess.Popen[bytes]:
     gpu = {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]} if devices else {}
-    return _worker(sys.argv[1:], number, folder, threads=max(1, available_cores() // slots), environment=gpu)
+    threads = max(1, available_cores() // slots)
+    return _worker(sys.argv[1:], number, folder, threads=threads, environment={**gpu, CHECKED: "1"})
 
 
 def _worker(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +15,29 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from optuna.trial import FrozenTrial
 
 from da6401.config.check import config_from_tree
 from da6401.config.command_line import sweep_space
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import ConfigError
-from da6401.storage import is_shared, open_storage
+from da6401.storage import copied, is_shared, open_storage
 from da6401.study.objective import Objective
 from da6401.sweep import pool
 from da6401.sweep.disk import Checkpoints
+from da6401.sweep.inputs import check_inputs
 from da6401.sweep.jobs import Jobs
 from da6401.sweep.launch import Launch, launch_with
 from da6401.sweep.pruners import build_pruner
+from da6401.sweep.retrying import RETRY_OF, retried, retry_failed
 from da6401.sweep.run_folders import hold_folder
+from da6401.sweep.same_search import hold_search, stored_distributions
 from da6401.sweep.samplers import build_sampler, takes_in_order
 from da6401.sweep.space import COUNTED, Suggester, total_trials
 from da6401.sweep.study import (
     best_of_study,
     enqueue_first,
-    hold_space,
     open_study,
     storage_of,
 )
@@ -82,35 +86,46 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     Raises:
         UserError: the storage cannot be opened, the space has changed, or the sampler refuses its keys.
     """
-    folder = Path(str(config.hydra.sweep.dir))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, leads = Path(str(config.hydra.sweep.dir)), not pool.is_worker()
     space = _space(sweeper, config, arguments)
     settings = config_from_tree({"sweep": plain(config.sweep)}).sweep
-    alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
-    address = storage_of(sweeper.storage, folder, alone=alone)
-    forget_study()
-    storage = open_storage(address, minutes=settings.storage_minutes)
-    name = sweeper.study_name or folder.name
-    study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
-    is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
-    if not pool.is_worker():  # a worker has the leader's command, and overrides of its own
-        hold_folder(folder, study.study_name)
-        hold_space(study, space, extend=str(config.resume) == "extend")
+    assert sweeper.context is not None, "Hydra calls setup first"
+    jobs = Jobs(sweeper.context, config)
     named = str(config.hydra.runtime.choices["hydra/sweeper/sampler"])
     extend = _custom_search_space(sweeper.custom_search_space)
     in_order = takes_in_order(named, space, extended=extend is not None)
     seed = sweeper.sampler.get("seed")
     seed = int((config.seed or 0) if seed is None else seed)  # ${hydra:job.num} is of a trial, and no seed here
-    study.sampler = build_sampler(named, plain(sweeper.sampler), seed=seed)
+    sampler = build_sampler(named, plain(sweeper.sampler), seed=seed)
     pruner = plain(sweeper.pruner)
+    if sweeper.workers is None and pool.CHECKED not in os.environ:  # on the machine that trains
+        check_inputs(space, jobs, fetch=not settings.dry_run)
+
+    alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
+    address = storage_of(sweeper.storage, folder, alone=alone)
+    name = sweeper.study_name or folder.name
+    forget_study()
+    if settings.dry_run:
+        storage = copied(address, [name, str(config.warm_start)])
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = open_storage(address, minutes=settings.storage_minutes)
+    study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
+    is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
+    if leads:  # a worker has the leader's command, and overrides of its own
+        hold_folder(folder, name, write=not settings.dry_run)
+        hold_search(study, space, jobs, extend=str(config.resume) == "extend")
+    study.sampler = sampler
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
-    if is_new and not pool.is_worker() and not in_order:
+    if leads and is_new and not in_order:
         warm = best_of_study(str(config.warm_start), folder, storage) if config.warm_start else []
         enqueue_first(study, space, warm)
-    suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed)
-    assert sweeper.context is not None, "Hydra calls setup first"
-    jobs = Jobs(sweeper.context, config)
-    total = _total(suggester, sweeper.n_trials)
+    if leads and settings.retry_failed:
+        retry_failed(study)
+    trials = study.get_trials(deepcopy=False)
+    stored = stored_distributions(trials, space)
+    suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed, stored)
+    total = _total(suggester, trials, sweeper.n_trials)
     return Sweep(
         study, space, suggester, folder, address, total, pruner, settings, sweeper.max_failure_rate * total,
         Checkpoints(folder, settings), jobs, launch_with(launcher, jobs), pool.began(),
@@ -128,9 +143,14 @@ def _space(sweeper: StudySweeper, config: DictConfig, arguments: Sequence[str]) 
     return space
 
 
-def _total(suggester: Suggester, n_trials: int | None) -> int:
+def _total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: int | None) -> int:
     """The study's total of trials, said where it is not the number that was asked for."""
-    space, trials = suggester.space, suggester.study.get_trials(deepcopy=False)
+    again = len(retried(trials))
+    return _first_total(suggester, [each for each in trials if RETRY_OF not in each.user_attrs], n_trials) + again
+
+
+def _first_total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: int | None) -> int:
+    space = suggester.space
     wanted = n_trials or (COUNTED if suggester.in_order else DEFAULT_TRIALS)
     total = wanted if suggester.extend else total_trials(space, trials, wanted)
     if pool.is_worker():

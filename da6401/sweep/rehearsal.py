@@ -1,30 +1,56 @@
-"""sweep.dry_run: what a sweep would run first, and for how long."""
+"""sweep.dry_run: what a sweep would run first, and for how long; nothing is left behind."""
 
 from __future__ import annotations
 
-import dataclasses
+import tempfile
+from pathlib import Path
 
-import optuna
+from optuna.samplers import QMCSampler, RandomSampler
 from optuna.trial import TrialState
 
-from da6401.sweep.claims import FINISHED
+from da6401.sweep.claims import FINISHED, WORKERS, Worker
 from da6401.sweep.prepare import Sweep
+
+SHOWN = 5  # trials
 
 
 def rehearse(sweep: Sweep) -> None:
-    """Print the first configurations and the expected time."""
-    rehearsal = optuna.create_study(sampler=sweep.study.sampler, directions=sweep.study.directions)
-    suggester = dataclasses.replace(sweep.suggester, study=rehearsal)
-    for number in range(min(5, sweep.total)):
-        rehearsal.ask()
-        found = suggester.point(rehearsal.trials[number])
-        if found is not None:
-            print(f"trial {number}: {' '.join(sweep.space.overrides(found[1]))}")
-    done = sweep.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    seconds = [trial.duration.total_seconds() for trial in done if trial.duration]
+    """Print the first trials that the sweep would run, and the expected time.
+
+    Args:
+        sweep: of a copy of the study in memory. Its trials are claimed and suggested as in earnest.
+    """
+    finished = sweep.study.get_trials(deepcopy=False, states=FINISHED)
+    with tempfile.TemporaryDirectory() as empty:
+        # Where workers have been, their locks say which trials are being run.
+        place = sweep.folder if (sweep.folder / WORKERS).is_dir() else Path(empty)
+        worker = Worker(sweep.study, place, retries=sweep.settings.retries, lease_seconds=sweep.lease_seconds)
+        try:
+            shown = _print_first(sweep, worker)
+        finally:
+            worker.close()
+    startup = getattr(sweep.study.sampler, "_n_startup_trials", 0)  # of TPE: until then it draws at random
+    adapts = not sweep.suggester.in_order and not isinstance(sweep.study.sampler, (RandomSampler, QMCSampler))
+    if adapts and shown > 1 and len(finished) + shown > startup:
+        print("the first is what comes next; the others depend on its result")
+    seconds = [trial.duration.total_seconds() for trial in finished
+               if trial.state is TrialState.COMPLETE and trial.duration]  # fmt: skip
+    left = sweep.total - len(finished)
     if seconds:
-        left = sweep.total - len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
         minutes = left * sum(seconds) / len(seconds) / 60
         print(f"{left} trials are left, about {minutes:.1f} minutes by those that are done")
     else:
         print(f"{sweep.total} trials; the time of one is known after the first")
+
+
+def _print_first(sweep: Sweep, worker: Worker) -> int:
+    """How many were printed."""
+    for number in range(SHOWN):
+        claimed = worker.claim(sweep.total)
+        found = None if claimed is None else sweep.suggester.point(claimed)
+        if claimed is None or found is None:
+            return number
+        told = [text.removeprefix("++") for text in sweep.space.overrides(found[1])]  # as they would have been typed
+        told = [text for text in told if not text.startswith("sweep.dry_run=")]
+        print(f"trial {claimed.number}: {' '.join(told)}")
+    return SHOWN

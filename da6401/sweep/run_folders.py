@@ -27,8 +27,11 @@ OWNER = ".study"  # in a sweep's folder: the name of the study whose trials it h
 SHOWN = 3  # differing keys that a message names
 
 
-def hold_folder(folder: Path, study: str) -> None:
+def hold_folder(folder: Path, study: str, *, write: bool) -> None:
     """Write down whose trials the folder holds.
+
+    Args:
+        write: False only looks whose they are.
 
     Raises:
         ConfigError: another study's, whose trials have the same folders.
@@ -39,7 +42,7 @@ def hold_folder(folder: Path, study: str) -> None:
             [f"{folder}: holds the trials of the study {before}; give {study} a folder of its own (study={study}), or "
              f"go on with {before} (hydra.sweeper.study_name={before})"]
         )  # fmt: skip
-    if before != study or not (folder / OWNER).exists():
+    if write and (before != study or not (folder / OWNER).exists()):
         write_text(folder / OWNER, f"{study}\n")
 
 

@@ -29,13 +29,14 @@ from da6401.stopping import stop_on_signals
 from da6401.storage import is_shared
 from da6401.study.trial_folders import FOLDER, check_name, folder_name, usual_name
 from da6401.sweep import pool
-from da6401.sweep.claims import FINISHED, OWNER, REASON, Worker, ended_here
+from da6401.sweep.claims import FINISHED, OWNER, REASON, SKIPPED, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.ending import failure
 from da6401.sweep.launch import Job
 from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.prepare import Sweep, plain, prepare
 from da6401.sweep.rehearsal import rehearse
+from da6401.sweep.retrying import retry_folder
 from da6401.sweep.run_folders import make_room
 from da6401.sweep.summary import parameters, progress_line, write_summary
 from da6401.sweep.trial import ended_before, handed_over
@@ -159,7 +160,8 @@ def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna
         if repeated is None:
             return trial, sweep.space.overrides(point)
         reason = f"repeats trial {repeated}, which another machine drew at the same moment"
-    sweep.study._storage.set_trial_user_attr(claimed._trial_id, REASON, reason)
+    for name, value in ((SKIPPED, True), (REASON, reason)):
+        sweep.study._storage.set_trial_user_attr(claimed._trial_id, name, value)
     sweep.study.tell(claimed.number, state=TrialState.FAIL, skip_if_finished=True)
     log.info("trial %d: %s", claimed.number, reason)
     return None
@@ -175,6 +177,7 @@ def _folder(sweep: Sweep, claimed: FrozenTrial, overrides: list[str]) -> str:
     if name or (OWNER in claimed.user_attrs and FOLDER not in claimed.user_attrs):
         return folder_name(claimed)
     name = sweep.jobs.folder(overrides, claimed.number)
+    name = retry_folder(name, claimed, sweep.study.get_trials(deepcopy=False))
     if name != usual_name(claimed.number):
         check_name(name, claimed.number, ())
         storage.set_trial_user_attr(claimed._trial_id, FOLDER, name)  # first: of two workers one sees the other's

@@ -6,8 +6,9 @@ repeating, the first point that is left is taken, and a space without one is exh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -15,7 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.domains import Choices, Domain, Value
 from da6401.config.search_space import Parameter, Point, SearchSpace
-from da6401.sweep.param_writes import written_together
+from da6401.sweep.param_writes import Parameter as ToWrite
+from da6401.sweep.param_writes import replace_value, written_together
+from da6401.sweep.retrying import retried
 from da6401.sweep.samplers import open_trial, reseed
 
 REPEATS = 10  # suggestions of a trial that repeat others', before the next point is taken
@@ -33,9 +36,9 @@ def distribution_of(domain: Domain) -> BaseDistribution:
     return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
 
 
-def ask(trial: optuna.Trial, parameter: Parameter) -> Value:
+def ask(trial: optuna.Trial, parameter: Parameter, distribution: BaseDistribution) -> Value:
     """The trial's value of a parameter, suggested by the study's sampler."""
-    match distribution_of(parameter.domain):
+    match distribution:
         case CategoricalDistribution(choices=choices):
             return trial.suggest_categorical(parameter.name, choices)
         case IntDistribution() as whole:
@@ -85,6 +88,7 @@ class Suggester:
     Args:
         in_order: take the points of the space one after the other, as a grid does, and not the sampler's.
         seed: of the sampler.
+        stored: what Optuna is to be asked for where the study has had other choices (same_search.py).
     """
 
     study: optuna.Study
@@ -92,6 +96,7 @@ class Suggester:
     extend: Extend | None
     in_order: bool
     seed: int
+    stored: Mapping[str, BaseDistribution] = field(default_factory=dict)
 
     def point(self, claimed: FrozenTrial) -> tuple[optuna.Trial, Point] | None:
         """The claimed trial with its parameters, which the study has by then; None where the space is exhausted.
@@ -108,7 +113,7 @@ class Suggester:
             reseed(self.study.sampler, seed=self.seed, number=claimed.number, attempt=attempt)
             trial = open_trial(self.study, claimed._trial_id)
             with written_together(trial) as parameters:
-                point = self._suggested(trial)
+                point = self._suggested(trial, claimed, parameters, attempt)
                 is_new = self.space.identity(point) not in taken
                 if not is_new:
                     parameters.clear()
@@ -116,19 +121,31 @@ class Suggester:
                 return trial, point
         if self.space.is_finite and self.extend is None:
             return self._written(claimed, next_point(self.space, trials, claimed.number))
-        with written_together(trial := open_trial(self.study, claimed._trial_id)):  # a sampler that stands still
-            return trial, self._suggested(trial)
+        with written_together(trial := open_trial(self.study, claimed._trial_id)) as parameters:
+            return trial, self._suggested(trial, claimed, parameters, REPEATS)  # a sampler that stands still
 
     def repeats(self, number: int, point: Point) -> int | None:
         """The number of an earlier trial with this point: two machines can draw the same at the same moment."""
         if not self.space.is_finite:
             return None
         identity = self.space.identity(point)
-        trials = self.study.get_trials(deepcopy=False)[:number]
-        return next((trial.number for trial in trials if self.space.identity(trial.params) == identity), None)
+        trials = self.study.get_trials(deepcopy=False)
+        again = retried(trials)  # by this one, say
+        others = (trial for trial in trials[:number] if trial.number not in again)
+        return next((trial.number for trial in others if self.space.identity(trial.params) == identity), None)
 
-    def _suggested(self, trial: optuna.Trial) -> Point:
-        point = self.space.draw(lambda parameter: ask(trial, parameter))
+    def _suggested(self, trial: optuna.Trial, claimed: FrozenTrial, parameters: list[ToWrite], attempt: int) -> Point:
+        def value_of(parameter: Parameter) -> Value:
+            name = parameter.name
+            value = ask(trial, parameter, self._distribution(parameter))
+            if name not in self.stored or name in claimed.params or value in parameter.domain:
+                return value
+            rng = random.Random(f"{self.seed} {claimed.number} {attempt} {name}")
+            value = rng.choice(list(parameter.domain))  # the sampler's is a choice that the study has no longer
+            replace_value(trial, parameters, name, value)
+            return value
+
+        point = self.space.draw(value_of)
         if self.extend is None:
             return point
         self.extend(trial)
@@ -137,9 +154,12 @@ class Suggester:
     def _written(self, claimed: FrozenTrial, point: Point | None) -> tuple[optuna.Trial, Point] | None:
         if point is None:
             return None
-        domains = {parameter.name: parameter.domain for parameter in self.space.parameters}
+        distributions = {parameter.name: self._distribution(parameter) for parameter in self.space.parameters}
         with written_together(open_trial(self.study, claimed._trial_id)) as parameters:
             for name, value in point.items():
-                distribution = distribution_of(domains[name])
+                distribution = distributions[name]
                 parameters.append((claimed._trial_id, name, distribution.to_internal_repr(value), distribution))
         return open_trial(self.study, claimed._trial_id), point
+
+    def _distribution(self, parameter: Parameter) -> BaseDistribution:
+        return self.stored.get(parameter.name) or distribution_of(parameter.domain)

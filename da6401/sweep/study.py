@@ -1,27 +1,22 @@
-"""Opening a sweep's study: storage, sampler, the space it was made for, and what it tries first."""
+"""Opening a sweep's study: its storage, what it optimises, and what it tries first."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from da6401.config.search_space import Condition, SearchSpace, key_of
+from da6401.config.search_space import SearchSpace, key_of
 from da6401.errors import ConfigError
 from da6401.rundir import DATABASE
 from da6401.storage import is_in_memory, sqlite_address
 from da6401.study.metrics import KINDS
 from da6401.study.objective import ATTRIBUTE, Objective
-from da6401.sweep.space import distribution_of
 
-SPACE = "space"  # user attribute of the study
 WARM_TRIALS = 3  # of the study that warm_start names
 
 
@@ -111,31 +106,6 @@ def _said(names: Sequence[str], directions: Sequence[str]) -> str:
     return " and ".join(f"{name} is {direction.removesuffix('ize')}ised" for name, direction in pairs)
 
 
-def hold_space(study: optuna.Study, space: SearchSpace, *, extend: bool) -> None:
-    """Write down what the study searches; a study that goes on must search the same.
-
-    Raises:
-        ConfigError: the space or a fixed override has changed, with the difference, unless ``extend``.
-    """
-    now = {
-        f"{parameter.key}{_when(parameter.conditions)}": json.loads(
-            distribution_to_json(distribution_of(parameter.domain))
-        )
-        for parameter in space.parameters
-    } | {f"{name} (fixed)": str(value) for name, value in space.fixed.items() if name != "study"}
-    before = study.user_attrs.get(SPACE)
-    if before is not None and before != now and not extend:
-        changes = [
-            f"{name}: was {_told(before.get(name))}, is {_told(now.get(name))}"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
-        ]
-        rule = f"the study {study.study_name} searched another space; use that, another study name, or resume=extend"
-        raise ConfigError([*changes, rule])
-    if before != now:
-        study.set_user_attr(SPACE, now)
-
-
 def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[FrozenTrial]) -> None:
     """Trials that a new study runs first: the configuration's defaults, and the best of another study."""
     for values in [space.known, *({key_of(name): value for name, value in trial.params.items()} for trial in warm)]:
@@ -168,13 +138,3 @@ def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenT
         raise ConfigError([problem]) from error
     objective = Objective.of_study(study.user_attrs, directions_of(study))
     return [each.trial for each in objective.candidates(study.get_trials(deepcopy=False))][:WARM_TRIALS]
-
-
-def _when(conditions: Sequence[Condition]) -> str:
-    return "".join(f" when {condition}" for condition in conditions)
-
-
-def _told(entry: Any) -> str:
-    if isinstance(entry, dict):
-        return f"{entry['name'].removesuffix('Distribution').lower()} {entry['attributes']}"
-    return "absent" if entry is None else str(entry)

@@ -20,10 +20,11 @@ from da6401.config.schema import AugmentationConfig, ModelConfig, OptimizerConfi
 from da6401.data.augment import Augmenter, mix
 from da6401.data.batches import batch_rows, batches, equal_parts, seeded
 from da6401.data.sources import TrainingData
-from da6401.errors import ConfigError, DivergedError, InterruptedRun
+from da6401.errors import DivergedError, InterruptedRun
 from da6401.models.freezing import epoch_plan, rate_factors
 from da6401.models.stages import StagedModel
 from da6401.rundir import append_metrics
+from da6401.runtime import check_precision
 from da6401.stopping import StopFlag, TimeLimit
 from da6401.tracking import Tracker
 from da6401.train.evaluate import AUTOCAST, Evaluation, evaluate, laid_out
@@ -83,8 +84,7 @@ def fit(
         PrunedError: the watcher has seen enough.
         ConfigError: a precision that the device does not have.
     """
-    if trainer.precision == "fp16" and device.type != "cuda":
-        raise ConfigError([f"trainer.precision=fp16: needs CUDA, the device is {device}; use bf16 or fp32"])
+    check_precision(trainer.precision, device)
     autocast_dtype = AUTOCAST[trainer.precision]
     layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]

@@ -199,14 +199,6 @@ def test_patience_and_hours_end_a_sweep_early() -> None:
     assert len(sweep(RATE, "hydra.sweeper.n_trials=5", "sweep.max_hours=1e-9", name="none").trials) <= 1
 
 
-def test_a_dry_run_trains_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    study = sweep(RATE, "hydra.sweeper.n_trials=7", "sweep.dry_run=true")
-    assert [trial for trial in study.trials if trial.state.is_finished()] == []
-    out = capfd.readouterr().out
-    assert out.count("optimizer.lr=") == 5
-    assert not folder(0).exists()
-
-
 def test_the_confirmed_winner_is_ranked_by_its_mean(capfd: pytest.CaptureFixture[str]) -> None:
     words = (RATE, "hydra.sweeper.n_trials=3", "sweep.confirm_top=2", "sweep.confirm_seeds=2")
     sweep(*words)

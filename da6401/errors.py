@@ -71,7 +71,7 @@ class NoRoomError(DataError, MachineError):
 class UnreachableError(DataError, ModelError, MachineError):
     """A path of the configuration, to data or weights, that this machine does not have or cannot read."""
 
-    def __init__(self, message: str, key: str) -> None:
+    def __init__(self, message: str, key: str = "") -> None:  # a default, for pickle
         super().__init__(message)
         self.key = key  # such as data.root
 

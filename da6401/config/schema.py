@@ -232,7 +232,10 @@ class SweepConfig:
         low=0,
         high=100_000,
     )
-    retries: int = key(2, "how often a killed trial is taken up again from its checkpoint", low=0, high=1000)
+    retries: int = key(
+        2, "how often a trial that was killed, or whose machine failed, is taken up again from its checkpoint",
+        low=0, high=1000,
+    )  # fmt: skip
     retry_failed: bool = key(
         False, "run trials that have failed once more, when their cause is mended; on top of hydra.sweeper.n_trials"
     )

@@ -25,7 +25,8 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from da6401.errors import UserError
+from da6401.errors import MachineError, UserError
+from da6401.machine import machine_problem, memory_of_machine
 from da6401.storage import hurried, outages
 from da6401.sweep.pool import slot
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 OWNER, ATTEMPTS, REASON, HEARTBEAT = "owner", "attempts", "reason", "heartbeat"  # user attributes of a trial
 SKIPPED = "skipped"  # of one that was not trained: it would have repeated another
+PUT_BACK = "put_back"  # another: who left the trial last, and why that machine cannot run it
 NOBODY = ""  # the owner of a trial that was put back
 NEW = create_trial(state=TrialState.WAITING, user_attrs={ATTEMPTS: 1})
 WORKERS = ".workers"  # in a sweep's folder: the locks of those that live
@@ -78,8 +80,10 @@ class Worker:
                     if trial.user_attrs.get(OWNER) == self.name:
                         self._set(trial, ATTEMPTS, int(trial.user_attrs.get(ATTEMPTS, 1)) - 1)
                         self._put_back(trial)
-        except UserError as error:
-            log.warning("%s Its trial goes back when the lease is over.", error)
+        except Exception as error:
+            if not isinstance(error, UserError) and machine_problem(error, memory_bytes=memory_of_machine()) is None:
+                raise
+            log.warning("%s. Its trial goes back when the lease is over.", str(error).rstrip("."))
         finally:
             self.lease.release()
             Path(self.lease.lock_file).unlink(missing_ok=True)
@@ -108,6 +112,25 @@ class Worker:
         """Leave a trial to whoever asks next."""
         self.running = None
         self._put_back(trial)
+
+    def give_up(self, trial: FrozenTrial, problem: str) -> MachineError:
+        """Leave a trial that this machine cannot run to others; the error in which this worker then ends.
+
+        It counts as an attempt, so that a trial does not go round machines for ever: one that ran out of them fails.
+        """
+        ended = f"trial {trial.number} is put back, and this worker ends: {problem}"
+        try:
+            attempts = int(self.study._storage.get_trial(trial._trial_id).user_attrs.get(ATTEMPTS, 1))
+            if attempts > max(1, self.retries):
+                self._set(trial, REASON, f"{problem} ({attempts} attempts)"[:400])
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                return MachineError(f"trial {trial.number} failed, and this worker ends: {problem}")
+            self._set(trial, PUT_BACK, f"{self.name.rpartition('-')[0]}: {problem}"[:400])
+            self.put_back(trial)
+        except Exception as error:  # the study's file may lie on the disk that is full
+            if machine_problem(error, memory_bytes=memory_of_machine()) is None:
+                raise
+        return MachineError(ended)
 
     def others_running(self) -> bool:
         """Whether a trial is being run by a worker that lives."""

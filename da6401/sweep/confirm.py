@@ -16,11 +16,12 @@ from optuna.trial import FrozenTrial
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
-from da6401.errors import RunError
+from da6401.errors import MachineError, RunError
 from da6401.rundir import read_result
 from da6401.study.metrics import Metric
 from da6401.study.objective import Objective, median_of
 from da6401.study.trial_folders import confirmation
+from da6401.sweep.ending import machine_failure
 from da6401.sweep.launch import Job, RunJobs
 from da6401.sweep.trial import latency_ms
 
@@ -64,6 +65,9 @@ def confirm(
 
     They are ranked by the mean of the objective. A retraining that is there already is not made again, so a
     confirmation that was stopped goes on.
+
+    Raises:
+        MachineError: this machine cannot run them.
     """
     objective = Objective.of(settings)
     metric = objective.alone
@@ -73,10 +77,16 @@ def confirm(
     seeds = [FRESH_SEED + index for index in range(settings.confirm_seeds)]
     chosen = [(each, [_job(space, each.trial, seed) for seed in seeds]) for each in inside[: settings.confirm_top]]
     missing = [job for _, own in chosen for job in own if _value(folder / job.folder, objective) is None]
+    params, problems = {each.trial.number: each.trial.params for each, _ in chosen}, list[str]()
     if missing:  # together: a launcher runs them side by side
         for job, ended in zip(missing, launch(missing), strict=True):
-            if ended.status is not JobStatus.COMPLETED:
+            problem = machine_failure(ended, params[job.number])
+            if problem is not None:
+                problems.append(f"{folder / job.folder} is not confirmed: {problem}")
+            elif ended.status is not JobStatus.COMPLETED:
                 log.warning("%s: not confirmed: %s", folder / job.folder, _reason(ended))
+    if problems:  # not left out: they go on, here or on another machine
+        raise MachineError("\n".join(problems))
     confirmed = []
     for candidate, own in chosen:
         values = {folder / job.folder: _value(folder / job.folder, objective) for job in own}

@@ -1,14 +1,17 @@
-"""How a sweep ends: an error where all its trials failed, or too many of them, with the commonest reason."""
+"""How trials and sweeps end: whether a failure is the machine's, and an error where too many trials failed."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import FrozenTrial, TrialState
 
-from da6401.errors import AllFailedError, UserError
+from da6401.errors import AllFailedError, NoDeviceError, UnreachableError, UserError
+from da6401.machine import machine_problem, memory_of_machine
 from da6401.sweep.claims import FINISHED, REASON, SKIPPED
 from da6401.sweep.retrying import retried
 
@@ -35,6 +38,21 @@ def failure(trials: Sequence[FrozenTrial], *, most: float) -> UserError | None:
     if failed and len(failed) == len(finished):
         return AllFailedError(f"no trial was completed: {commonest_reason(failed)}")
     return None
+
+
+def machine_failure(ended: JobReturn, params: Mapping[str, Any]) -> str | None:
+    """Why a job failed on this machine and need not fail on another; None where it ran, or has failed for good.
+
+    Args:
+        params: what the trial itself has chosen, which is no machine's fault.
+    """
+    error = ended._return_value
+    if ended.status is JobStatus.COMPLETED or not isinstance(error, Exception):
+        return None
+    key = "device" if isinstance(error, NoDeviceError) else error.key if isinstance(error, UnreachableError) else None
+    if key is not None and not {key, key.partition(".")[0]}.isdisjoint(params):
+        return None
+    return machine_problem(error, memory_bytes=memory_of_machine())
 
 
 def commonest_reason(failed: Sequence[FrozenTrial]) -> str:

@@ -140,7 +140,7 @@ class StudySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run the study to its total; ``arguments`` are the command line's task overrides."""
         from da6401.looks import search_told
-        from da6401.sweep.pool import is_worker
+        from da6401.sweep.pool import is_worker, reason_told
         from da6401.sweep.scheduler import run_study
 
         assert self.config is not None, "Hydra calls setup first"
@@ -149,7 +149,8 @@ class StudySweeper(Sweeper):
         told = [] if is_worker() else search_told(folder, warm_start=warm_start)
         for sentence in told:
             log.warning(sentence)
-        run_study(self, self.config, self.launcher, arguments)
+        with reason_told():
+            run_study(self, self.config, self.launcher, arguments)
         if not is_worker():  # which data it was is known now
             for sentence in search_told(folder, warm_start=warm_start):
                 if sentence not in told:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -34,9 +34,11 @@ from da6401.stopping import STOP_SIGNALS
 log = logging.getLogger(__name__)
 
 SLOT = "DA6401_SLOT"  # in a worker's environment: its number, from 1
+PIPE = "DA6401_PIPE"  # and the pipe on which it says why it ends
 BEGAN = "DA6401_SWEEP_BEGAN"  # when the command was given, in seconds since 1970
 CHECKED = "DA6401_INPUTS_CHECKED"  # in a worker's environment: its leader has looked at data, weights and device
 POLL_SECONDS = 0.2
+REASON_BYTES = 4096  # of a worker's reason: what a pipe takes at once
 # Of the command, what is for the process that leads and not for its workers.
 LEADERS = re.compile(r"(\+\+?)?(hydra/launcher=|hydra\.launcher\.|hydra\.sweeper\.n_jobs=)")
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -51,6 +53,17 @@ def is_worker() -> bool:
 def slot() -> int:
     """This worker's number, from 1; 0 for a process that leads or works alone."""
     return int(os.environ.get(SLOT, 0))
+
+
+@contextmanager
+def reason_told() -> Iterator[None]:
+    """Let whoever started this worker know of a UserError in which the block ends: its screen may be far away."""
+    try:
+        yield
+    except UserError as error:
+        with suppress(KeyError, ValueError, OSError):
+            os.write(int(os.environ[PIPE]), str(error).encode(errors="replace")[:REASON_BYTES])
+        raise
 
 
 @contextmanager
@@ -84,7 +97,7 @@ def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int
 
     Raises:
         InterruptedRun: a signal came; the workers have put their trials back.
-        UserError: a worker ended with an error of its own, which it has printed.
+        UserError: workers ended with errors of their own, whose reasons it tells; the others went on to the end.
     """
     devices = _gpus(gpus)
     stopped: list[int] = []
@@ -94,8 +107,7 @@ def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int
 
     previous = {signum: signal.signal(signum, on_signal) for signum in STOP_SIGNALS}
     workers = {number: _start(number, folder, slots, devices) for number in range(1, slots + 1)}
-    starts = dict.fromkeys(workers, 1)
-    failure = 0
+    starts, failures = dict.fromkeys(workers, 1), list[str]()
     try:
         while workers:
             time.sleep(POLL_SECONDS)
@@ -114,7 +126,8 @@ def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int
                     starts[number] += 1
                     workers[number] = _start(number, folder, slots, devices)
                 elif code:
-                    failure = code
+                    failures.append(f"the worker in slot {number} ended {process.reason()}")
+                    log.error("%s", failures[-1])
     finally:
         for process in workers.values():
             process.kill()
@@ -122,8 +135,8 @@ def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int
             signal.signal(signum, handler)
     if stopped:  # while the last worker ended: what follows is not to begin
         raise InterruptedRun(stopped[0])
-    if failure:
-        raise UserError(f"a worker ended with exit code {failure}; what it said stands above")
+    if failures:
+        raise UserError("\n".join(failures))
 
 
 def launch_workers(launcher: Launcher, arguments: Sequence[str], *, folder: Path, slots: int) -> None:
@@ -189,10 +202,41 @@ class Slot:
             process.terminate()
             process.wait()
         if code:
-            raise UserError(f"the worker in slot {HydraConfig.get().job.num} ended with exit code {code}")
+            raise UserError(f"the worker in slot {HydraConfig.get().job.num} ended {process.reason()}")
 
 
-def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> subprocess.Popen[bytes]:
+class WorkerProcess(subprocess.Popen[bytes]):
+    """A worker's process, and the pipe on which it says why it ends."""
+
+    _pipe = -1
+
+    def __init__(self, words: Sequence[str], *, environment: Mapping[str, str], place: Path | None) -> None:
+        self._pipe, theirs = os.pipe()
+        os.set_blocking(self._pipe, False)
+        try:
+            # A session of its own: Ctrl-C reaches the leader alone, which passes it on once.
+            super().__init__(
+                words, cwd=place, env={**environment, PIPE: str(theirs)}, pass_fds=(theirs,), start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
+        finally:
+            os.close(theirs)
+
+    def reason(self) -> str:
+        """How it ended, after it has: in its own words, or by its exit code."""
+        with suppress(BlockingIOError):
+            told = os.read(self._pipe, REASON_BYTES).decode(errors="replace")
+            if told:
+                return f"with exit code {self.returncode}: {told}"
+        return f"with exit code {self.returncode}; what it said stands above"
+
+    def __del__(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+        super().__del__()
+
+
+def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> WorkerProcess:
     gpu = {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]} if devices else {}
     threads = max(1, available_cores() // slots)
     return _worker(sys.argv[1:], number, folder, threads=threads, environment={**gpu, CHECKED: "1"})
@@ -206,16 +250,12 @@ def _worker(
     threads: int,
     place: Path | None = None,
     environment: Mapping[str, str] | None = None,
-) -> subprocess.Popen[bytes]:
+) -> WorkerProcess:
     own = [*(word for word in words if not LEADERS.match(word)), *same_study(folder), "hydra.sweeper.n_jobs=1"]
     if not any(word.lstrip("+").startswith("trainer.threads=") for word in own):
         own.append(f"trainer.threads={threads}")
     variables = {**os.environ, SLOT: str(number), **(environment or {})}
-    # A session of its own: Ctrl-C reaches the leader alone, which passes it on once.
-    return subprocess.Popen(
-        [sys.executable, "-m", "da6401", "train", *own], cwd=place, env=variables, start_new_session=True,
-        preexec_fn=_end_with_parent,
-    )  # fmt: skip
+    return WorkerProcess([sys.executable, "-m", "da6401", "train", *own], environment=variables, place=place)
 
 
 def _end_with_parent() -> None:

@@ -23,15 +23,25 @@ from optuna.trial import FrozenTrial, TrialState
 
 from da6401.claim import used
 from da6401.config.schema import TrackingConfig
-from da6401.errors import AllFailedError, BusyError, ConfigError, InterruptedRun, PrunedError, TakenOverError, UserError
-from da6401.rundir import read_result
+from da6401.errors import (
+    AllFailedError,
+    BusyError,
+    ConfigError,
+    InterruptedRun,
+    MachineError,
+    PrunedError,
+    TakenOverError,
+    UserError,
+)
+from da6401.machine import machine_problem, memory_of_machine
+from da6401.rundir import WriteError, read_result
 from da6401.stopping import stop_on_signals
 from da6401.storage import is_shared
 from da6401.study.trial_folders import FOLDER, check_name, folder_name, usual_name
 from da6401.sweep import pool
 from da6401.sweep.claims import FINISHED, OWNER, REASON, SKIPPED, Worker, ended_here
 from da6401.sweep.confirm import Confirmed, confirm
-from da6401.sweep.ending import failure
+from da6401.sweep.ending import failure, machine_failure
 from da6401.sweep.launch import Job
 from da6401.sweep.limits import start_over, time_limit
 from da6401.sweep.prepare import Sweep, plain, prepare
@@ -87,8 +97,12 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
         problem = error
     finally:
         seconds = time.perf_counter() - sweep.started
-        write_summary(sweep.study, sweep.folder, settings, seconds=seconds, confirmed=confirmed)
-    problem = failure(sweep.study.get_trials(deepcopy=False), most=sweep.max_failures) or problem
+        try:
+            write_summary(sweep.study, sweep.folder, settings, seconds=seconds, confirmed=confirmed)
+        except WriteError as error:  # what ended the sweep before has the first word
+            problem = problem or error
+    if not isinstance(problem, MachineError):
+        problem = failure(sweep.study.get_trials(deepcopy=False), most=sweep.max_failures) or problem
     if last:
         track_sweep(TrackingConfig(**plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
     if problem is not None:
@@ -96,7 +110,11 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
 
 
 def _work(sweep: Sweep) -> None:
-    """Claim, launch, tell, until there is nothing left for this worker."""
+    """Claim, launch, tell, until there is nothing left for this worker.
+
+    Raises:
+        MachineError: this machine cannot go on; the trial that showed it is put back.
+    """
     importlib.import_module("da6401.run")  # with torch: seconds that are no trial's
     worker = Worker(sweep.study, sweep.folder, retries=sweep.settings.retries, lease_seconds=sweep.lease_seconds)
     try:
@@ -111,6 +129,11 @@ def _work(sweep: Sweep) -> None:
                     time.sleep(POLL_SECONDS)  # a worker that dies leaves its trial to this one
                 else:
                     return
+    except Exception as error:  # of the study's storage, too: a disk is full there
+        problem = machine_problem(error, memory_bytes=memory_of_machine())
+        if problem is None or isinstance(error, UserError):
+            raise
+        raise MachineError(f"this worker ends: {problem}") from error
     finally:
         worker.close()
 
@@ -121,12 +144,13 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         return
     trial, overrides = suggested
     job = Job(tuple(overrides), trial.number, _folder(sweep, claimed, overrides))
-    run = sweep.folder / job.folder
+    run, problem = sweep.folder / job.folder, None
     try:
         ended = _room_for(sweep, job) or ended_before(run, sweep.objective)
         if ended is None:
             log.info("trial %d starts, %d of %d: %s", trial.number, trial.number + 1, sweep.total, parameters(trial))
             ended = _launch(sweep, worker, trial, job)
+            problem = machine_failure(ended, trial.params)
     except TakenOverError as error:
         log.warning("trial %d was %s, which took this one for dead", trial.number, error)
         return
@@ -138,14 +162,16 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
     if not worker.owns(claimed):
         log.warning("trial %d belongs to another worker by now: what it gave here is left out", trial.number)
         return
+    if problem is not None:
+        raise worker.give_up(claimed, problem) from ended._return_value
     _tell(sweep, trial, ended, run)
     trials = sweep.study.get_trials(deepcopy=False)
     sweep.checkpoints.prune(trials)
     log.info(progress_line(sweep.objective, trials, trial.number, sweep.total, started=sweep.started,
                            hours=sweep.settings.max_hours))  # fmt: skip
-    problem = failure(trials, most=sweep.max_failures)
-    if problem is not None and not isinstance(problem, AllFailedError):  # those to come may do better
-        raise problem
+    many = failure(trials, most=sweep.max_failures)
+    if many is not None and not isinstance(many, AllFailedError):  # those to come may do better
+        raise many
 
 
 def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna.Trial, list[str]] | None:

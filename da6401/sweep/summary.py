@@ -25,6 +25,7 @@ from da6401.rundir import CONFIG, METRICS, RECEIPT, SUMMARY, read_json, write_js
 from da6401.shown import duration
 from da6401.study.objective import Candidate, Objective
 from da6401.study.trial_folders import trial_folder
+from da6401.sweep.claims import PUT_BACK, REASON
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 
@@ -194,7 +195,8 @@ def trial_table(trials: Sequence[FrozenTrial], objective: Objective, *, title: s
         else:
             values = ["-"] * len(objective.metrics)
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else "-"
-        reason = f"  ({trial.user_attrs['reason']})" if "reason" in trial.user_attrs else _over(trial)
+        told = REASON if trial.state is not TrialState.WAITING else PUT_BACK
+        reason = f"  ({trial.user_attrs[told]})" if told in trial.user_attrs else _over(trial)
         star = "*" if trial.number in winners else " "
         name = f"{star}{trial.number}"
         table.add_row(name, trial.state.name.lower(), *values, seconds, escape(parameters(trial) + reason))

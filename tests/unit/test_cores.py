@@ -97,11 +97,13 @@ def test_a_process_bound_to_one_core_trains_and_decodes_with_one_thread() -> Non
 def test_slots_share_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from da6401.sweep import pool
 
-    words: list[str] = []
+    started: list[list[str]] = []
+
+    def worker(words: list[str], **_: object) -> None:
+        started.append(words)
+
     monkeypatch.setattr(pool, "available_cores", lambda: 6)
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: words.extend(command))
+    monkeypatch.setattr(pool, "WorkerProcess", worker)
     pool._start(1, tmp_path, 4, [])
-    assert "trainer.threads=1" in words
-    words.clear()
     pool._start(1, tmp_path, 2, [])
-    assert "trainer.threads=3" in words
+    assert [words[-1] for words in started] == ["trainer.threads=1", "trainer.threads=3"]

@@ -364,8 +364,8 @@ def test_few_connections_and_a_server_that_crashes_in_mid_sweep(postgres: Postgr
 
 @needs_postgres
 def test_an_outage_loses_no_trial_and_no_report(postgres: Postgres, tmp_path: Path) -> None:
-    words = ["train", "--multirun", "study=s", "optimizer.lr=choice(0.1,0.2,0.3)", "hydra.sweeper.n_trials=6",
-             f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=2"]  # fmt: skip
+    words = ["train", "--multirun", "study=s", "optimizer.lr=choice(0.1,0.2,0.3,0.4,0.5,0.6)",
+             "hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=2"]  # fmt: skip
     workers = [start_worker(words, place=tmp_path, seconds=3.0, epochs=6) for _ in range(2)]
     folder = tmp_path / "outputs" / "sweeps" / "s"
     deadline = time.monotonic() + 60

@@ -289,7 +289,8 @@ class RunConfig:
         shape="letters, digits and _ . + -, at most 100, starting with a letter or digit",
     )  # fmt: skip
     resume: Literal["same", "extend"] = key(
-        "same", "a study whose search space has changed: same refuses it, extend goes on with the new space"
+        "same",
+        "a study whose search space or other values have changed: same refuses it, extend goes on with the new ones",
     )
     warm_start: str = key("", "another study of outputs/sweeps, whose best trials are tried first")
     model: ModelConfig = field(default_factory=CnnConfig)

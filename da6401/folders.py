@@ -274,10 +274,16 @@ class Sweep:
         return _report(self.folder, storage=self.storage)
 
     def __repr__(self) -> str:
+        if not self._has_begun():
+            return f"Sweep('{safe(self.folder)}': not begun)"
         trials = self.trials()
         states = trials["state"].value_counts().items() if len(trials) else []
         told = [*(f"{count} {state}" for state, count in states), *self._winner()]
         return f"Sweep('{safe(self.folder)}': {', '.join(told) or 'no trials'})"
+
+    def _has_begun(self) -> bool:
+        """Whether anything is there: a dry run (sweep.dry_run=true) makes no study."""
+        return self.storage is not None or self.folder.exists()
 
     def _winner(self) -> list[str]:
         if not (self.folder / SUMMARY).exists() or self.summary["winner"] is None:
@@ -289,6 +295,8 @@ class Sweep:
         return [f"best {best.folder.name}, {objective.text(value if isinstance(value, list) else [value])}"]
 
     def _repr_html_(self) -> str:
+        if not self._has_begun():
+            return card(f"sweep {self.folder}: not begun", "")
         study = self.study()
         objective, trials = self._objective(study), self._trials(study)
         content = table([self._winner()])

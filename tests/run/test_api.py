@@ -204,14 +204,15 @@ def test_a_sweep_goes_on_to_its_total_and_may_move(sweep: Sweep, tmp_path: Path)
 
 
 def test_a_sweep_over_models_is_named_as_the_command_line_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["model=choice(cnn,googlenet)", "data.image_size=32", "sweep.dry_run=true"]
     sweep = train("sweep=both", *words, multirun=True)
     assert re.fullmatch(r"outputs/sweeps/both_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", sweep.folder.as_posix())
-    assert (sweep.folder / "study.db").exists(), "the sweep went where the object looks"
-    assert repr(sweep).endswith("1 waiting)")
+    assert f"study={sweep.folder.name}" in capfd.readouterr().out, "the sweep goes where the object looks"
+    assert not Path("outputs").exists(), "a dry run leaves nothing behind"
+    assert repr(sweep).endswith(": not begun)")
     ElementTree.fromstring(sweep._repr_html_())
 
 

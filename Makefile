@@ -28,7 +28,7 @@ check: $(READY) ## format, lint, strict types, direction of the imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit/test_arrow.py
+	$(BIN)/python -m pytest tests/unit/test_import_layers.py
 
 format: $(READY) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

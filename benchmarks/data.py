@@ -34,14 +34,14 @@ from da6401.config.schema import (
 )
 from da6401.cores import available_cores
 from da6401.data import sources
-from da6401.data.augment import Augmenter
+from da6401.data.augment.augment import Augmenter
 from da6401.data.batches import batches, seeded
-from da6401.data.entries import FOLDER_VARIABLE, clear
+from da6401.data.cache.entries import FOLDER_VARIABLE, clear
 from da6401.data.sets import ImageSet
 from da6401.models.build import build_model
-from da6401.run import run
-from da6401.train import loop
-from da6401.train.optim import build_optimizer
+from da6401.training import loop
+from da6401.training.optim import build_optimizer
+from da6401.training.run import run
 
 PICTURES = 320
 SMALL_FILES = 12_000  # as many as iNaturalist-12K has, for the start-up

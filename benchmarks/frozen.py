@@ -25,8 +25,8 @@ from da6401.config.schema import RunConfig
 from da6401.data.batches import batches
 from da6401.data.sources import load_training_data
 from da6401.models.build import build_model
-from da6401.run import run
-from da6401.rundir import read_metrics, read_result
+from da6401.runs.run_folder import read_metrics, read_result
+from da6401.training.run import run
 
 PAGE = Path(__file__).parent / "frozen.md"
 STUDY = "bench-head"

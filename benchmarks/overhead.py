@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import da6401.run
+import da6401.training.run
 from da6401.cli import main as da6401_main
 from da6401.config.schema import RunConfig
-from da6401.rundir import RunResult, write_json, write_result
+from da6401.runs.run_folder import RunResult, write_json, write_result
 
 OUT = Path("outputs/bench/overhead.json").absolute()
 
@@ -38,7 +38,7 @@ def main() -> None:
         ends.append(time.perf_counter())
         return result
 
-    setattr(da6401.run, "run", instant)  # noqa: B010 (mypy knows what it replaces)
+    setattr(da6401.training.run, "run", instant)  # noqa: B010 (mypy knows what it replaces)
     with tempfile.TemporaryDirectory() as folder:
         code = da6401_main(["train", "--multirun", "sweep=part_a", f"hydra.sweeper.n_trials={trials}",
                             f"hydra.sweep.dir={folder}/study"])  # fmt: skip

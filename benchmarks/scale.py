@@ -25,7 +25,7 @@ from optuna.trial import TrialState, create_trial
 
 from benchmarks.servers import Postgres, cpu_seconds, free_port
 from benchmarks.simulated import start_worker
-from da6401.rundir import write_json
+from da6401.runs.run_folder import write_json
 
 OUT = Path("outputs/bench/scale.json").absolute()
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
@@ -120,7 +120,7 @@ def _sleeping_sweep(address: str, place: Path, count: int) -> list[optuna.trial.
 
 
 def _plain(address: str) -> Any:
-    from da6401.storage import open_storage
+    from da6401.study.storage import open_storage
 
     return open_storage(address, minutes=1)
 

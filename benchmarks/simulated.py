@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import da6401.run
+import da6401.training.run
 from da6401.config.schema import RunConfig
-from da6401.rundir import RunResult, write_result
-from da6401.train.loop import Watcher
+from da6401.runs.run_folder import RunResult, write_result
+from da6401.training.loop import Watcher
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["benchmarks.simulated", "da6401.cli", "da6401.sweep.scheduler"])
@@ -46,7 +46,7 @@ def simulate(*, seconds: float, epochs: int, ended: Callable[[], None] = lambda:
         ended()
         return result
 
-    setattr(da6401.run, "run", simulated)  # noqa: B010 (mypy knows what it replaces)
+    setattr(da6401.training.run, "run", simulated)  # noqa: B010 (mypy knows what it replaces)
 
 
 def start_worker(words: Sequence[str], *, place: Path, seconds: float, epochs: int = 2) -> BaseProcess:

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial
 
 from benchmarks.servers import Postgres
 from benchmarks.simulated import start_worker
-from da6401.rundir import write_json
-from da6401.storage import reading
+from da6401.runs.run_folder import write_json
+from da6401.study.storage import reading
 
 OUT = Path("outputs/bench/survival.json").absolute()
 WORKERS, OBJECTIVE_SECONDS, KILL_SECONDS, RESTARTED_AT = 4, 0.02, 3.0, 0.4
@@ -99,7 +99,7 @@ def _last_words(log: Path) -> str:
 
 def _agrees(trial: FrozenTrial, place: Path) -> bool:
     """Whether a trial's folder holds the value that the study has."""
-    from da6401.rundir import read_result
+    from da6401.runs.run_folder import read_result
 
     return read_result(place / "outputs/sweeps/survival" / f"trial-{trial.number}").val_accuracy == trial.value
 

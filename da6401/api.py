@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, overload
 
-from da6401.claim import new_beside, used
 from da6401.errors import ConfigError
-from da6401.folders import Run, Sweep, load_run, load_sweep
+from da6401.notebook.results import Run, Sweep, load_run, load_sweep
+from da6401.runs.run_lock import new_beside, used
 
 __all__ = ["Run", "Sweep", "load_run", "load_sweep", "train"]
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from da6401 import __version__, completion
-from da6401.claim import new_beside, used
+from da6401 import __version__
+from da6401.commands import completion
 from da6401.config.arguments import CommandParser
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
-from da6401.rundir import REMEDIES, write_problem
-from da6401.shown import redacted, remember_secrets, safe, safe_logs
+from da6401.redact import redacted, remember_secrets, safe, safe_logs
+from da6401.runs.run_folder import REMEDIES, write_problem
+from da6401.runs.run_lock import new_beside, used
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -143,8 +144,8 @@ def _job(composed: DictConfig) -> float | tuple[float, ...] | None:
 
     from da6401.config.compose import config_of
     from da6401.config.saved import hydra_files
-    from da6401.run import run
     from da6401.sweep.trial import objective, trial_watcher
+    from da6401.training.run import run
 
     cfg = config_of(composed)
     out = Path(HydraConfig.get().runtime.output_dir)
@@ -208,7 +209,7 @@ def _parser() -> CommandParser:
     report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
     report.set_defaults(handler=_report)
 
-    from da6401.data.verbs import register
+    from da6401.commands.data import register
 
     register(verbs)
     return parser
@@ -222,37 +223,37 @@ def _run_verb(verbs: Any, name: str, text: str, handler: Any) -> argparse.Argume
 
 
 def _reproduce(given: argparse.Namespace) -> int:
-    from da6401.reproduce import reproduce_run
+    from da6401.commands.reproduce import reproduce_run
 
     return reproduce_run(given.run, given.overrides)
 
 
 def _compare(given: argparse.Namespace) -> int:
-    from da6401.compare import compare_runs
+    from da6401.commands.compare import compare_runs
 
     return compare_runs(given.runs)
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from da6401.verbs import evaluate_run
+    from da6401.commands.evaluate import evaluate_run
 
     return evaluate_run(given.run)
 
 
 def _predict(given: argparse.Namespace) -> int:
-    from da6401.verbs import predict_images
+    from da6401.commands.evaluate import predict_images
 
     return predict_images(given.run, given.images, as_json=given.json)
 
 
 def _export(given: argparse.Namespace) -> int:
-    from da6401.export import export_run
+    from da6401.commands.export import export_run
 
     return export_run(given.run, given.out)
 
 
 def _explain(given: argparse.Namespace) -> int:
-    from da6401.report.explain import explain_run
+    from da6401.commands.explain import explain_run
 
     return explain_run(given.run, split=given.split)
 

@@ -23,5 +23,5 @@ atexit.register(shutil.rmtree, os.environ["DA6401_CACHE_DIR"], ignore_errors=Tru
 def _close_storages() -> Iterator[None]:
     """A connection left open would be reported as another test's."""
     yield
-    if "da6401.storage" in sys.modules:
-        sys.modules["da6401.storage"].close_storages()
+    if "da6401.study.storage" in sys.modules:
+        sys.modules["da6401.study.storage"].close_storages()

@@ -13,7 +13,9 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # torch._dynamo: two seconds that its first optimizer would otherwise cost each process.
-CONTEXT.set_forkserver_preload(["torch._dynamo", "da6401.run", "da6401.verbs", "da6401.reproduce", "tests.forked"])
+CONTEXT.set_forkserver_preload(
+    ["torch._dynamo", "da6401.training.run", "da6401.commands.evaluate", "da6401.commands.reproduce", "tests.forked"]
+)
 
 
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:

@@ -1,0 +1,1 @@
+"""The configuration: schema, composition by Hydra, and every check that needs no torch."""

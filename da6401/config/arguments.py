@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from da6401.config.check import nearest_name
+from da6401.config.validate import nearest_name
 from da6401.errors import UserError
 
 CHOICE = re.compile(r"argument (?P<what>.*): invalid choice: (?P<word>.*) \(choose from (?P<known>.*)\)", re.DOTALL)

@@ -22,18 +22,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from da6401.config.arguments import parse_flags
-from da6401.config.check import belongs, config_from_tree, is_network, nearest_name, value_problems
 from da6401.config.compose import config_of, known_values, plain_tree
 from da6401.config.domains import Interval
 from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
+from da6401.config.objective_rules import objective_problems
 from da6401.config.read_space import read_space
 from da6401.config.schema import RunConfig
 from da6401.config.search_path import SearchPath, as_job, hydra_overrides
 from da6401.config.search_space import SearchSpace, parse_override
 from da6401.config.sweeper_schema import sweeper_problems
+from da6401.config.validate import belongs, config_from_tree, is_network, nearest_name, value_problems
 from da6401.config.written_where import written_where
 from da6401.errors import ConfigError
-from da6401.study.contradictions import objective_problems
 
 OPTIONAL_GROUPS = ("experiment", "sweep")
 HYDRA_GROUPS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner", "hydra.sweeper", "hydra.launcher")  # with slashes

@@ -8,12 +8,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from da6401.config.check import config_from_tree
 from da6401.config.saved import refuse_code, refuse_steering
 from da6401.config.schema import RunConfig
 from da6401.config.search_space import parse_override
+from da6401.config.validate import config_from_tree
 from da6401.errors import ConfigError
-from da6401.rundir import flat, read_yaml
+from da6401.runs.run_folder import flat, read_yaml
 
 
 def config_of(composed: DictConfig) -> RunConfig:

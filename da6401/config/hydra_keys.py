@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from da6401.config.search_path import hidden_files, subdir_template
-from da6401.study.trial_folders import template_problems
+from da6401.runs.trial_folders import template_problems
 
 LAUNCHER_EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 REFUSED_LAUNCHERS = {

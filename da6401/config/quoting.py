@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from da6401.config.check import documented_keys
+from da6401.config.validate import documented_keys
 
 # Hydra's own keys that are texts, and of them those that name one folder: nothing to sweep over.
 FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir"})

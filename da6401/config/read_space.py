@@ -8,9 +8,9 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override, Transformer
 
-from da6401.config.check import nearest_name
 from da6401.config.domains import Domain, Interval, domain_of, written
 from da6401.config.search_space import Condition, Parameter, SearchSpace, as_value, parse_override
+from da6401.config.validate import nearest_name
 
 # What must be the same in all trials of a study, and why. Everything else can be searched.
 NOT_SEARCHED = (

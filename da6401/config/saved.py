@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from da6401.errors import ConfigError
-from da6401.shown import redacted, safe
+from da6401.redact import redacted, safe
 
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml where PyYAML was built with it: ten times as fast
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from da6401.config.metrics import MetricName
 from da6401.config.model_schema import (
     BACKBONES,
     Activation,
@@ -22,7 +23,6 @@ from da6401.config.model_schema import (
     PretrainedConfig,
 )
 from da6401.config.rule import key
-from da6401.study.metrics import MetricName
 
 __all__ = [  # of model_schema; what is defined below needs no mention
     "BACKBONES",

@@ -24,9 +24,9 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
 from da6401.config.backbones import FACTS
-from da6401.config.check import default_tree, variant_trees
+from da6401.config.metrics import KINDS, directions_of, names_of
+from da6401.config.validate import default_tree, variant_trees
 from da6401.errors import ConfigError
-from da6401.study.metrics import KINDS, directions_of, names_of
 
 CONFIG_NAME = "config"
 NO_CHOICE = ("hydra", "schema")  # Hydra's own groups, and the nodes that ours are made of

@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Sweep
 from hydra.errors import OverrideParseException
 
-from da6401.config.check import belongs
 from da6401.config.domains import Domain, Interval, Value, same_value, written
+from da6401.config.validate import belongs
 
 Point = dict[str, Value]  # a configuration: parameter name -> value
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from da6401.config.check import fit, nearest_name, refusal
 from da6401.config.rule import key
+from da6401.config.validate import fit, nearest_name, refusal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from da6401.data.cache import CachedRows
+from da6401.data.cache.image_cache import CachedRows
 from da6401.data.sources import ImageSet
 
 AHEAD = 2  # batches that the thread may have ready before they are asked for

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from da6401.config.schema import Resize
+from da6401.data.decode_pool import in_threads
 from da6401.data.images import BadImageError, quiet_pillow, read_file, read_image
-from da6401.data.pool import in_threads
 from da6401.data.tree import BadFile, Entry
 
 

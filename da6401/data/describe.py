@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from da6401.data.check import TreeReport
-from da6401.data.entries import Listed, gigabytes, in_use
+from da6401.data.cache.entries import Listed, gigabytes, in_use
 from da6401.data.tree import shown
+from da6401.data.tree_check import TreeReport
 
 LONGEST_LIST = 200  # groups of duplicates; bad files and leaks are all named
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from da6401.config.schema import FolderConfig
-from da6401.data.cache import open_cache
+from da6401.data.cache.image_cache import open_cache
 from da6401.data.decode import decode_entries
 from da6401.data.layout import Layout, find_layout
 from da6401.data.sets import ImageSet, Pixels, TrainingData, empty_images, fingerprint

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from da6401.errors import DataError
-from da6401.shown import printable
+from da6401.redact import printable
 
 Label = TypeVar("Label", str, int)
 

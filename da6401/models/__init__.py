@@ -1,0 +1,1 @@
+"""Networks, each a list of named stages and a head, and their pretrained weights."""

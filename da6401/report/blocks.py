@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from da6401.shown import safe
+from da6401.redact import safe
 
 Block = dict[str, Any]
 

@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from da6401.shown import printable
+from da6401.redact import printable
 
 Chart = dict[str, Any]
 LONGEST = 40  # characters of a label

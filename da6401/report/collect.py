@@ -12,10 +12,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from da6401.errors import RunError
-from da6401.looks import looked_in_sweep, recorded_looks, with_unrecorded
-from da6401.predictions import read_predictions
+from da6401.redact import safe
 from da6401.report.records import Run, Sweep, Trial
-from da6401.rundir import (
+from da6401.runs.looks import looked_in_sweep, recorded_looks, with_unrecorded
+from da6401.runs.predictions import read_predictions
+from da6401.runs.run_folder import (
     CONFIG,
     DATABASE,
     LOOKS,
@@ -32,10 +33,9 @@ from da6401.rundir import (
     read_result,
     read_yaml,
 )
-from da6401.shown import safe
-from da6401.storage import reading, sqlite_address
+from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, numbered_runs, trial_folder
 from da6401.study.objective import ATTRIBUTE, Objective
-from da6401.study.trial_folders import confirmations, found_runs, is_sweep, numbered_runs, trial_folder
+from da6401.study.storage import reading, sqlite_address
 
 Read = TypeVar("Read")
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed

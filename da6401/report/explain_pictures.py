@@ -21,8 +21,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from da6401.rundir import write_whole
-from da6401.shown import safe
+from da6401.redact import safe
+from da6401.runs.run_folder import write_whole
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from da6401.data.sources import ImageSet
 from da6401.models.stages import StagedModel
-from da6401.predictions import confusion_counts
 from da6401.report import explain_pictures as pictures
 from da6401.report.attribution import (
     MapLayer,
@@ -30,6 +29,7 @@ from da6401.report.attribution import (
     strongest_neurons,
 )
 from da6401.report.explain_pictures import Bar, Example, Floats
+from da6401.runs.predictions import confusion_counts
 
 CLASSES, IMAGES_EACH, EXPLAINED = 10, 3, 10
 EMBEDDED = 600  # images: t-SNE takes some seconds for them

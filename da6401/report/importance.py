@@ -18,9 +18,9 @@ from optuna.importance import (
 from optuna.importance._base import BaseImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
+from da6401.config.metrics import Metric, word
 from da6401.report.charts import Chart, bars
 from da6401.report.records import Sweep, is_numeric
-from da6401.study.metrics import Metric, word
 
 EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
     "PED-ANOVA": PedAnovaImportanceEvaluator,

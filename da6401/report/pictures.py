@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from da6401.shown import safe
+from da6401.redact import safe
 
 ABOUT = "explain/about.json"
 ROOM = 2_500_000  # bytes of base64 for one run's pictures: the whole page stays below 6 MB

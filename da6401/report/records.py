@@ -11,10 +11,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from da6401.looks import Look, Looked
-from da6401.predictions import Predictions
-from da6401.rundir import RunResult
-from da6401.study.metrics import Metric
+from da6401.config.metrics import Metric
+from da6401.runs.looks import Look, Looked
+from da6401.runs.predictions import Predictions
+from da6401.runs.run_folder import RunResult
 from da6401.study.objective import Candidate, Objective, is_complete
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from da6401.predictions import Predictions
 from da6401.report.charts import Chart, axis, chart, epochs, label
 from da6401.report.records import Run
+from da6401.runs.predictions import Predictions
 
 BINS = 10  # of the reliability curve, equally wide
 

@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from da6401.looks import choices_told, times
-from da6401.predictions import Predictions
+from da6401.redact import duration, safe
 from da6401.report import run_figures
 from da6401.report.blocks import Block, command, facts, section, table, text
 from da6401.report.charts import number
 from da6401.report.pictures import pictures
 from da6401.report.records import Run
-from da6401.rundir import flat
-from da6401.shown import duration, safe
+from da6401.runs.looks import choices_told, times
+from da6401.runs.predictions import Predictions
+from da6401.runs.run_folder import flat
 
 MISTAKES = 15  # of the most confident ones
 Z95 = 1.96  # standard deviations to either side that hold 95% of a normal distribution

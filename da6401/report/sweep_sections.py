@@ -6,15 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from da6401.looks import selection_told, times
+from da6401.config.metrics import Metric, word
+from da6401.redact import duration, safe
 from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
 from da6401.report.charts import number
 from da6401.report.importance import correlation, importance
 from da6401.report.records import Sweep, Trial
-from da6401.rundir import MOVES_NO_BIT, differences
-from da6401.shown import duration, safe
-from da6401.study.metrics import Metric, word
+from da6401.runs.looks import selection_told, times
+from da6401.runs.run_folder import MOVES_NO_BIT, differences
 from da6401.study.objective import Candidate
 
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")

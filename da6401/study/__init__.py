@@ -1,1 +1,1 @@
-"""Optuna without Hydra: what a study optimises, holds and keeps; nothing here composes a configuration or trains."""
+"""Optuna studies without Hydra: storage, the objective and which trial is best."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from da6401.study.metrics import KINDS, Metric, directions_of, names_of
+from da6401.config.metrics import KINDS, Metric, directions_of, names_of
 
 if TYPE_CHECKING:
-    from da6401.rundir import RunResult
+    from da6401.runs.run_folder import RunResult
 
 SEED = "seed"  # a searched key of this name makes repetitions of one configuration
 ATTRIBUTE = "objective"  # user attribute of a study

@@ -1,0 +1,1 @@
+"""Hydra's sweeper, its workers, and the files of a sweep."""

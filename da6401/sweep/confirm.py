@@ -14,13 +14,13 @@ import optuna
 from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import FrozenTrial
 
+from da6401.config.metrics import Metric
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import MachineError, RunError
-from da6401.rundir import read_result
-from da6401.study.metrics import Metric
+from da6401.runs.run_folder import read_result
+from da6401.runs.trial_folders import confirmation
 from da6401.study.objective import Objective, median_of
-from da6401.study.trial_folders import confirmation
 from da6401.sweep.ending import machine_failure
 from da6401.sweep.launch import Job, RunJobs
 from da6401.sweep.trial import latency_ms

@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from da6401.errors import RunError
-from da6401.rundir import CONFIG, RunResult, flat, read_result, read_yaml, write_text, write_whole
-from da6401.study.trial_folders import found_runs
+from da6401.runs.run_folder import CONFIG, RunResult, flat, read_result, read_yaml, write_text, write_whole
+from da6401.runs.trial_folders import found_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -35,7 +35,7 @@ def check_inputs(space: SearchSpace, jobs: Jobs, *, fetch: bool) -> None:
         check_training_data,  # torch: seconds, which the check of a command need not wait for
     )
     from da6401.models.build import check_weights
-    from da6401.runtime import check_precision, choose_device
+    from da6401.training.device import check_precision, choose_device
 
     def check_device(cfg: RunConfig) -> None:
         check_precision(cfg.trainer.precision, choose_device(cfg.device))

@@ -21,11 +21,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from da6401.config.check import tree_of
 from da6401.config.compose import config_of, plain_tree
 from da6401.config.schema import RunConfig
 from da6401.config.search_path import subdir_template
-from da6401.rundir import flat
+from da6401.config.validate import tree_of
+from da6401.runs.run_folder import flat
 
 QUIET = "hydra.job_logging.handlers.console.level"  # a job's epochs go to its train.log, not to the terminal
 INTERPOLATION = re.compile(r"\$\{([^{}]*)\}")

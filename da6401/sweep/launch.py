@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from da6401.config.quoting import quote
 from da6401.sweep.jobs import Jobs
-from da6401.sweep.pool import jobs_of
+from da6401.sweep.worker_pool import jobs_of
 
 JOB_NUMBER = re.compile(r"\$\{hydra[.:]job\.(num|id)\}")
 

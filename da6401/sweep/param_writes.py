@@ -13,7 +13,7 @@ from optuna.storages._rdb.models import TrialModel, TrialParamModel
 from optuna.storages._rdb.storage import _create_scoped_session
 
 from da6401.errors import ConfigError
-from da6401.storage import PatientStorage
+from da6401.study.storage import PatientStorage
 
 Parameter = tuple[int, str, float, BaseDistribution]  # the trial's id, a name, the value as Optuna stores it
 

@@ -124,7 +124,7 @@ class StudySweeper(Sweeper):
                 hydra_context=hydra_context, task_function=task, config=config
             )
 
-        from da6401.sweep.pool import Slot, is_worker
+        from da6401.sweep.worker_pool import Slot, is_worker
 
         self.config, self.context = config, hydra_context
         self.options = group_options(hydra_context.config_loader)
@@ -139,9 +139,9 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the study to its total; ``arguments`` are the command line's task overrides."""
-        from da6401.looks import search_told
-        from da6401.sweep.pool import is_worker, reason_told
+        from da6401.runs.looks import search_told
         from da6401.sweep.scheduler import run_study
+        from da6401.sweep.worker_pool import is_worker, reason_told
 
         assert self.config is not None, "Hydra calls setup first"
         assert self.launcher is not None, "Hydra calls setup first"

@@ -17,30 +17,30 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial
 
-from da6401.config.check import config_from_tree
 from da6401.config.command_line import sweep_space
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
+from da6401.config.validate import config_from_tree
 from da6401.errors import ConfigError
-from da6401.storage import copied, is_shared, open_storage
 from da6401.study.objective import Objective
-from da6401.sweep import pool
-from da6401.sweep.disk import Checkpoints
+from da6401.study.storage import copied, is_shared, open_storage
+from da6401.sweep import worker_pool
+from da6401.sweep.checkpoint_retention import Checkpoints
 from da6401.sweep.inputs import check_inputs
 from da6401.sweep.jobs import Jobs
 from da6401.sweep.launch import Launch, launch_with
-from da6401.sweep.pruners import build_pruner
-from da6401.sweep.retrying import RETRY_OF, retried, retry_failed
-from da6401.sweep.run_folders import hold_folder
-from da6401.sweep.same_search import hold_search, stored_distributions
-from da6401.sweep.samplers import build_sampler, takes_in_order
-from da6401.sweep.space import COUNTED, Suggester, total_trials
-from da6401.sweep.study import (
+from da6401.sweep.open_study import (
     best_of_study,
     enqueue_first,
     open_study,
     storage_of,
 )
+from da6401.sweep.pruners import build_pruner
+from da6401.sweep.retrying import RETRY_OF, retried, retry_failed
+from da6401.sweep.run_folders import hold_folder
+from da6401.sweep.same_search import hold_search, stored_distributions
+from da6401.sweep.samplers import build_sampler, takes_in_order
+from da6401.sweep.suggest import COUNTED, Suggester, total_trials
 from da6401.sweep.trial import forget_study
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     Raises:
         UserError: the storage cannot be opened, the space has changed, or the sampler refuses its keys.
     """
-    folder, leads = Path(str(config.hydra.sweep.dir)), not pool.is_worker()
+    folder, leads = Path(str(config.hydra.sweep.dir)), not worker_pool.is_worker()
     space = _space(sweeper, config, arguments)
     settings = config_from_tree({"sweep": plain(config.sweep)}).sweep
     assert sweeper.context is not None, "Hydra calls setup first"
@@ -98,7 +98,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     seed = int((config.seed or 0) if seed is None else seed)  # ${hydra:job.num} is of a trial, and no seed here
     sampler = build_sampler(named, plain(sweeper.sampler), seed=seed)
     pruner = plain(sweeper.pruner)
-    if sweeper.workers is None and pool.CHECKED not in os.environ:  # on the machine that trains
+    if sweeper.workers is None and worker_pool.CHECKED not in os.environ:  # on the machine that trains
         check_inputs(space, jobs, fetch=not settings.dry_run)
 
     alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
@@ -128,7 +128,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     total = _total(suggester, trials, sweeper.n_trials)
     return Sweep(
         study, space, suggester, folder, address, total, pruner, settings, sweeper.max_failure_rate * total,
-        Checkpoints(folder, settings), jobs, launch_with(launcher, jobs), pool.began(),
+        Checkpoints(folder, settings), jobs, launch_with(launcher, jobs), worker_pool.began(),
     )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def _first_total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: 
     space = suggester.space
     wanted = n_trials or (COUNTED if suggester.in_order else DEFAULT_TRIALS)
     total = wanted if suggester.extend else total_trials(space, trials, wanted)
-    if pool.is_worker():
+    if worker_pool.is_worker():
         return total
     points = space.count(COUNTED)
     if not space.parameters and not suggester.extend:

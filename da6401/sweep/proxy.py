@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import optuna
 
 from da6401.errors import UserError
-from da6401.storage import open_storage
+from da6401.study.storage import open_storage
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from optuna.samplers import QMCSampler, RandomSampler
 from optuna.trial import TrialState
 
-from da6401.sweep.claims import FINISHED, WORKERS, Worker
+from da6401.sweep.leases import FINISHED, WORKERS, Worker
 from da6401.sweep.prepare import Sweep
 
 SHOWN = 5  # trials

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from da6401.study.trial_folders import folder_name
-from da6401.sweep.claims import ATTEMPTS, SKIPPED
+from da6401.runs.trial_folders import folder_name
+from da6401.sweep.leases import ATTEMPTS, SKIPPED
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from da6401.claim import changed_keys, used
-from da6401.config.check import tree_of
 from da6401.config.compose import saved_config
+from da6401.config.validate import tree_of
 from da6401.errors import BusyError, ConfigError, RunError
-from da6401.rundir import CONFIG, LOCK, RESULT, SUMMARY, read_json, told_writes, write_text
-from da6401.study.trial_folders import EARLIER, found_runs
+from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, read_json, told_writes, write_text
+from da6401.runs.run_lock import changed_keys, used
+from da6401.runs.trial_folders import EARLIER, found_runs
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from da6401.config.domains import Interval, Value
 from da6401.config.search_space import Parameter, SearchSpace
 from da6401.errors import ConfigError
-from da6401.rundir import RESUME_IGNORES
+from da6401.runs.run_folder import RESUME_IGNORES
 from da6401.sweep.jobs import Jobs
 from da6401.sweep.param_writes import rewrite_choices
-from da6401.sweep.space import distribution_of
+from da6401.sweep.suggest import distribution_of
 
 # User attributes of the study: the distribution of each searched key; and the values of the others, those that come
 # with an option of a searched config group under the option's name.

@@ -15,8 +15,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from optuna.samplers._lazy_random_state import LazyRandomState
 
-from da6401.config.check import nearest_name
 from da6401.config.search_space import SearchSpace
+from da6401.config.validate import nearest_name
 from da6401.errors import ConfigError
 
 IN_ORDER = ("grid", "bruteforce")  # samplers that take the points of a space one after the other

@@ -21,7 +21,6 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
-from da6401.claim import used
 from da6401.config.schema import TrackingConfig
 from da6401.errors import (
     AllFailedError,
@@ -33,24 +32,25 @@ from da6401.errors import (
     TakenOverError,
     UserError,
 )
-from da6401.machine import machine_problem, memory_of_machine
-from da6401.rundir import WriteError, read_result
-from da6401.stopping import stop_on_signals
-from da6401.storage import is_shared
-from da6401.study.trial_folders import FOLDER, check_name, folder_name, usual_name
-from da6401.sweep import pool
-from da6401.sweep.claims import FINISHED, OWNER, REASON, SKIPPED, Worker, ended_here
+from da6401.runs.run_folder import WriteError, read_result
+from da6401.runs.run_lock import used
+from da6401.runs.trial_folders import FOLDER, check_name, folder_name, usual_name
+from da6401.study.storage import is_shared
+from da6401.sweep import worker_pool
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.ending import failure, machine_failure
 from da6401.sweep.launch import Job
-from da6401.sweep.limits import start_over, time_limit
+from da6401.sweep.leases import FINISHED, OWNER, REASON, SKIPPED, Worker, ended_here
 from da6401.sweep.prepare import Sweep, plain, prepare
 from da6401.sweep.rehearsal import rehearse
 from da6401.sweep.retrying import retry_folder
 from da6401.sweep.run_folders import make_room
 from da6401.sweep.summary import parameters, progress_line, write_summary
 from da6401.sweep.trial import ended_before, handed_over
-from da6401.tracking import track_sweep
+from da6401.sweep.trial_timeout import start_over, time_limit
+from da6401.training.machine import machine_problem, memory_of_machine
+from da6401.training.signals import stop_on_signals
+from da6401.training.tracking import track_sweep
 
 if TYPE_CHECKING:
     from da6401.sweep.plugin import StudySweeper
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 
 
-@pool.one_clock()
+@worker_pool.one_clock()
 def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> None:
     """Bring the study to its total of trials, then write and print its summary.
 
@@ -73,7 +73,7 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
     if sweep.settings.dry_run:
         rehearse(sweep)
         return
-    if pool.is_worker():
+    if worker_pool.is_worker():
         _work(sweep)
         return
     existing = len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
@@ -83,10 +83,10 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
     problem: UserError | None = None
     try:
         if sweeper.workers is not None:
-            slots = pool.slots_of(config.hydra.launcher, sweeper.n_jobs)
-            pool.launch_workers(sweeper.workers, arguments, folder=sweep.folder, slots=slots)
+            slots = worker_pool.slots_of(config.hydra.launcher, sweeper.n_jobs)
+            worker_pool.launch_workers(sweeper.workers, arguments, folder=sweep.folder, slots=slots)
         elif sweeper.n_jobs > 1:
-            pool.run_workers(sweep.folder, slots=sweeper.n_jobs, gpus=settings.gpus, retries=settings.retries)
+            worker_pool.run_workers(sweep.folder, slots=sweeper.n_jobs, gpus=settings.gpus, retries=settings.retries)
         else:
             _work(sweep)
         # Of many machines, that of the last trial confirms; all being finished before, whoever asks once more.
@@ -115,7 +115,7 @@ def _work(sweep: Sweep) -> None:
     Raises:
         MachineError: this machine cannot go on; the trial that showed it is put back.
     """
-    importlib.import_module("da6401.run")  # with torch: seconds that are no trial's
+    importlib.import_module("da6401.training.run")  # with torch: seconds that are no trial's
     worker = Worker(sweep.study, sweep.folder, retries=sweep.settings.retries, lease_seconds=sweep.lease_seconds)
     try:
         with stop_on_signals() as stop:

@@ -21,13 +21,13 @@ from rich.table import Table
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import key_of
 from da6401.errors import RunError
-from da6401.rundir import CONFIG, METRICS, RECEIPT, SUMMARY, read_json, write_json, write_text
-from da6401.shown import duration
+from da6401.redact import duration
+from da6401.runs.run_folder import CONFIG, METRICS, RECEIPT, SUMMARY, read_json, write_json, write_text
+from da6401.runs.trial_folders import trial_folder
 from da6401.study.objective import Candidate, Objective
-from da6401.study.trial_folders import trial_folder
-from da6401.sweep.claims import PUT_BACK, REASON
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
+from da6401.sweep.leases import PUT_BACK, REASON
 
 log = logging.getLogger(__name__)
 

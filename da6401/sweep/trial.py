@@ -19,9 +19,9 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from da6401.config.schema import RunConfig
 from da6401.errors import PrunedError, RunError, TakenOverError, UserError
-from da6401.rundir import CONFIG, RunResult, read_result, read_yaml
+from da6401.runs.run_folder import CONFIG, RunResult, read_result, read_yaml
 from da6401.study.objective import Objective
-from da6401.sweep.limits import running_limit
+from da6401.sweep.trial_timeout import running_limit
 
 if TYPE_CHECKING:
     import optuna
@@ -65,7 +65,7 @@ class TrialWatcher:
     def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
         """Raises PrunedError where the pruner has seen enough, TakenOverError where the trial is another worker's."""
         if self.owner is not None:
-            from da6401.sweep.claims import owner_of
+            from da6401.sweep.leases import owner_of
 
             owner = owner_of(self.study, self.trial_id)
             if owner != self.owner:
@@ -85,7 +85,7 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
     """The watcher of this job's trial; None outside a sweep."""
     if VARIABLE not in os.environ:
         return None
-    from da6401.storage import is_shared
+    from da6401.study.storage import is_shared
 
     trial = json.loads(os.environ[VARIABLE])
     minutes = cfg.sweep.storage_minutes
@@ -99,7 +99,7 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
 def _study(address: str, minutes: float, name: str, pruner: str, epochs: int) -> optuna.Study:
     import optuna
 
-    from da6401.storage import open_storage
+    from da6401.study.storage import open_storage
     from da6401.sweep.pruners import build_pruner
 
     storage = open_storage(address, minutes=minutes)
@@ -127,8 +127,8 @@ def latency_ms(run: Path) -> float:
     """
     import torch
 
-    from da6401.runtime import prepare, settings_kept
-    from da6401.verbs import load_model
+    from da6401.training.device import prepare, settings_kept
+    from da6401.training.trained_model import load_model
 
     model, cfg, _ = load_model(run)
     with settings_kept(), torch.inference_mode():

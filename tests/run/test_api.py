@@ -16,12 +16,12 @@ import torch
 
 import da6401
 from da6401 import Run, Sweep, load_run, load_sweep, train
-from da6401.cards import number
 from da6401.errors import ConfigError, DivergedError, RunError
-from da6401.predictions import Predictions, write_predictions
-from da6401.rundir import read_json, read_metrics, read_result
+from da6401.notebook.notebook_html import number
+from da6401.runs.predictions import Predictions, write_predictions
+from da6401.runs.run_folder import read_json, read_metrics, read_result
 from tests.forked import command
-from tests.small import SMALL, compose
+from tests.tiny_runs import SMALL, compose
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_importing_the_package_costs_nothing_and_the_function_keeps_its_name() -
     code = (
         "import sys, da6401; "
         "assert not {'torch', 'hydra', 'pandas', 'optuna', 'yaml'} & set(sys.modules); "
-        "from da6401 import train; import da6401.train.loop; import da6401.train as again; "
+        "from da6401 import train; import da6401.training.loop; import da6401.train as again; "
         "from da6401 import train as third; assert callable(train) and third is train; "
         "from da6401.train import loop; assert loop.fit"
     )

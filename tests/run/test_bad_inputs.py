@@ -23,9 +23,9 @@ import torch
 import yaml
 from PIL import Image
 
-from da6401.run import run
+from da6401.training.run import run
 from tests import forked
-from tests.small import SMALL, compose
+from tests.tiny_runs import SMALL, compose
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "bad-inputs.md"
 HEAD = """# Bad inputs

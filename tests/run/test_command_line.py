@@ -13,7 +13,7 @@ from da6401.config.command_line import check_command_line
 from da6401.config.schema import CnnConfig
 from da6401.config.search_path import CONFIG_NAME, conf_dir
 from da6401.errors import ConfigError
-from tests.small import SMALL, compose, da6401
+from tests.tiny_runs import SMALL, compose, da6401
 
 MISTAKES = {
     "a key": (["model.droput=0.3"], ["model.droput", "did you mean model.dropout?"]),

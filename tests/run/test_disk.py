@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from da6401 import rundir
 from da6401.errors import RunError
-from da6401.run import run
-from da6401.rundir import BEST, LAST, METRICS, PREVIOUS, RESULT, WriteError, read_metrics, read_result
-from da6401.train import keeping, loop
-from da6401.train.checkpoint import load_checkpoint, save_checkpoint
+from da6401.runs import run_folder
+from da6401.runs.run_folder import BEST, LAST, METRICS, PREVIOUS, RESULT, WriteError, read_metrics, read_result
+from da6401.training import checkpoint_writer, loop
+from da6401.training.checkpoint import load_checkpoint, save_checkpoint
+from da6401.training.run import run
 from tests import forked
 from tests.run.test_resume import HARD, outcome
-from tests.small import SMALL, compose
+from tests.tiny_runs import SMALL, compose
 
 LIMIT = 40_000  # bytes: enough for config and receipt, too little for a checkpoint of ours
 
@@ -37,17 +37,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, *, epoch: int) -> None:
     """A run whose disk is full from the given epoch on."""
-    original = rundir.append_metrics
+    original = run_folder.append_metrics
 
     def full(where: Path, line: Any) -> None:
         if line["epoch"] >= epoch:
-            with rundir.told_writes(where / METRICS):
+            with run_folder.told_writes(where / METRICS):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(where, line)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "append_metrics", full)
-        patch.setattr(keeping, "PATIENCE", 0)  # every epoch is written at once, as in runs of real length
+        patch.setattr(checkpoint_writer, "PATIENCE", 0)  # every epoch is written at once, as in runs of real length
         with pytest.raises(WriteError, match="No space left on device"):
             run(compose(*HARD), folder)
 

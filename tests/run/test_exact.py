@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 
 from da6401.cli import main
+from da6401.commands.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.data.batches import batches
 from da6401.errors import InterruptedRun
-from da6401.reproduce import NOT_REPRODUCED, reproduce_run
-from da6401.run import run
-from da6401.rundir import CONFIG, LAST, RECEIPT, RESULT, read_metrics, read_result, write_yaml
-from da6401.stopping import stop_on_signals
-from da6401.train import evaluate
+from da6401.runs.run_folder import CONFIG, LAST, RECEIPT, RESULT, read_metrics, read_result, write_yaml
+from da6401.training import evaluate
+from da6401.training.run import run
+from da6401.training.signals import stop_on_signals
 from tests import forked
 from tests.run.test_resume import HARD, TIMINGS, outcome
-from tests.small import SMALL, SMALL_BACKBONE, command, compose, da6401
+from tests.tiny_runs import SMALL, SMALL_BACKBONE, command, compose, da6401
 
 BACKBONE = (
     *SMALL_BACKBONE, "data.image_size=32", "data.images_per_class=5", "model=resnet18", "model.weights=none",
@@ -96,7 +96,7 @@ def test_a_run_stopped_in_its_validation_goes_on_bit_for_bit(tmp_path: Path, mon
 
 
 def test_what_hangs_after_a_signal_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("da6401.stopping.GRACE", 0.2)
+    monkeypatch.setattr("da6401.training.signals.GRACE", 0.2)
     started = time.monotonic()
 
     def hang() -> None:
@@ -112,7 +112,7 @@ def test_what_hangs_after_a_signal_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     script = (
-        "import time; from da6401.stopping import stop_on_signals\n"
+        "import time; from da6401.training.signals import stop_on_signals\n"
         "with stop_on_signals():\n    print('ready', flush=True)\n    while True: time.sleep(0.05)"
     )
     words = [command()[0], "-c", script]

@@ -15,19 +15,19 @@ from PIL import Image
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from da6401 import verbs
 from da6401.cli import main
+from da6401.commands import evaluate
 from da6401.config.schema import Activation
 from da6401.data.sets import ImageSet
-from da6401.looks import read_looks
 from da6401.models.cnn import Cnn
 from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
 from da6401.report.explain_pictures import Example, embedding_plot, label, own_style, prediction_grid, save
 from da6401.report.explain_views import Answers, Picture, choose, views
-from da6401.run import run
-from da6401.rundir import read_result
-from tests.small import SMALL, SMALL_BACKBONE, compose
+from da6401.runs.looks import read_looks
+from da6401.runs.run_folder import read_result
+from da6401.training.run import run
+from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose
 
 FILES = ["predictions.png", "confusion.png", "filters.png", "feature_maps.png", "guided.png", "gradcam.png"]
 HOSTILE = ("$x_1^2$ \\frac{", "<script>alert(1)</script>", "_hidden")
@@ -78,7 +78,7 @@ def test_without_a_word_it_is_the_validation_split(finished: Path, monkeypatch: 
     def never(*_: object) -> None:
         raise AssertionError("the test split was opened")
 
-    monkeypatch.setattr(verbs, "load_test_data", never)
+    monkeypatch.setattr(evaluate, "load_test_data", never)
     assert main(["explain", str(finished)]) == 0
     assert "6 images of the validation split" in about(finished)["predictions.png"]["caption"]
     assert read_looks(finished) == before

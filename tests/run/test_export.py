@@ -23,19 +23,19 @@ from PIL import Image
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from da6401 import export
 from da6401.cli import main
+from da6401.commands import export
+from da6401.commands.export import FILES, NOT_IN_SCRIPT, Deployed, export_model
+from da6401.commands.exported import predict as script
 from da6401.config.schema import PretrainedConfig, Resize
 from da6401.data.images import FORMATS, read_image
 from da6401.errors import ModelError
-from da6401.export import FILES, NOT_IN_SCRIPT, Deployed, export_model
-from da6401.exported import predict as script
 from da6401.models.build import build_model
 from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
-from da6401.run import run
+from da6401.training.run import run
 from tests.pngs import GREY, chunk, png
-from tests.small import SMALL, compose, da6401
+from tests.tiny_runs import SMALL, compose, da6401
 
 # A stranger's Python: the script, and neither torch nor this package.
 STRANGER = """

@@ -16,28 +16,28 @@ from torch import Tensor
 from torchvision import models
 
 from da6401.cli import main
+from da6401.commands.evaluate import evaluate_run
+from da6401.commands.reproduce import reproduce_run
 from da6401.config.backbones import FACTS
 from da6401.config.schema import BACKBONES
-from da6401.data.entries import cache_folder, list_entries
+from da6401.data.cache.entries import cache_folder, list_entries
 from da6401.data.sources import load_training_data
 from da6401.errors import DataError, InterruptedRun, ModelError
 from da6401.models.build import build_model
 from da6401.models.counts import count, count_stages
 from da6401.models.freezing import epoch_plan
 from da6401.models.stages import StagedModel
-from da6401.predictions import read_predictions
-from da6401.reproduce import reproduce_run
-from da6401.run import run
-from da6401.rundir import RECEIPT, TEST, VALIDATION, read_metrics, read_result
-from da6401.runtime import prepare
-from da6401.stopping import StopFlag
-from da6401.tracking import open_tracker
-from da6401.train import features, keeping, loop
-from da6401.train.evaluate import evaluate
-from da6401.train.feeds import feeds_of
-from da6401.train.state import History
-from da6401.verbs import evaluate_run
-from tests.small import SMALL_BACKBONE, compose
+from da6401.runs.predictions import read_predictions
+from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_metrics, read_result
+from da6401.training import checkpoint_writer, features, loop
+from da6401.training.device import prepare
+from da6401.training.evaluate import evaluate
+from da6401.training.inputs import feeds_of
+from da6401.training.run import run
+from da6401.training.signals import StopFlag
+from da6401.training.state import History
+from da6401.training.tracking import open_tracker
+from tests.tiny_runs import SMALL_BACKBONE, compose
 
 CPU = torch.device("cpu")
 SIZES = {"inception_v3": 75}
@@ -102,7 +102,7 @@ class Bench:
 @pytest.fixture
 def no_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are tested elsewhere, and VGG's have half a gigabyte."""
-    monkeypatch.setattr(keeping.Keeper, "keep", lambda *_, **__: None)
+    monkeypatch.setattr(checkpoint_writer.Keeper, "keep", lambda *_, **__: None)
 
 
 def words_for(name: str, **keys: object) -> list[str]:
@@ -211,7 +211,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_in_the_middle_of_a_schedule(
 
     for looks in (1, 4, 3):  # in the first phase, in the second, and once more
         with monkeypatch.context() as patch:
-            patch.setattr("da6401.run.fit", lambda *a, n=looks, **k: original(*a, **{**k, "stop": StopAt(n)}))
+            patch.setattr("da6401.training.run.fit", lambda *a, n=looks, **k: original(*a, **{**k, "stop": StopAt(n)}))
             with pytest.raises(InterruptedRun):
                 run(compose(*words), tmp_path / "run")
     result = run(compose(*words), tmp_path / "run")

@@ -12,9 +12,9 @@ from da6401.config.command_line import check_command_line, hydra_problem
 from da6401.config.schema import CnnConfig, RunConfig
 from da6401.config.search_path import SearchPath, conf_dir
 from da6401.errors import ConfigError
-from da6401.rundir import read_yaml
+from da6401.runs.run_folder import read_yaml
 from tests.forked import command
-from tests.small import SMALL
+from tests.tiny_runs import SMALL
 
 NESTED = "# @package _global_\ndefaults:\n  - override /optimizer: sgd\ntrainer:\n  epochs: 1\n"
 SMALL_CNN = "defaults:\n  - /schema/model/cnn@_here_\n  - _self_\nfilters: 4\nblocks: 2\n"

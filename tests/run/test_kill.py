@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from da6401.config.schema import RunConfig
-from da6401.run import run
-from da6401.rundir import LAST, RESULT, read_metrics, read_result
+from da6401.runs.run_folder import LAST, RESULT, read_metrics, read_result
+from da6401.training.run import run
 from tests.forked import start
 from tests.run.test_resume import HARD, outcome
-from tests.small import compose
+from tests.tiny_runs import compose
 
 KILLS = int(os.environ.get("DA6401_KILLS", "3"))
 

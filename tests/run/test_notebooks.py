@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from da6401.cards import number
+from da6401.notebook.notebook_html import number
 
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 FULL = bool(os.environ.get("CI"))

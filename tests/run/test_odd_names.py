@@ -14,7 +14,7 @@ from PIL import Image
 
 from da6401 import train
 from tests import forked
-from tests.small import SMALL
+from tests.tiny_runs import SMALL
 
 IMAGES = Path(__file__).parents[1] / "images"
 ODD = "archive (1) données=it's & #1, [x] {y} $z 100%"

@@ -18,29 +18,31 @@ import pytest
 import torch
 
 import da6401
-from da6401 import Run, runtime
+from da6401 import Run
 from da6401.cli import main
+from da6401.commands.evaluate import answers_of
 from da6401.config.compose import saved_config
 from da6401.data.sources import load_training_data
 from da6401.errors import ConfigError, DivergedError
 from da6401.models.counts import Counts
 from da6401.models.stages import StagedModel
-from da6401.predictions import read_predictions
-from da6401.run import run
-from da6401.rundir import CONFIG, RECEIPT, VALIDATION, read_result
+from da6401.runs.predictions import read_predictions
+from da6401.runs.run_folder import CONFIG, RECEIPT, VALIDATION, read_result
 from da6401.sweep.trial import latency_ms
-from da6401.train.evaluate import evaluate
-from da6401.verbs import answers_of, load_model
-from tests.small import SMALL, compose
+from da6401.training import device
+from da6401.training.evaluate import evaluate
+from da6401.training.run import run
+from da6401.training.trained_model import load_model
+from tests.tiny_runs import SMALL, compose
 
 # ---- the code that was loaded -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def _fresh_process() -> Iterator[None]:
-    runtime.program.cache_clear()
+    device.program.cache_clear()
     yield
-    runtime.program.cache_clear()
+    device.program.cache_clear()
 
 
 def git(checkout: Path, *words: str) -> str:
@@ -59,7 +61,7 @@ def test_a_commit_made_during_a_sweep_is_in_no_trials_receipt(tmp_path: Path, mo
     git(checkout, "add", "-A")
     git(checkout, "commit", "-qm", "first")
     loaded = git(checkout, "rev-parse", "HEAD")
-    monkeypatch.setattr(runtime, "CHECKOUT", checkout)
+    monkeypatch.setattr(device, "CHECKOUT", checkout)
     versions = itertools.count()
 
     def committed_meanwhile(*values: Any) -> Any:
@@ -68,7 +70,7 @@ def test_a_commit_made_during_a_sweep_is_in_no_trials_receipt(tmp_path: Path, mo
         code.write_text("WIDTH = 0\n")  # and dirty
         return load_training_data(*values)
 
-    monkeypatch.setattr("da6401.run.load_training_data", committed_meanwhile)
+    monkeypatch.setattr("da6401.training.run.load_training_data", committed_meanwhile)
     da6401.train(
         *SMALL, "trainer.epochs=1", "study=s", "seed=choice(1,2)", "hydra.sweeper.n_trials=2", multirun=True,
         out=tmp_path / "sweep",
@@ -80,7 +82,7 @@ def test_a_commit_made_during_a_sweep_is_in_no_trials_receipt(tmp_path: Path, mo
 
 # ---- torch's switches -------------------------------------------------------------------------------------------
 
-# How a notebook may have set each of runtime.SWITCHES, otherwise than torch starts and than a run asks for.
+# How a notebook may have set each of device.SWITCHES, otherwise than torch starts and than a run asks for.
 OWN: list[Callable[[], object]] = [
     lambda: torch.set_num_threads(3),
     lambda: torch.use_deterministic_algorithms(True, warn_only=True),
@@ -118,7 +120,7 @@ def switches() -> dict[str, Any]:
 def _notebook(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    with runtime.settings_kept():
+    with device.settings_kept():
         if request.param == "a notebook's own":
             monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
             for switch in OWN:
@@ -158,7 +160,7 @@ def test_a_latency_is_measured_with_the_trainings_threads(
         return original(self, x, first)
 
     monkeypatch.setattr(StagedModel, "forward", watched)
-    with runtime.settings_kept():
+    with device.settings_kept():
         torch.set_num_threads(3)
         before = switches()
         assert latency_ms(plain.folder) > 0
@@ -167,12 +169,12 @@ def test_a_latency_is_measured_with_the_trainings_threads(
 
 
 def test_every_switch_is_among_those_that_a_notebook_sets() -> None:
-    with runtime.settings_kept():
-        runtime.prepare(seed=0, threads=1, deterministic=True)
-        unset = [read() for read, _ in runtime.SWITCHES]
+    with device.settings_kept():
+        device.prepare(seed=0, threads=1, deterministic=True)
+        unset = [read() for read, _ in device.SWITCHES]
         for switch in OWN:
             switch()
-        assert not [read for (read, _), value in zip(runtime.SWITCHES, unset, strict=True) if _same(read(), value)]
+        assert not [read for (read, _), value in zip(device.SWITCHES, unset, strict=True) if _same(read(), value)]
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -182,10 +184,10 @@ def _same(one: Any, other: Any) -> bool:
 def test_the_second_interface_of_the_precision_is_kept_too() -> None:
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         pytest.skip("this torch has one interface")
-    with runtime.settings_kept():
+    with device.settings_kept():
         torch.backends.cuda.matmul.fp32_precision = "tf32"
-        with runtime.settings_kept():
-            runtime.prepare(seed=0, threads=1, deterministic=True)
+        with device.settings_kept():
+            device.prepare(seed=0, threads=1, deterministic=True)
             assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
         torch.set_float32_matmul_precision("highest")
@@ -199,7 +201,7 @@ def test_what_cannot_be_deterministic_is_refused_before_a_step(tmp_path: Path, m
         return original(self, x, first)
 
     monkeypatch.setattr(StagedModel, "forward", scattered)
-    monkeypatch.setattr("da6401.run.count", lambda *values: Counts([], []))
+    monkeypatch.setattr("da6401.training.run.count", lambda *values: Counts([], []))
     with pytest.raises(ConfigError, match=r"put_ has no deterministic form .*trainer\.deterministic=false"):
         run(compose(*SMALL), tmp_path / "run")
     result = read_result(tmp_path / "run")
@@ -218,8 +220,8 @@ def test_evaluate_computes_as_the_training_did(tmp_path: Path, precision: str, l
     run(compose(*SMALL, *own), tmp_path / "run")
     model, cfg, class_names = load_model(tmp_path / "run")
     validation = load_training_data(cfg.data).validation
-    with runtime.settings_kept():
-        runtime.prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=True)
+    with device.settings_kept():
+        device.prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=True)
         answer = answers_of(model, validation, cfg, torch.device("cpu"))
         other = evaluate(model, validation, batch_size=8, device=torch.device("cpu"))
     kept = read_predictions(tmp_path / "run" / VALIDATION)

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from da6401.cli import main
-from da6401.rundir import METRICS
-from tests.small import SMALL, command
+from da6401.runs.run_folder import METRICS
+from tests.tiny_runs import SMALL, command
 
 SEARCH = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.filters=choice(2,4)")
 

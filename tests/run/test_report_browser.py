@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from da6401.report.document import document
+from da6401.report.html import document
 from da6401.report.page import page
 from da6401.report.sweep_sections import sweep_sections
 from tests.unit.test_report import HOSTILE, sweep, trial, write_run

@@ -13,12 +13,12 @@ import torch
 
 from da6401.errors import InterruptedRun, PrunedError, RunError
 from da6401.models.stages import StagedModel
-from da6401.run import run
-from da6401.rundir import BEST, LAST, METRICS, RESULT, read_metrics, read_result
-from da6401.stopping import StopFlag, TimeLimit
-from da6401.train import loop
-from da6401.train.checkpoint import load_checkpoint
-from tests.small import SMALL, compose
+from da6401.runs.run_folder import BEST, LAST, METRICS, RESULT, read_metrics, read_result
+from da6401.training import loop
+from da6401.training.checkpoint import load_checkpoint
+from da6401.training.run import run
+from da6401.training.signals import StopFlag, TimeLimit
+from tests.tiny_runs import SMALL, compose
 
 # Everything that has a state of its own: dropout, mixup, augmentation, the average of the weights, batch norm.
 HARD = (
@@ -66,7 +66,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
     tmp_path: Path, batch: int, uninterrupted: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("da6401.run.fit", functools.partial(_fit_until, loop.fit, batch))
+        patch.setattr("da6401.training.run.fit", functools.partial(_fit_until, loop.fit, batch))
         with pytest.raises(InterruptedRun):
             run(compose(*HARD), tmp_path / "run")
     assert read_result(tmp_path / "run").status == "interrupted"
@@ -83,7 +83,7 @@ def test_steps_after_a_warm_up_go_on_bit_for_bit(tmp_path: Path, monkeypatch: py
     run(cfg, tmp_path / "whole")
     for batch in (2, 4):  # in the warm-up, and after it
         with monkeypatch.context() as patch:
-            patch.setattr("da6401.run.fit", functools.partial(_fit_until, loop.fit, batch))
+            patch.setattr("da6401.training.run.fit", functools.partial(_fit_until, loop.fit, batch))
             with pytest.raises(InterruptedRun):
                 run(cfg, tmp_path / "run")
     run(cfg, tmp_path / "run")

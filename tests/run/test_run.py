@@ -18,12 +18,12 @@ from da6401.config.compose import saved_config
 from da6401.config.schema import CnnConfig
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, RunError
 from da6401.models.build import build_model
-from da6401.run import run
-from da6401.rundir import BEST, CONFIG, LAST, METRICS, RECEIPT, RESULT, VALIDATION, read_metrics, read_result
-from da6401.runtime import prepare
-from da6401.stopping import stop_on_signals
-from da6401.train.checkpoint import load_checkpoint
-from tests.small import SMALL, SMALL_BACKBONE, command, compose
+from da6401.runs.run_folder import BEST, CONFIG, LAST, METRICS, RECEIPT, RESULT, VALIDATION, read_metrics, read_result
+from da6401.training.checkpoint import load_checkpoint
+from da6401.training.device import prepare
+from da6401.training.run import run
+from da6401.training.signals import stop_on_signals
+from tests.tiny_runs import SMALL, SMALL_BACKBONE, command, compose
 
 TIMINGS = {"seconds", "images_per_second"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small import SMALL, da6401
+from tests.tiny_runs import SMALL, da6401
 
 PASSWORD, KEY = "hunter2-in-the-address", "0123456789abcdef0123456789abcdef01234567"
 QUICK = (*SMALL, "trainer.epochs=1")

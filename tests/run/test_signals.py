@@ -19,20 +19,20 @@ import pytest
 from optuna.trial import TrialState
 
 import da6401
-from da6401 import rundir
 from da6401.errors import InterruptedRun, PrunedError
-from da6401.run import run
-from da6401.rundir import RESULT, read_result
-from da6401.stopping import stop_on_signals
+from da6401.runs import run_folder
+from da6401.runs.run_folder import RESULT, read_result
 from da6401.sweep import scheduler, summary
-from da6401.train import loop
-from da6401.train.evaluate import evaluate
+from da6401.training import loop
+from da6401.training.evaluate import evaluate
+from da6401.training.run import run
+from da6401.training.signals import stop_on_signals
 from tests import forked
 from tests.run.test_resume import outcome
-from tests.small import SMALL, compose
+from tests.tiny_runs import SMALL, compose
 
 TINY = (*SMALL, "trainer.epochs=1", "model.blocks=1", "data.images_per_class=4")
-STRETCH = ("run.py", "stopping.py", "train/loop.py", "train/keeping.py", "train/evaluate.py")
+STRETCH = ("run.py", "signals.py", "loop.py", "checkpoint_writer.py", "evaluate.py")  # in training/
 Place = tuple[str, int]  # a file of the package, and a line in it
 
 
@@ -76,7 +76,7 @@ class _Statements:
 
 
 def _place(frame: FrameType) -> Place:
-    return frame.f_code.co_filename.rpartition("/da6401/")[2], frame.f_lineno
+    return frame.f_code.co_filename.rpartition("/da6401/training/")[2], frame.f_lineno
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +115,14 @@ def test_a_signal_before_any_statement_ends_the_process_and_loses_nothing(
     assert statuses == sorted(statuses, reverse=True)
     stopped_before = places[: statuses.index("completed")]
     # What can still stop it is the flag's question in the last validation, and nothing after that.
-    assert {name for name, _ in stopped_before} == {"train/evaluate.py", "stopping.py"}, stopped_before[-1]
+    assert {name for name, _ in stopped_before} == {"evaluate.py", "signals.py"}, stopped_before[-1]
 
 
 def test_whoever_had_the_signal_before_gets_it_once(tmp_path: Path, whole: tuple[tuple[Any, ...], list[Place]]) -> None:
     received = list[int]()
     before = signal.signal(signal.SIGTERM, lambda signum, frame: received.append(signum))
     try:
-        ends = [place for place in whole[1] if place[0] == "stopping.py"]  # the other statements: see above
+        ends = [place for place in whole[1] if place[0] == "signals.py"]  # the other statements: see above
         for number, place in enumerate([*whole[1][::10], *ends]):
             folder, statements = tmp_path / str(number), _Statements(place, signal.SIGTERM)
             try:
@@ -151,11 +151,11 @@ def test_a_signal_that_comes_with_another_end_reaches_its_owner_too() -> None:
 
 
 def _stopped_as_it_completes(signum: int) -> None:
-    def written(folder: Path, result: rundir.RunResult) -> None:
-        rundir.write_result(folder, result)
+    def written(folder: Path, result: run_folder.RunResult) -> None:
+        run_folder.write_result(folder, result)
         os.kill(os.getpid(), signum)
 
-    pytest.MonkeyPatch().setattr("da6401.run.write_result", written)  # for the life of the process
+    pytest.MonkeyPatch().setattr("da6401.training.run.write_result", written)  # for the life of the process
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
@@ -187,12 +187,12 @@ def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
 def test_a_signal_while_a_trial_completes_stops_the_sweep_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def written(folder: Path, result: rundir.RunResult) -> None:
-        rundir.write_result(folder, result)
+    def written(folder: Path, result: run_folder.RunResult) -> None:
+        run_folder.write_result(folder, result)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr("da6401.run.write_result", written)
+        patch.setattr("da6401.training.run.write_result", written)
         with pytest.raises(InterruptedRun) as stopped:
             sweep(tmp_path / "sweep")
     assert stopped.value.exit_code == 143

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from da6401 import verbs
 from da6401.cli import main
+from da6401.commands import evaluate
+from da6401.commands.evaluate import evaluate_run, predict_images
+from da6401.commands.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.errors import RunError
-from da6401.looks import read_looks
-from da6401.reproduce import NOT_REPRODUCED, reproduce_run
-from da6401.run import run
-from da6401.rundir import BEST, CONFIG, LOOKS, TEST, read_result, write_result
-from da6401.verbs import evaluate_run, load_model, predict_images
-from tests.small import SMALL, compose
+from da6401.runs.looks import read_looks
+from da6401.runs.run_folder import BEST, CONFIG, LOOKS, TEST, read_result, write_result
+from da6401.training.run import run
+from da6401.training.trained_model import load_model
+from tests.tiny_runs import SMALL, compose
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_evaluate_looks_at_the_test_split_once(
     def never(*_: object) -> None:
         raise AssertionError("the test split was opened again")
 
-    monkeypatch.setattr(verbs, "load_test_data", never)
+    monkeypatch.setattr(evaluate, "load_test_data", never)
     assert evaluate_run(finished) == 0
     assert "recorded; evaluated once; test split looked at once" in capsys.readouterr().out
     assert read_result(finished) == result

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from da6401.cli import main
-from da6401.predictions import read_predictions
-from da6401.rundir import flat, read_metrics, read_result, read_yaml
-from da6401.tracking import MOST_MISTAKES
-from tests.small import SMALL
+from da6401.runs.predictions import read_predictions
+from da6401.runs.run_folder import flat, read_metrics, read_result, read_yaml
+from da6401.training.tracking import MOST_MISTAKES
+from tests.tiny_runs import SMALL
 from tests.unit.test_tracking import records_of, values_of
 
 WANDB = (*SMALL, "tracking=wandb", "tracking.timeout=60")

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from da6401.config.search_path import conf_dir
-from tests.small import SMALL, da6401
+from tests.tiny_runs import SMALL, da6401
 
 ROOT = Path(__file__).resolve().parents[2]
 

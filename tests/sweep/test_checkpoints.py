@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import create_trial
 
 from da6401.config.schema import SweepConfig
-from da6401.sweep.disk import Checkpoints
+from da6401.sweep.checkpoint_retention import Checkpoints
 
 TRIALS = 40
 

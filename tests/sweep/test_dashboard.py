@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.small import SMALL, da6401
+from tests.tiny_runs import SMALL, da6401
 
 pytest.importorskip("optuna_dashboard", reason="pip install optuna-dashboard")
 

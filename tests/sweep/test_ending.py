@@ -14,11 +14,11 @@ from da6401.cli import main
 from da6401.config.schema import SweepConfig
 from da6401.errors import AllFailedError, UserError
 from da6401.study.objective import Objective
-from da6401.sweep import pool
-from da6401.sweep.claims import REASON
+from da6401.sweep import worker_pool
 from da6401.sweep.ending import failure
+from da6401.sweep.leases import REASON
 from da6401.sweep.summary import progress_line
-from tests.small import SMALL
+from tests.tiny_runs import SMALL
 
 DIVERGES = (
     *SMALL, "trainer.epochs=30", "optimizer=sgd", "optimizer.momentum=0.99", "schedule=constant",
@@ -86,11 +86,11 @@ def test_the_time_left_heeds_the_hours_of_the_sweep(hours: float, left: str, mon
 
 
 def test_a_process_that_is_started_again_has_the_sweeps_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(pool.BEGAN, raising=False)
-    with pool.one_clock():
-        assert time.perf_counter() - pool.began() == pytest.approx(0, abs=1)
-    assert pool.BEGAN not in os.environ
-    monkeypatch.setenv(pool.BEGAN, repr(time.time() - 100))  # as a worker has it
-    with pool.one_clock():
-        assert time.perf_counter() - pool.began() == pytest.approx(100, abs=1)
-    assert pool.BEGAN in os.environ
+    monkeypatch.delenv(worker_pool.BEGAN, raising=False)
+    with worker_pool.one_clock():
+        assert time.perf_counter() - worker_pool.began() == pytest.approx(0, abs=1)
+    assert worker_pool.BEGAN not in os.environ
+    monkeypatch.setenv(worker_pool.BEGAN, repr(time.time() - 100))  # as a worker has it
+    with worker_pool.one_clock():
+        assert time.perf_counter() - worker_pool.began() == pytest.approx(100, abs=1)
+    assert worker_pool.BEGAN in os.environ

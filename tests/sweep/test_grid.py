@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from da6401.cli import main
-from da6401.rundir import read_yaml
-from tests.small import SMALL
+from da6401.runs.run_folder import read_yaml
 from tests.sweep.test_scheduler import folder, open_study, sweep
+from tests.tiny_runs import SMALL
 
 TINY = ("model.blocks=1", "data.images_per_class=6", "trainer.epochs=1")
 

@@ -11,8 +11,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from da6401.rundir import read_json, read_result, read_yaml
-from tests.small import SMALL, da6401
+from da6401.runs.run_folder import read_json, read_result, read_yaml
+from tests.tiny_runs import SMALL, da6401
 
 TOTAL = 6
 WORDS = (

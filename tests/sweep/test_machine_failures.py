@@ -18,11 +18,11 @@ from sqlalchemy.exc import OperationalError
 
 import da6401
 from da6401.errors import MachineError, NoDeviceError, UserError
-from da6401.rundir import RESULT, read_result, told_writes
-from da6401.sweep.claims import ATTEMPTS, OWNER, PUT_BACK, REASON, Worker
+from da6401.runs.run_folder import RESULT, read_result, told_writes
+from da6401.sweep.leases import ATTEMPTS, OWNER, PUT_BACK, REASON, Worker
 from tests.run.test_resume import outcome
-from tests.small import SMALL
-from tests.small import da6401 as command
+from tests.tiny_runs import SMALL
+from tests.tiny_runs import da6401 as command
 
 TINY = (*SMALL, "trainer.epochs=2", "trainer.checkpoint_minutes=0.00001")
 GRID = ("seed=choice(1,2,3)", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=3")
@@ -73,7 +73,7 @@ class _FailAt:
     """A training that fails after its first epoch, in some of the times that one is begun."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[], None], *, times: set[int]) -> None:
-        from da6401.train import loop
+        from da6401.training import loop
 
         self.begun = 0
         original = loop.fit
@@ -84,7 +84,7 @@ class _FailAt:
                 named["tracker"] = _Tracker(named["tracker"], fails)
             original(*values, **named)
 
-        monkeypatch.setattr("da6401.run.fit", fit)
+        monkeypatch.setattr("da6401.training.run.fit", fit)
 
 
 class _Tracker:

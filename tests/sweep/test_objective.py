@@ -23,12 +23,12 @@ from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import PrunedError, RunError
 from da6401.report.collect import read_sweep
-from da6401.rundir import RunResult, read_metrics, read_result, write_result, write_yaml
+from da6401.runs.run_folder import RunResult, read_metrics, read_result, write_result, write_yaml
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.sweep.confirm import confirm
 from da6401.sweep.launch import Job
 from da6401.sweep.trial import ended_before
-from tests.small import SMALL
+from tests.tiny_runs import SMALL
 
 FOLDER = Path("outputs/sweeps/s")
 RATES = "optimizer.lr=choice(1e-6,1e-3,0.01,0.1)"

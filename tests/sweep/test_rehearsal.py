@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from da6401.cli import main
-from da6401.rundir import read_yaml
+from da6401.runs.run_folder import read_yaml
 from da6401.sweep.jobs import Jobs
-from tests.small import SMALL, SMALL_BACKBONE
+from tests.tiny_runs import SMALL, SMALL_BACKBONE
 
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
 FOLDER = Path("outputs/sweeps/s")

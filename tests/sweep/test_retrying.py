@@ -9,12 +9,12 @@ import optuna
 import pytest
 
 from da6401.cli import main
-from da6401.rundir import read_result, read_yaml
-from da6401.storage import open_storage
-from da6401.study.trial_folders import folder_name
+from da6401.runs.run_folder import read_result, read_yaml
+from da6401.runs.trial_folders import folder_name
+from da6401.study.storage import open_storage
 from da6401.sweep.retrying import RETRY_OF
-from da6401.train.loop import fit
-from tests.small import SMALL
+from da6401.training.loop import fit
+from tests.tiny_runs import SMALL
 
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
 FOLDER = Path("outputs/sweeps/s")
@@ -60,7 +60,7 @@ def test_failed_trials_run_again_with_their_parameters(
         return [trial.state.name for trial in trials()]
 
     broken = Broken("trial-0", "trial-1")
-    monkeypatch.setattr("da6401.run.fit", broken)
+    monkeypatch.setattr("da6401.training.run.fit", broken)
     assert main([*words, N + "2"]) == 1
     assert states() == ["FAIL", "FAIL"]
     broken.names = {"trial-3"}
@@ -88,7 +88,7 @@ def test_failed_trials_run_again_with_their_parameters(
 
 def test_what_runs_again_is_no_failure_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Broken("trial-0")
-    monkeypatch.setattr("da6401.run.fit", broken)
+    monkeypatch.setattr("da6401.training.run.fit", broken)
     words = [*SWEEP, "optimizer.lr=0.1,0.2", "hydra.sweeper.max_failure_rate=0"]
     assert main(words) == 2
     assert main(words) == 2
@@ -103,7 +103,7 @@ def test_a_retry_has_a_folder_of_its_own_where_folders_are_named_by_values(monke
         f"hydra.job.config.override_dirname.exclude_keys=[{keys}]",
     ]  # fmt: skip
     broken = Broken("optimizer.lr=0.1")
-    monkeypatch.setattr("da6401.run.fit", broken)
+    monkeypatch.setattr("da6401.training.run.fit", broken)
     assert main(words) == 0
     broken.names = set()
     assert main([*words, RETRY]) == 0

@@ -15,12 +15,12 @@ import pytest
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from da6401.claim import used
 from da6401.cli import main
 from da6401.errors import BusyError
-from da6401.rundir import CONFIG, LOCK, RESULT, read_result, read_yaml, write_yaml
+from da6401.runs.run_folder import CONFIG, LOCK, RESULT, read_result, read_yaml, write_yaml
+from da6401.runs.run_lock import used
 from da6401.sweep.run_folders import make_room
-from tests.small import SMALL, command
+from tests.tiny_runs import SMALL, command
 
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
 FOLDER = Path("outputs/sweeps/s")

@@ -13,11 +13,11 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from da6401.cli import main
-from da6401.config.check import documented_keys
 from da6401.config.read_space import NOT_SEARCHED
-from da6401.rundir import RESUME_IGNORES, read_yaml
+from da6401.config.validate import documented_keys
+from da6401.runs.run_folder import RESUME_IGNORES, read_yaml
 from da6401.sweep.same_search import BASE, SPACE
-from tests.small import SMALL
+from tests.tiny_runs import SMALL
 
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
 FOLDER = Path("outputs/sweeps/s")

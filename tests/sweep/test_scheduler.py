@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 from da6401.cli import main
 from da6401.config.schema import SweepConfig
 from da6401.errors import PrunedError
-from da6401.rundir import read_metrics, read_result
+from da6401.runs.run_folder import read_metrics, read_result
 from da6401.study.objective import Objective
 from da6401.sweep.trial import TrialWatcher
-from tests.small import SMALL
+from tests.tiny_runs import SMALL
 
 RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
@@ -131,7 +131,7 @@ def test_failures_beyond_the_limit_stop_the_sweep(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr("da6401.run.fit", broken)
+    monkeypatch.setattr("da6401.training.run.fit", broken)
     study = sweep(RATE, "hydra.sweeper.n_trials=8", "hydra.sweeper.max_failure_rate=0.25", code=2)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 3
     assert "RuntimeError: no such luck" in study.trials[0].user_attrs["reason"]

@@ -15,11 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.servers import HAS_SLURM, Slurm
 from da6401.config.compose import saved_config
-from da6401.run import run
-from da6401.rundir import read_metrics, read_result
-from da6401.storage import open_storage
-from da6401.sweep.claims import ATTEMPTS
-from tests.small import SMALL
+from da6401.runs.run_folder import read_metrics, read_result
+from da6401.study.storage import open_storage
+from da6401.sweep.leases import ATTEMPTS
+from da6401.training.run import run
+from tests.tiny_runs import SMALL
 
 pytestmark = pytest.mark.skipif(not HAS_SLURM, reason="no SLURM on this machine (slurmctld, slurmd, munged; as root)")
 SCRIPT = Path(__file__).parents[2] / "docs" / "cluster" / "workers.sbatch"

@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 
 from da6401.cli import main
 from da6401.errors import UserError
-from da6401.folders import load_sweep
+from da6401.notebook.results import load_sweep
 from da6401.report.collect import read_sweep
-from da6401.storage import open_storage, reading, sqlite_address
-from tests.small import SMALL
+from da6401.study.storage import open_storage, reading, sqlite_address
+from tests.tiny_runs import SMALL
 
 SWEEP = (
     "train", "--multirun", *SMALL, "trainer.epochs=1", "study=s", "optimizer.lr=choice(0.1,0.2)",
@@ -79,7 +79,7 @@ def test_of_a_password_that_is_not_escaped_nothing_is_printed(password: str, cap
 
 
 def test_a_locked_study_is_waited_for_in_mid_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("da6401.storage.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("da6401.study.storage.SILENT_SECONDS", 0.1)
     study = optuna.create_study(storage=open_storage(sqlite_address(Path("study.db")), minutes=1))
     with locked(Path("study.db"), seconds=7):  # longer than sqlite itself waits
         study.tell(study.ask(), 0.5)
@@ -89,7 +89,7 @@ def test_a_locked_study_is_waited_for_in_mid_sweep(monkeypatch: pytest.MonkeyPat
 def test_a_study_that_stays_locked_is_a_message(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("da6401.storage.OPENING_SECONDS", 0.1)
+    monkeypatch.setattr("da6401.study.storage.OPENING_SECONDS", 0.1)
     study = optuna.create_study(study_name="s", storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
     with locked(Path("study.db")):
         assert main([*SWEEP, f"hydra.sweeper.storage={sqlite_address(Path('study.db'))}"]) == 2

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from da6401.rundir import read_result
-from tests.small import SMALL, command, da6401
+from da6401.runs.run_folder import read_result
+from tests.tiny_runs import SMALL, command, da6401
 
 SWEEP = ("train", "--multirun", *SMALL, "study=s", "trainer.epochs=1")
 SPACE = ("optimizer.lr=tag(log,interval(1e-3,1e-1))", "model.dropout=choice(0.0,0.3)")

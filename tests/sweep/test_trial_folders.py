@@ -11,11 +11,11 @@ from optuna.trial import TrialState
 from da6401 import load_sweep
 from da6401.cli import main
 from da6401.report.collect import read_sweep
-from da6401.rundir import CONFIG, RESULT, read_json, read_result, read_yaml
-from da6401.study.trial_folders import FOLDER, trial_folder
-from da6401.sweep.claims import OWNER
+from da6401.runs.run_folder import CONFIG, RESULT, read_json, read_result, read_yaml
+from da6401.runs.trial_folders import FOLDER, trial_folder
 from da6401.sweep.curve import read_points
-from tests.small import SMALL
+from da6401.sweep.leases import OWNER
+from tests.tiny_runs import SMALL
 
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
 FOLDER_OF_S = Path("outputs/sweeps/s")

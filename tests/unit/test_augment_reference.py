@@ -13,11 +13,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
 from da6401.config.schema import AugmentationConfig
-from da6401.data.augment import Augmenter, resample, resize_boxes
+from da6401.data.augment.augment import Augmenter, resample, resize_boxes
+from da6401.data.augment.boxes import TRIES, crop_boxes, erase_boxes
+from da6401.data.augment.colour import colour_plan, jitter
+from da6401.data.augment.trivial_augment import CHANGES, trivial_augment
 from da6401.data.batches import seeded
-from da6401.data.boxes import TRIES, crop_boxes, erase_boxes
-from da6401.data.colour import colour_plan, jitter
-from da6401.data.trivial import CHANGES, trivial_augment
 
 SIDE = 24
 

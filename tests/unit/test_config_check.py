@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from da6401.config.check import (
+from da6401.config.schema import CnnConfig, FolderConfig, PretrainedConfig, RunConfig
+from da6401.config.validate import (
     config_from_tree,
     default_tree,
     documented_keys,
@@ -16,7 +17,6 @@ from da6401.config.check import (
     value_problems,
     variant_trees,
 )
-from da6401.config.schema import CnnConfig, FolderConfig, PretrainedConfig, RunConfig
 from da6401.errors import ConfigError
 
 

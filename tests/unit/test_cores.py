@@ -77,12 +77,12 @@ def test_a_process_bound_to_one_core_trains_and_decodes_with_one_thread() -> Non
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "import torch\n"
         "from da6401.data import pool\n"
-        "from da6401.runtime import prepare\n"
-        "from da6401.sweep.pool import _own_cores\n"
+        "from da6401.training.device import prepare\n"
+        "from da6401.sweep.worker_pool import _own_cores\n"
         "made = []\n"
-        "plain = pool.ThreadPoolExecutor\n"
-        "pool.ThreadPoolExecutor = lambda max_workers: made.append(max_workers) or plain(max_workers)\n"
-        "assert list(pool.in_threads(abs, [-1, -2], label='')) == [1, 2]\n"
+        "plain = worker_pool.ThreadPoolExecutor\n"
+        "worker_pool.ThreadPoolExecutor = lambda max_workers: made.append(max_workers) or plain(max_workers)\n"
+        "assert list(worker_pool.in_threads(abs, [-1, -2], label='')) == [1, 2]\n"
         "prepare(seed=0, threads=0, deterministic=True)\n"
         "print(torch.get_num_threads(), *made, _own_cores())"
     )
@@ -95,15 +95,15 @@ def test_a_process_bound_to_one_core_trains_and_decodes_with_one_thread() -> Non
 
 
 def test_slots_share_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from da6401.sweep import pool
+    from da6401.sweep import worker_pool
 
     started: list[list[str]] = []
 
     def worker(words: list[str], **_: object) -> None:
         started.append(words)
 
-    monkeypatch.setattr(pool, "available_cores", lambda: 6)
-    monkeypatch.setattr(pool, "WorkerProcess", worker)
-    pool._start(1, tmp_path, 4, [])
-    pool._start(1, tmp_path, 2, [])
+    monkeypatch.setattr(worker_pool, "available_cores", lambda: 6)
+    monkeypatch.setattr(worker_pool, "WorkerProcess", worker)
+    worker_pool._start(1, tmp_path, 4, [])
+    worker_pool._start(1, tmp_path, 2, [])
     assert [words[-1] for words in started] == ["trainer.threads=1", "trainer.threads=3"]

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from da6401.config.schema import FolderConfig, ValRole
-from da6401.data.check import TreeReport, check_tree
 from da6401.data.sets import TrainingData
 from da6401.data.sources import load_test_data, load_training_data
+from da6401.data.tree_check import TreeReport, check_tree
 from da6401.errors import DataError
 from tests.pngs import COLOUR, chunk, png
 from tests.tiffs import tiff

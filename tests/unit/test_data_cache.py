@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from da6401.config.schema import FolderConfig
-from da6401.data import cache as cache_module
 from da6401.data import sources
 from da6401.data.batches import batches, seeded
-from da6401.data.entries import FOLDER_VARIABLE, list_entries
+from da6401.data.cache import image_cache as cache_module
+from da6401.data.cache.entries import FOLDER_VARIABLE, list_entries
 from da6401.data.sets import ImageSet, TrainingData
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.errors import DataError
@@ -290,9 +290,9 @@ MEMORY = """
 import os, sys
 import numpy as np, torch
 from da6401.data.batches import batches, seeded
-from da6401.data.cache import CachedImages
+from da6401.data.cache.image_cache import CachedImages
 from da6401.data.sets import ImageSet
-from da6401.data.store import Store
+from da6401.data.cache.store import Store
 
 def peak():
     with open("/proc/self/status") as status:

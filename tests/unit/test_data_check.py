@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from da6401.data.check import check_tree, describe_tree
-from da6401.data.verbs import register
+from da6401.commands.data import register
+from da6401.data.tree_check import check_tree, describe_tree
 from da6401.errors import DataError
 
 
@@ -182,9 +182,9 @@ def test_strange_names_do_not_reach_the_terminal(tree: Path, capsys: pytest.Capt
 
 def test_the_verbs_never_import_torch(tree: Path) -> None:
     code = (
-        "import argparse, sys; from da6401.data.verbs import register; p = argparse.ArgumentParser();"
+        "import argparse, sys; from da6401.commands.data import register; p = argparse.ArgumentParser();"
         "register(p.add_subparsers()); assert not {'PIL', 'rich', 'numpy'} & set(sys.modules);"
-        "import da6401.data.fetch;"
+        "import da6401.data.fetch.fetch;"
         f"a = p.parse_args(['data', 'check', {str(tree)!r}]); a.handler(a);"
         f"a = p.parse_args(['data', 'info', {str(tree)!r}]); a.handler(a); assert 'torch' not in sys.modules"
     )

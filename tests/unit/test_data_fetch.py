@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from da6401.commands.data import register
 from da6401.config.schema import FolderConfig
-from da6401.data import fetch
-from da6401.data.download import download
-from da6401.data.fetch import Fetched, fetch_inaturalist
+from da6401.data.fetch import fetch
+from da6401.data.fetch.download import download
+from da6401.data.fetch.fetch import Fetched, fetch_inaturalist
+from da6401.data.fetch.unzip import unpack
 from da6401.data.sources import load_test_data, load_training_data
-from da6401.data.unzip import unpack
-from da6401.data.verbs import register
 from da6401.errors import DataError
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, SyntheticConfig, ValRole
 from da6401.data import sets
-from da6401.data.check import check_tree
 from da6401.data.decode import decode_entries
 from da6401.data.sources import ImageSet, load_test_data, load_training_data
 from da6401.data.tree import list_split
+from da6401.data.tree_check import check_tree
 from da6401.errors import DataError
 
 CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing-small"

@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 
 from da6401.cli import main
-from da6401.data import store
-from da6401.data.entries import FOLDER_VARIABLE, clear, in_use, list_entries
-from da6401.data.store import Held, Store
+from da6401.data.cache import store
+from da6401.data.cache.entries import FOLDER_VARIABLE, clear, in_use, list_entries
+from da6401.data.cache.store import Held, Store
 from da6401.errors import DataError
 
 KB = 1000
 BUILDER = """
 import sys, time
 from pathlib import Path
-from da6401.data.store import Store
+from da6401.data.cache.store import Store
 def build(folder):
     (folder / "half").write_bytes(b"x" * 1000)
     with open(sys.argv[1], "a") as log:

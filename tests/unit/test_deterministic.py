@@ -19,14 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from da6401.config.backbones import FACTS
 from da6401.config.schema import BACKBONES, AugmentationConfig, Backbone, OptimizerConfig
-from da6401.data.augment import Augmenter, mix
+from da6401.data.augment.augment import Augmenter, mix
 from da6401.data.batches import seeded
 from da6401.models.cnn import Cnn
 from da6401.models.freezing import Plan
 from da6401.models.pooling import AdaptiveAvgPool2d, pooled
 from da6401.models.pretrained import BACKBONE_TABLE, staged
 from da6401.models.stages import StagedModel
-from da6401.train.optim import WeightAverage, build_optimizer
+from da6401.training.optim import WeightAverage, build_optimizer
 
 # What torch.use_deterministic_algorithms says that it refuses, and the operations that are meant, by the beginnings of
 # their names. Of classes "when attempting to differentiate" it is the backward.

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from da6401.config.freezing import freezing_problems, views_of
+from da6401.config.freeze_rules import freezing_problems, views_of
 from da6401.config.schema import AugmentationConfig, CnnConfig, OptimizerConfig, PretrainedConfig
 from da6401.errors import ModelError
 from da6401.models.build import build_model
 from da6401.models.counts import count_layers, count_stages
 from da6401.models.freezing import Plan, describe_schedule, epoch_plan, epochs_at, final_plan, rate_factors
 from da6401.models.stages import StagedModel, output_layer
-from da6401.train.optim import build_optimizer
+from da6401.training.optim import build_optimizer
 
 NONE = AugmentationConfig()
 

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from da6401.config.command_line import check_command_line
 from da6401.config.search_path import CONFIG_NAME, SearchPath, conf_dir, register_schema
-from da6401.rundir import flat
-from tests.small import compose as typed
+from da6401.runs.run_folder import flat
+from tests.tiny_runs import compose as typed
 
 ABOVE = ("experiment", "sweep")  # the groups whose options choose options of the others
 HYDRAS = "hydra"  # the folder of Hydra's own groups

@@ -82,7 +82,7 @@ FILES = {
     "da6401/__main__.py": "",
     "da6401/cli.py": "import sys\n",
     "da6401/train/__init__.py": "",
-    "da6401/train/loop.py": LOOP + "    pass\n" * LONG,
+    "da6401/training/loop.py": LOOP + "    pass\n" * LONG,
     "da6401/sweep/cli.py": CHOICE + "    pass\n" * (LONG - 1),
     "da6401/sweep/optuna_internals.py": "from optuna._imports import try_import\n",
     "tests/test_cli.py": '"""Words."""\n\nassert 1  # yes\n',

@@ -14,7 +14,7 @@ import pytest
 
 import da6401
 from da6401.errors import RunError
-from da6401.looks import (
+from da6401.runs.looks import (
     EVALUATED_BEFORE,
     LISTED,
     UNREADABLE,
@@ -27,7 +27,7 @@ from da6401.looks import (
     search_told,
     times,
 )
-from da6401.rundir import LOOKS, RECEIPT, SUMMARY, RunResult, write_json, write_result
+from da6401.runs.run_folder import LOOKS, RECEIPT, SUMMARY, RunResult, write_json, write_result
 
 RESULT = RunResult(
     status="completed", val_accuracy=0.5, val_loss=1.0, best_epoch=1, epochs_run=1, test_accuracy=None, test_loss=None,
@@ -198,7 +198,7 @@ def test_one_function_alone_opens_the_test_split() -> None:
         for node in ast.walk(function)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load_test_data"
     }
-    assert users == {"verbs.py:look_at_test"}
+    assert users == {"commands/evaluate.py:look_at_test"}
 
 
 def test_the_file_is_plain_json_lines(tmp_path: Path) -> None:

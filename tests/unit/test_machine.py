@@ -29,9 +29,9 @@ from da6401.errors import (
     UnreachableError,
     UserError,
 )
-from da6401.machine import explained, machine_problem, memory_of_machine
-from da6401.rundir import WriteError, told_writes
-from da6401.runtime import choose_device
+from da6401.runs.run_folder import WriteError, told_writes
+from da6401.training.device import choose_device
+from da6401.training.machine import explained, machine_problem, memory_of_machine
 
 GIB = 2**30
 MEMORY = 16 * GIB

@@ -10,15 +10,15 @@ from typing import Any
 import optuna
 import pytest
 
-from da6401.config.check import config_from_tree, tree_of, value_problems
 from da6401.config.command_line import check_command_line
+from da6401.config.metrics import KINDS, directions_of, names_of
+from da6401.config.objective_rules import objective_problems
 from da6401.config.schema import RunConfig, SweepConfig
+from da6401.config.validate import config_from_tree, tree_of, value_problems
 from da6401.errors import ConfigError
-from da6401.rundir import RunResult
-from da6401.study.contradictions import objective_problems
-from da6401.study.metrics import KINDS, directions_of, names_of
+from da6401.runs.run_folder import RunResult
 from da6401.study.objective import ATTRIBUTE, Objective
-from tests.small import SMALL, compose
+from tests.tiny_runs import SMALL, compose
 
 RESULT = RunResult(
     status="completed", val_accuracy=0.5, val_loss=1.5, best_epoch=1, epochs_run=1, test_accuracy=None, test_loss=None,

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from da6401.config.schema import OptimizerConfig, ScheduleConfig
-from da6401.train.loop import balanced_weights
-from da6401.train.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
-from da6401.train.state import History
+from da6401.training.loop import balanced_weights
+from da6401.training.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
+from da6401.training.state import History
 
 
 def curve(cfg: ScheduleConfig, *, epochs: int = 4, steps: int = 10) -> list[float]:

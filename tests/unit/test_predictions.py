@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from da6401.errors import RunError
-from da6401.predictions import Predictions, read_predictions, write_predictions
+from da6401.runs.predictions import Predictions, read_predictions, write_predictions
 
 NAMES = st.lists(st.text(st.characters(exclude_categories=()), max_size=8), min_size=2, max_size=5, unique=True)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from da6401.config.command_line import check_command_line
 from da6401.config.quoting import quote, quoted, value_of
 from da6401.errors import ConfigError
-from da6401.sweep import pool
+from da6401.sweep import worker_pool
 
 NAMES = (
     "archive (1)", "my data", "données", "a=b", "it's", "a&b", "a#b", "a;b", "a!b", "a{b}", "x'y\"z", "a`b", "<x>",
@@ -100,7 +100,7 @@ def test_the_commas_of_a_list_that_is_never_searched_are_a_list(typed: str, devi
     assert words[1] == "model.filters=2,4"
     config = check_command_line(words, multirun=True).config
     assert config is not None
-    assert pool._gpus(config.sweep.gpus) == devices
+    assert worker_pool._gpus(config.sweep.gpus) == devices
 
 
 @pytest.mark.parametrize("typed", ["all", "0;1", "[-1]", "choice(0,1)"])

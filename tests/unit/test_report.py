@@ -17,14 +17,13 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from PIL import Image
 
-from da6401.config.check import tree_of
+from da6401.config.metrics import Metric
+from da6401.config.validate import tree_of
 from da6401.errors import RunError, UserError
-from da6401.looks import Look, record_look
-from da6401.predictions import Predictions, write_predictions
 from da6401.report import figures
 from da6401.report.charts import label
 from da6401.report.collect import read_sweep, signature
-from da6401.report.document import document
+from da6401.report.html import document
 from da6401.report.importance import correlation, importance
 from da6401.report.page import page
 from da6401.report.pictures import pictures
@@ -33,10 +32,20 @@ from da6401.report.run_figures import calibration, confusion
 from da6401.report.run_sections import wilson
 from da6401.report.serve import Source
 from da6401.report.sweep_sections import sweep_sections
-from da6401.rundir import CONFIG, METRICS, RESULT, VALIDATION, RunResult, write_metrics, write_result, write_yaml
-from da6401.study.metrics import Metric
+from da6401.runs.looks import Look, record_look
+from da6401.runs.predictions import Predictions, write_predictions
+from da6401.runs.run_folder import (
+    CONFIG,
+    METRICS,
+    RESULT,
+    VALIDATION,
+    RunResult,
+    write_metrics,
+    write_result,
+    write_yaml,
+)
 from da6401.study.objective import Objective
-from tests.small import SMALL, compose
+from tests.tiny_runs import SMALL, compose
 
 HOSTILE = ("<script>alert(1)</script>", "</script><b>", "{{script}} \"'&amp;")
 ACCURACY = Metric(index=0, name="val_accuracy", maximise=True)

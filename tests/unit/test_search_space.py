@@ -16,7 +16,7 @@ from da6401.config.read_space import read_space
 from da6401.config.search_path import SearchPath
 from da6401.config.search_space import Point, SearchSpace, key_of, parse_override
 from da6401.errors import ConfigError
-from da6401.sweep.space import distribution_of, next_point, total_trials
+from da6401.sweep.suggest import distribution_of, next_point, total_trials
 
 KNOWN = {"model": "cnn", "optimizer": "adamw", "model.dropout": 0.0, "model.batch_norm": True, "optimizer.lr": 1e-3}
 OPTIONS = {"model": ["cnn", "resnet18"], "optimizer": ["adam", "adamw", "sgd"]}

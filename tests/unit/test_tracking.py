@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 import pytest
 
-from da6401 import tracking
 from da6401.config.schema import TrackingConfig
-from da6401.rundir import RunResult
-from da6401.tracking import LocalTracker, WandbTracker, open_tracker, track_sweep
+from da6401.runs.run_folder import RunResult
+from da6401.training import tracking
+from da6401.training.tracking import LocalTracker, WandbTracker, open_tracker, track_sweep
 
 OFFLINE = TrackingConfig(backend="wandb", timeout=20)
 CONFIG = {"model": {"name": "cnn"}, "optimizer": {"lr": 0.01}}
@@ -296,8 +296,8 @@ def test_local_and_disabled_start_no_wandb(
 SCRIPT = """
 import os, random, signal, sys, time
 from da6401.config.schema import TrackingConfig
-from da6401.rundir import RunResult
-from da6401.tracking import open_tracker
+from da6401.runs.run_folder import RunResult
+from da6401.training.tracking import open_tracker
 from pathlib import Path
 
 RESULT = RunResult(

@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import create_trial
 
 from da6401.errors import UserError
-from da6401.rundir import CONFIG
-from da6401.study.trial_folders import FOLDER, check_name, found_runs, order, sweep_of, template_problems, trial_folder
+from da6401.runs.run_folder import CONFIG
+from da6401.runs.trial_folders import FOLDER, check_name, found_runs, order, sweep_of, template_problems, trial_folder
 
 
 def trial(number: int, folder: str | None = None) -> optuna.trial.FrozenTrial:

@@ -1,0 +1,1 @@
+"""One module for each command beside train: evaluate, predict, reproduce, compare, export, explain, data."""

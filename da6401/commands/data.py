@@ -1,0 +1,129 @@
+"""The command line's `data` verb: fetch, check, info, cache. Each imports what it needs when it runs, never torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from da6401.config.schema import ValRole
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 100  # of a table through a pipe, in characters
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Adds `data`; the namespace's ``handler`` takes the namespace and returns the exit code."""
+    data = subparsers.add_parser("data", help="fetch, check or describe a data set")
+    verbs = data.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    fetch = verbs.add_parser(
+        "fetch",
+        help="download a data set",
+        description="Downloads iNaturalist-12K (3.8 GB; the photographs are mostly CC BY-NC) and unpacks it. A "
+        "download that was cut off goes on where it stopped. A zip that you put into DIR yourself is used as it is.",
+    )
+    fetch.add_argument("name", choices=["inaturalist12k"], help="the data set")
+    fetch.add_argument(
+        "--size", choices=["12K", "1K", "100"], default="12K", help="all, or a small sample (default: 12K)"
+    )
+    fetch.add_argument("--to", metavar="DIR", type=Path, default=Path("data"), help="where to put it (default: data)")
+    fetch.add_argument("--url-base", metavar="URL", help="another server that has nature_<size>.zip")
+    fetch.set_defaults(handler=_fetch)
+
+    check = verbs.add_parser(
+        "check",
+        help="name every bad or duplicate file, and images in two splits",
+        description="Reads every file of every split. Exit code 0: clean (duplicates within a split are a warning); "
+        "2: images in two splits, or whatever `train` or `evaluate` would refuse.",
+    )
+    _tree_arguments(check)
+    check.set_defaults(handler=_check)
+
+    info = verbs.add_parser(
+        "info",
+        help="splits, classes, sizes, and what would be used as train, validation and test",
+        description="Reads the files' headers only; `check` looks deeper.",
+    )
+    _tree_arguments(info)
+    info.set_defaults(handler=_info)
+
+    cache = verbs.add_parser(
+        "cache",
+        help="what is kept on the disk for the next runs, and clearing it",
+        description="Lists decoded images and whatever else is kept for the next runs. Nothing in it is unique: what "
+        "is cleared is made again when it is needed. DA6401_CACHE_DIR names another folder for it.",
+    )
+    cache.add_argument(
+        "--clear", metavar="KEY|all", help="remove the entry whose key begins so, or all; not those in use"
+    )
+    cache.set_defaults(handler=_cache)
+
+
+def _tree_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("root", metavar="ROOT", type=Path, help="the folder that holds train/<class>/<image>")
+    text = "data.val_role of the training (default: auto)"
+    verb.add_argument("--val-role", choices=get_args(ValRole), default="auto", help=text)
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    import shlex
+
+    from da6401.data.fetch.fetch import URL_BASE, fetch_inaturalist
+    from da6401.data.layout import split_folders
+    from da6401.data.tree import list_split
+
+    fetched = fetch_inaturalist(size=args.size, to=args.to, url_base=args.url_base or URL_BASE)
+    print(f"{'Already there' if fetched.already_there else 'Fetched'}: {fetched.root}")
+    for _, folder in split_folders(fetched.root):
+        split = list_split(fetched.root.resolve(), folder)
+        print(f"  {folder}: {len(split.entries):,} files, {len(split.class_names)} classes")
+        for name in split.class_names:
+            print(f"    {name}: {sum(entry.class_name == name for entry in split.entries):,}")
+    if fetched.archive is not None:
+        print(f"The zip is no longer needed: {fetched.archive}")
+    print(f"Train on it: da6401 train experiment=part_a data=inaturalist12k {shlex.quote(f'data.root={fetched.root}')}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from da6401.data.describe import print_check
+    from da6401.data.tree_check import check_tree
+
+    report = check_tree(args.root, args.val_role)
+    print_check(report, _console())
+    return 0 if report.clean else 2
+
+
+def _info(args: argparse.Namespace) -> int:
+    from da6401.data.describe import print_info
+    from da6401.data.tree_check import describe_tree
+
+    print_info(describe_tree(args.root, args.val_role), _console())
+    return 0
+
+
+def _cache(args: argparse.Namespace) -> int:
+    from da6401.data.cache.entries import cache_folder, clear, list_entries
+    from da6401.data.describe import print_cache
+
+    if args.clear is None:
+        print_cache(cache_folder(), list_entries(), _console())
+        return 0
+    removed, kept = clear(args.clear)
+    for entry in removed:
+        print(f"removed: {entry.key}  {entry.label}")
+    for entry in kept:
+        print(f"in use, kept: {entry.key}  {entry.label}")
+    if not removed and not kept:
+        print("nothing to clear")
+    return 0
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)

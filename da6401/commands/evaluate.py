@@ -1,0 +1,169 @@
+"""What can be done with a finished run: evaluate it, predict with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from da6401.config.schema import FolderConfig, RunConfig
+from da6401.data.images import quiet_pillow, read_image
+from da6401.data.layout import find_layout
+from da6401.data.sources import ImageSet, load_test_data
+from da6401.data.tree import shown
+from da6401.errors import DataError, UserError
+from da6401.models.stages import StagedModel
+from da6401.redact import json_text, safe
+from da6401.runs.looks import choices_told, read_looks, record_look, times
+from da6401.runs.predictions import Predictions, write_predictions
+from da6401.runs.run_folder import RESULT, SUMMARY, TEST, read_json, read_result, write_result
+from da6401.runs.trial_folders import sweep_of
+from da6401.training.device import choose_device, prepare, settings_kept
+from da6401.training.evaluate import AUTOCAST, Evaluation, evaluate
+from da6401.training.trained_model import load_model
+
+log = logging.getLogger(__name__)
+
+Answers = TypeVar("Answers")
+
+
+@settings_kept()
+@settings_kept()
+def evaluate_run(folder: Path) -> int:
+    """The best checkpoint on the test split: once, and from then on the recorded value."""
+    result = read_result(folder)
+    if result.test_accuracy is not None:
+        print(
+            f"test accuracy {result.test_accuracy:.4f}  loss {result.test_loss:.4f}  "
+            f"(recorded; evaluated once; test split looked at {times(len(read_looks(folder)))})"
+        )
+        return 0
+    model, cfg, class_names = load_model(folder)
+    device = choose_device(cfg.device)
+    prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
+
+    def answers(images: ImageSet) -> tuple[ImageSet, Evaluation]:
+        return images, answers_of(model, images, cfg, device)
+
+    images, answer = look_at_test(folder, cfg, class_names, answers, verb="evaluate", purpose="test accuracy and loss")
+    probabilities_NK = answer.probabilities_NK.numpy()
+    predictions = Predictions(tuple(class_names), images.names, images.labels_N.numpy(), probabilities_NK)
+    write_predictions(folder / TEST, predictions)
+    write_result(folder, dataclasses.replace(result, test_accuracy=answer.accuracy, test_loss=answer.loss))
+    print(
+        f"test accuracy {answer.accuracy:.4f}  loss {answer.loss:.4f}  on {len(images.labels_N)} images, "
+        f"recorded in {folder / RESULT} and {TEST}"
+    )
+    return 0
+
+
+def look_at_test(
+    folder: Path,
+    cfg: RunConfig,
+    class_names: Sequence[str],
+    answers: Callable[[ImageSet], Answers],
+    *,
+    verb: str,
+    purpose: str,
+) -> Answers:
+    """What a run's model makes of the test split; the only way to it. The look is recorded before anyone sees more.
+
+    Raises:
+        UserError: the run is not its sweep's confirmed winner, there is no test split, or the look cannot be recorded.
+    """
+    _refuse_unconfirmed(folder, cfg)
+    _tell_choices(folder)
+    found = answers(load_test_data(cfg.data, class_names))
+    record_look(folder, verb=verb, purpose=purpose)
+    return found
+
+
+def _tell_choices(folder: Path) -> None:
+    for sentence in choices_told(folder):
+        print(f"da6401: {sentence}", file=sys.stderr)
+
+
+def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: torch.device) -> Evaluation:
+    """What a model says to a set of images, in the precision and the memory layout that it was trained with.
+
+    So its answers to the validation split are those of the training, bit for bit on the same machine.
+    """
+    precision = cfg.trainer.precision
+    if precision == "fp16" and device.type != "cuda":
+        log.warning("trained in fp16, which needs CUDA; on %s the answers are computed in fp32", device)
+        precision = "fp32"
+    layout = torch.channels_last if cfg.trainer.channels_last else torch.contiguous_format
+    return evaluate(
+        model.to(device, memory_format=layout), images, batch_size=cfg.trainer.batch_size, device=device,  # type: ignore[call-overload]
+        autocast_dtype=AUTOCAST[precision], channels_last=cfg.trainer.channels_last,
+    )  # fmt: skip
+
+
+def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
+    """Where a sweep confirms its winner, only that run sees the test split: a choice among many would be lucky there.
+
+    Raises:
+        UserError: the run is another of that sweep, or nothing is confirmed yet.
+    """
+    sweep = sweep_of(folder)
+    if sweep is None or not cfg.sweep.confirm_top:
+        return
+    summary = read_json(sweep / SUMMARY) if (sweep / SUMMARY).is_file() else {}
+    if not summary.get("confirmed"):
+        raise UserError(f"{sweep.name} has not confirmed its winner yet (sweep.confirm_top): let the sweep end first")
+    winner = Path(str(summary.get("winner")))
+    if winner.name != folder.resolve().name:
+        command = shlex.join(["da6401", "evaluate", str(winner)])
+        raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: {command}")
+
+
+@settings_kept()
+def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> int:
+    """Print class and probability of each image; 2 where some could not be read, after all the others."""
+    model, cfg, class_names = load_model(folder)
+    prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
+    resize = cfg.data.resize if isinstance(cfg.data, FolderConfig) else "stretch"
+    tested = _count_test_files(cfg, images)
+    if tested:
+        _tell_choices(folder)
+        record_look(folder, verb="predict", purpose=f"answers on {tested} of its files")
+    refused = 0
+    for path in images:
+        try:
+            with quiet_pillow():
+                pixels = torch.from_numpy(read_image(path, size=cfg.data.image_size, resize=resize))
+        except DataError as error:
+            print(f"da6401: {safe(error)}", file=sys.stderr)
+            refused += 1
+            continue
+        with torch.inference_mode():
+            probabilities_K = model(pixels[None].float().div_(255)).softmax(1)[0]
+        best = int(probabilities_K.argmax())
+        if as_json:
+            each = {name: float(p) for name, p in zip(class_names, probabilities_K, strict=True)}
+            answer = {"image": str(path), "class": class_names[best], "probability": each[class_names[best]]}
+            print(json_text({**answer, "probabilities": each}))
+        else:
+            print(f"{shown(safe(path))}  {shown(safe(class_names[best]))}  {float(probabilities_K[best]):.4f}")
+    return 2 if refused else 0
+
+
+def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
+    """How many of these files lie in the test split of the run's own data; 0 where that is not here any more."""
+    if not isinstance(cfg.data, FolderConfig):
+        return 0
+    try:
+        layout = find_layout(cfg.data.root, cfg.data.val_role)
+    except DataError:
+        return 0
+    if layout.test is None:
+        return 0
+    split = (layout.root / layout.test).resolve()
+    return sum(Path(os.path.realpath(path)).is_relative_to(split) for path in images)  # resolve() raises at loops

@@ -1,0 +1,103 @@
+"""`da6401 explain RUN`: pictures of what a trained model sees, and where it errs, in RUN/explain."""
+
+# N images, B batch, K classes, C channels, H height, W width
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from da6401.commands.evaluate import answers_of, look_at_test
+from da6401.config.schema import RunConfig
+from da6401.data.sources import ImageSet, load_training_data
+from da6401.errors import DataError, RunError
+from da6401.models.stages import StagedModel
+from da6401.redact import safe
+from da6401.report.explain_pictures import own_style, save
+from da6401.report.explain_views import Answers, choose, views
+from da6401.runs.run_folder import told_writes, write_json
+from da6401.training.device import choose_device, prepare, settings_kept
+from da6401.training.trained_model import load_model
+
+FOLDER = "explain"
+ABOUT = "about.json"
+
+
+@settings_kept()
+def explain_run(folder: Path, *, split: str) -> int:
+    """Write the pictures of a run's best model and RUN/explain/about.json, on the images of a split.
+
+    Raises:
+        UserError: no such run, no such split, a device that is not here, or no room on the disk.
+    """
+    out = folder / FOLDER
+    model, cfg, class_names = load_model(folder)
+    if out.is_symlink():
+        raise RunError(f"{out}: is a symbolic link, and could lead out of the run folder; remove it")
+    device = choose_device(cfg.device)
+    prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
+    model.freeze(0)  # for the gradients to reach the image
+    model.requires_grad_(False)
+
+    def answer(images: ImageSet) -> Answers:
+        return _answer(model.to(device), images, class_names, cfg, device)
+
+    if split == "test":
+        purpose = "pictures of its images and of what the model makes of them"
+        answers = look_at_test(folder, cfg, class_names, answer, verb="explain", purpose=purpose)
+    else:
+        answers = answer(_validation(cfg, class_names))
+    model.cpu()
+    with told_writes(out):
+        out.mkdir(exist_ok=True)
+        (out / ABOUT).unlink(missing_ok=True)  # it would speak of pictures that are being replaced
+    about = []
+    with own_style():
+        for picture in views(model, answers, cfg.seed, split):
+            save(picture.draw(), out / picture.file)
+            about.append({"file": picture.file, "title": picture.title, "caption": picture.caption})
+            print(f"{safe(out / picture.file)}  {picture.title}")
+    write_json(out / ABOUT, about)
+    return 0
+
+
+def _validation(cfg: RunConfig, class_names: Sequence[str]) -> ImageSet:
+    data = load_training_data(cfg.data)
+    if list(data.class_names) != list(class_names):
+        raise DataError(f"data={cfg.data.source} has other classes than the model: explain it on its own data.")
+    return data.validation
+
+
+def _answer(
+    model: StagedModel, images: ImageSet, class_names: Sequence[str], cfg: RunConfig, device: torch.device
+) -> Answers:
+    """Classify the whole split, and keep the features of the images that the embedding shows."""
+    labels_N = images.labels_N.numpy()
+    choice = choose(labels_N, seed=cfg.seed)
+    wanted_N = torch.zeros(len(labels_N), dtype=torch.bool)
+    wanted_N[torch.from_numpy(choice.embedded_P)] = True
+
+    output_layer = [module for module in model.head.modules() if isinstance(module, nn.Linear)][-1]
+    features: list[Tensor] = []
+    seen = 0
+
+    def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        nonlocal seen
+        features.append(given[0].float().cpu()[wanted_N[seen : seen + len(given[0])]])
+        seen += len(given[0])
+
+    handle = output_layer.register_forward_pre_hook(keep)
+    try:
+        probabilities_NK = answers_of(model, images, cfg, device).probabilities_NK
+    finally:
+        handle.remove()
+    if not probabilities_NK.isfinite().all():
+        raise RunError("the model's answers are not finite numbers: its weights are damaged, train it again")
+    confidence_N, predicted_N = probabilities_NK.max(1)
+    return Answers(
+        images=images, class_names=class_names, labels_N=labels_N, predicted_N=predicted_N.numpy(),
+        confidence_N=confidence_N.numpy(), choice=choice, features_PE=torch.cat(features).numpy(),
+    )  # fmt: skip

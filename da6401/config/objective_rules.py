@@ -1,0 +1,79 @@
+"""What of a sweep's settings contradicts what it optimises, told before trial 0 with the line to type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from da6401.config.metrics import KINDS, directions_of, names_of
+
+
+def objective_problems(sweep: Mapping[str, Any], sweeper: Mapping[str, Any]) -> list[str]:
+    """What contradicts what a sweep optimises, each with the line to type; [] where all is well.
+
+    Args:
+        sweep: the keys of `sweep`, as composed; names that do not exist are the schema's to tell.
+        sweeper: the keys of `hydra.sweeper`, those of the official one or of no Optuna at all, too.
+    """
+    names, direction = names_of(sweep.get("objectives")), sweeper.get("direction")
+    if not names or any(name not in KINDS for name in names):
+        return []
+    pruner, sampler = (
+        str(node.get(key) if isinstance(node := sweeper.get(group), Mapping) else node or "none")
+        for group, key in (("pruner", "name"), ("sampler", "_target_"))
+    )
+    confirm_top = sweep.get("confirm_top")
+    problems = _direction_problems(names, direction)
+    shown = names[0] if len(names) == 1 else f"[{','.join(names)}]"
+    if pruner != "none" and len(names) > 1:
+        problems.append(
+            f"hydra/sweeper/pruner={pruner}: a pruner compares one number of each epoch, and "
+            f"sweep.objectives={shown} has {len(names)}; type hydra/sweeper/pruner=none"
+        )
+    elif pruner != "none" and not KINDS[names[0]].by_epoch:
+        problems.append(
+            f"hydra/sweeper/pruner={pruner}: epochs do not change sweep.objectives={shown}, so that there is nothing "
+            "to prune by; type hydra/sweeper/pruner=none"
+        )
+    if confirm_top and len(names) > 1:
+        problems.append(
+            f"sweep.confirm_top={confirm_top}: ranks trials by one number, and sweep.objectives={shown} has "
+            f"{len(names)}; type sweep.confirm_top=0"
+        )
+    if sampler.endswith(".CmaEsSampler") and len(names) > 1:
+        problems.append(
+            f"hydra/sweeper/sampler=cmaes: optimises one number, and sweep.objectives={shown} has {len(names)}; "
+            "type hydra/sweeper/sampler=nsgaii"
+        )
+    return problems
+
+
+def _direction_problems(names: Sequence[str], direction: object) -> list[str]:
+    if direction is None:
+        return []
+    if not isinstance(direction, (str, list, tuple)):
+        return []  # the schema refuses it
+    given = [direction] if isinstance(direction, str) else [str(word) for word in direction]
+    right = directions_of(names)
+    if given == right:
+        return []
+    typed = f"hydra.sweeper.direction={direction if isinstance(direction, str) else '[' + ','.join(given) + ']'}"
+    line = right[0] if len(right) == 1 else f"[{','.join(right)}]"
+    remedy = f"leave it out, or type {_quoted(f'hydra.sweeper.direction={line}')}"
+    unknown = [word for word in given if word not in ("maximize", "minimize")]
+    if unknown:
+        return [f"{typed}: must be maximize or minimize, one for each of sweep.objectives; {remedy}"]
+    if len(given) != len(right):
+        count = "1 direction" if len(given) == 1 else f"{len(given)} directions"
+        return [f"{typed}: {count} for {len(right)} of sweep.objectives ({', '.join(names)}); {remedy}"]
+    wrong = [
+        f"{name} is {want.removesuffix('ize')}ised"
+        for name, want, have in zip(names, right, given, strict=True)
+        if want != have
+    ]
+    return [f"{typed}: {' and '.join(wrong)}; {remedy}"]
+
+
+def _quoted(text: str) -> str:
+    """For a shell, which would read brackets as a pattern of file names."""
+    return f"'{text}'" if "[" in text else text

@@ -1,0 +1,79 @@
+"""docs/configuration.md from the schema: `python -m da6401.config.reference > docs/configuration.md`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_type_hints
+
+from da6401.config.rule import default_of
+from da6401.config.schema import RunConfig
+from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
+from da6401.config.validate import describe_type, variants_of
+
+HEAD = """# Configuration keys
+
+Every key of a run, with its default and what it may be. Set any of them on the command line (`optimizer.lr=0.01`) or in
+a YAML file of your own (`--config-dir`). The groups' files under `conf/` only name departures from these defaults.
+Written from `da6401/config/schema.py` and `sweeper_schema.py` by `python -m da6401.config.reference`.
+"""
+
+SEARCH = """## hydra.sweeper.params and hydra.sweeper.conditional: what a sweep searches.
+
+On the command line as `key=...`, in YAML as `hydra.sweeper.params: {key: ...}`:
+
+| written | means |
+|---|---|
+| `a,b` or `choice(a, b)` | these values, without an order |
+| `range(2, 10, 2)`, `range(0.0, 0.5, 0.1)` | numbers from the first to before the second, in steps |
+| `interval(0.1, 0.5)`, `int(interval(1, 8))` | all numbers, or all whole numbers, both ends included |
+| `tag(log, interval(1e-4, 1e-1))` | the same on a logarithmic scale |
+| `glob(*)` | for a config group: all its options |
+
+Where every key has values or a range and no sampler is named, each combination is trained once, in order. Elsewhere
+`hydra/sweeper/sampler` chooses: `auto` (the joint TPE), `tpe_joint tpe random gp qmc nsgaii nsgaiii cmaes`, and `grid`
+(or `bruteforce`) for all combinations in order. None trains a configuration twice.
+
+`hydra.sweeper.conditional` is a list of `{when: "optimizer=sgd", params: {optimizer.momentum: "choice(0.8, 0.9)"}}`:
+keys that are searched only where a condition holds. `when` may tie several with commas, and `!=` is known. Values are
+compared as values (`0` is `0.0`). A condition that can never hold is refused, unless the entry says `optional: true`.
+"""
+
+
+def document() -> str:
+    """The Markdown page: one table a group, for model and data one for each variant."""
+    hints = get_type_hints(RunConfig)
+    top = [item for item in dataclasses.fields(RunConfig) if not variants_of(hints[item.name])]
+    parts = [HEAD, _table("The run", "", RunConfig, [item.name for item in top])]
+    for item in dataclasses.fields(RunConfig):
+        for variant in variants_of(hints[item.name]):
+            title = f"{item.name}: {(variant.__doc__ or '').strip()}"
+            names = [member.name for member in dataclasses.fields(variant)]
+            parts.append(_table(title, f"{item.name}.", variant, names))
+    nodes = [
+        ("hydra.sweeper", SweeperKeys),
+        *((f"hydra/sweeper/pruner={name}", keys) for name, keys in PRUNERS.items()),
+    ]
+    for title, keys in nodes:
+        names = [member.name for member in dataclasses.fields(keys)]
+        prefix = "hydra.sweeper." if keys is SweeperKeys else "hydra.sweeper.pruner."
+        parts.append(_table(f"{title}: {(keys.__doc__ or '').strip()}", prefix, keys, names))
+    return "\n".join([*parts, SEARCH])
+
+
+def _table(title: str, prefix: str, cls: Any, names: list[str]) -> str:
+    hints, fields = get_type_hints(cls), {item.name: item for item in dataclasses.fields(cls)}
+    if not names:
+        return f"## {title}\n"
+    rows = ["| key | default | may be | what it is |", "|---|---|---|---|"]
+    for name in names:
+        rule, default = fields[name].metadata["rule"], default_of(fields[name])
+        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        shown = f"[{','.join(default)}]" if isinstance(default, list) else shown
+        default_cell = f"`{shown}`" if shown else ""
+        cells = (f"`{prefix}{name}`", default_cell, describe_type(hints[name], rule), rule.doc)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return f"## {title}\n\n" + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

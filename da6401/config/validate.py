@@ -1,0 +1,296 @@
+"""From a plain tree to a typed RunConfig: every problem is found, then all are told at once.
+
+Neither torch nor Hydra is needed, so a typo costs a second. Hydra composes the tree (``compose.py``); what a key may be
+is said in ``schema.py`` alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+import re
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from da6401.config.backbones import backbone_problems
+from da6401.config.cnn_shapes import shape_problems
+from da6401.config.freeze_rules import freezing_problems
+from da6401.config.rule import Rule
+from da6401.config.schema import CnnConfig, RunConfig
+from da6401.errors import ConfigError
+
+LARGEST = 2**1000  # a whole number beyond any float would raise where it is compared
+DISCRIMINATORS = {"model": "name", "data": "source"}  # the key that says which variant of a group this is
+T = TypeVar("T")
+
+
+def config_from_tree(tree: Mapping[str, Any], *, where: Callable[[str], str] = lambda key: "") -> RunConfig:
+    """The typed configuration, or a ConfigError that names each problem: key, value, rule, remedy.
+
+    Args:
+        tree: nested mappings of plain values, interpolations resolved.
+        where: says where a key was written ("" where that is not known), for messages about unknown keys.
+    """
+    problems: list[str] = []
+    config = _dataclass(RunConfig, tree, "", problems, where)
+    refused = [problem.partition("=")[0] for problem in problems]  # these keys stand at their defaults by now
+    problems += [text for text in cross_problems(config) if not any(key in text for key in refused)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def cross_problems(config: RunConfig) -> list[str]:
+    """Rules that tie several keys together."""
+    problems = []
+    if isinstance(config.model, CnnConfig):
+        problems += shape_problems(config.model, config.data.image_size)
+    else:
+        problems += backbone_problems(config.model, config.data.image_size)
+        problems += freezing_problems(config.model, config.augmentation, epochs=config.trainer.epochs)
+    if config.sweep.curve and not any(name == config.sweep.curve for name, _, _ in documented_keys()):
+        problems.append(f"sweep.curve: {unknown_key(config.sweep.curve)}")
+    return problems
+
+
+def value_problems(key: str, value: Any) -> list[str]:
+    """What is wrong with one value of a dotted key, the variants of a group taken together; [] where some accept it."""
+    declared = [(hint, item.metadata["rule"]) for name, hint, item in documented_keys() if name == key]
+    if not declared:
+        return [unknown_key(key)]
+    if any(fit(hint, rule, value) is not None for hint, rule in declared):
+        return []
+    return [refusal(*declared[0], value, key)]
+
+
+@functools.cache
+def belongs(key: str, model: str) -> bool:
+    """Whether a dotted key exists with this model; a model that is not ours (a user's YAML) is given every key."""
+    if not key.startswith("model."):
+        return True
+    variants = [v for v in variants_of(get_type_hints(RunConfig)["model"]) if model in _names_of(v, "model")]
+    return not variants or any(key == f"model.{item.name}" for v in variants for item in dataclasses.fields(v))
+
+
+def is_network(model: str) -> bool:
+    """Whether an option of `model` is named after its network, as ours are."""
+    return any(model in _names_of(variant, "model") for variant in variants_of(get_type_hints(RunConfig)["model"]))
+
+
+def _names_of(variant: type, group: str) -> tuple[str, ...]:
+    return get_args(get_type_hints(variant)[DISCRIMINATORS[group]])
+
+
+def unknown_key(key: str, *, where: str = "") -> str:
+    """The message for a key that the schema does not have, with the nearest one that it has."""
+    nearest = nearest_name(key, [name for name, _, _ in documented_keys()])
+    return f"{key}: no such key{where}" + (f"; did you mean {nearest}?" if nearest else "")
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """The most similar of the names, None where nothing is similar. A dotted name is also compared by its last part."""
+    known = list(dict.fromkeys(names))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return close[0]
+    by_leaf = {known_name.rpartition(".")[2]: known_name for known_name in reversed(known)}
+    leaf = difflib.get_close_matches(name.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)
+    return by_leaf[leaf[0]] if leaf else None
+
+
+def documented_keys() -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """Every dotted key of the schema with its type and field; a key that two variants share comes once for each."""
+
+    def walk(cls: type, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+        hints = get_type_hints(cls)
+        for item in dataclasses.fields(cls):
+            variants = variants_of(hints[item.name])
+            for variant in variants:
+                yield from walk(variant, f"{prefix}{item.name}.")
+            if not variants:
+                yield prefix + item.name, hints[item.name], item
+
+    return walk(RunConfig, "")
+
+
+def variants_of(hint: Any) -> list[type]:
+    """The dataclasses that a field may hold: several for model and data, one for other groups, none for a value."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member)]
+
+
+def _dataclass(cls: type[T], tree: Any, prefix: str, problems: list[str], where: Callable[[str], str]) -> T:
+    """The dataclass of a group; what is refused stands at its default, so that the rules across keys can go on."""
+    if not isinstance(tree, Mapping):
+        problems.append(f"{prefix.rstrip('.')}={_shown(tree)}: a group of keys is expected, not a value")
+        return cls()
+    hints = get_type_hints(cls)
+    fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    problems += [_unknown(cls, str(name), prefix, where) for name in tree if name not in fields]
+    values: dict[str, Any] = {}
+    for name, item in fields.items():
+        if name not in tree:
+            continue
+        variants = variants_of(hints[name])
+        if variants:
+            variant = variants[0] if len(variants) == 1 else _pick(name, variants, tree[name], problems)
+            if variant is not None:
+                values[name] = _dataclass(variant, tree[name], f"{prefix}{name}.", problems, where)
+            continue
+        value = fit(hints[name], item.metadata["rule"], tree[name])
+        if value is None:
+            problems.append(refusal(hints[name], item.metadata["rule"], tree[name], prefix + name))
+        else:
+            values[name] = value
+    return cls(**values)
+
+
+def _pick(group: str, variants: list[type], tree: Any, problems: list[str]) -> type | None:
+    """The variant of model or data that the tree's discriminator names."""
+    by_value = {name: variant for variant in variants for name in _names_of(variant, group)}
+    key = f"{group}.{DISCRIMINATORS[group]}"
+    chosen = tree.get(DISCRIMINATORS[group]) if isinstance(tree, Mapping) else None
+    if not isinstance(chosen, str) or chosen not in by_value:
+        problems.append(f"{key}={chosen!r}: must be one of {', '.join(by_value)}{_did_you_mean(chosen, by_value)}")
+        return None
+    variant = by_value[chosen]
+    own = {item.name for item in dataclasses.fields(variant)}
+    others = [{item.name for item in dataclasses.fields(v)} for v in variants if v is not variant]
+    # Keys of another variant: one mistake, not one for each key. (A saved config may only lack a newer key.)
+    if set(tree) - own and not own <= set(tree) and any(names <= set(tree) for names in others):
+        problems.append(f"{key}={chosen}: the other keys of `{group}` do not fit it; choose it as {group}={chosen}")
+        return None
+    return variant
+
+
+def _unknown(cls: type, name: str, prefix: str, where: Callable[[str], str]) -> str:
+    key = prefix + name
+    owners = [variant for variant in _sibling_variants(cls) if name in {f.name for f in dataclasses.fields(variant)}]
+    if owners:
+        group = prefix.rstrip(".")
+        options = [name for owner in owners for name in _names_of(owner, group)]
+        return f"{key}: no such key here{where(key)}; it belongs to {group}={'|'.join(options)}"
+    siblings = [prefix + item.name for item in dataclasses.fields(cls)]
+    nearest = nearest_name(key, siblings)
+    if nearest:
+        return f"{key}: no such key{where(key)}; did you mean {nearest}?"
+    return unknown_key(key, where=where(key))
+
+
+def _sibling_variants(cls: type) -> list[type]:
+    for hint in get_type_hints(RunConfig).values():
+        variants = variants_of(hint)
+        if cls in variants:
+            return [variant for variant in variants if variant is not cls]
+    return []
+
+
+def refusal(hint: Any, rule: Rule, value: Any, key: str) -> str:
+    """The message for a value that its key does not take: what it may be, and the nearest such word."""
+    names = get_args(hint)[0] if get_origin(hint) is list else hint
+    suggestion = ""
+    if get_origin(names) is Literal:
+        known = tuple(map(str, get_args(names)))
+        given = [value] if names is hint else _split(value)
+        unknown = [name for name in given if name not in known] if isinstance(given, list) else []
+        suggestion = _did_you_mean(unknown[0], known) if unknown else ""
+    return f"{key}={_shown(value)}: must be {describe_type(hint, rule)}{suggestion}"
+
+
+def _split(value: Any) -> Any:
+    """A list of names, which may be written as one text with commas."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def fit(hint: Any, rule: Rule, value: Any) -> Any:
+    """The value in its declared type, None where it does not fit."""
+    if get_origin(hint) is Literal:
+        return value if value in get_args(hint) else None
+    if get_origin(hint) in (Union, types.UnionType):
+        found = (fit(member, rule, value) for member in get_args(hint) if member is not type(None))
+        return next((each for each in found if each is not None), None)
+    if get_origin(hint) is list:
+        names = get_origin(get_args(hint)[0]) is Literal  # each of them once
+        value = _split(value) if names else value
+        if not isinstance(value, (list, tuple)) or not value:
+            return None
+        items = [fit(get_args(hint)[0], rule, item) for item in value]
+        return None if None in items or (names and len(set(items)) < len(items)) else items
+    if hint is bool:
+        return value if isinstance(value, bool) else None
+    if hint is str:
+        text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+        return text if text is not None and re.fullmatch(rule.pattern or "(?s:.*)", text) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if abs(value) > LARGEST or not math.isfinite(value):
+        return None
+    if hint is int and value != int(value):
+        return None
+    number = hint(value)
+    inside = (
+        (rule.low is None or number >= rule.low)
+        and (rule.high is None or number <= rule.high)
+        and (rule.above is None or number > rule.above)
+        and (rule.below is None or number < rule.below)
+    )
+    return number if inside else None
+
+
+def describe_type(hint: Any, rule: Rule) -> str:
+    """The rule in words, such as "a number in (0, 1)" or "one of sgd, adam"."""
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        return f"one of {', '.join(map(str, choices))}" if len(choices) > 1 else str(choices[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(describe_type(member, rule) for member in get_args(hint) if member is not type(None))
+    if get_origin(hint) is list:
+        item = get_args(hint)[0]
+        if get_origin(item) is Literal:
+            return f"a list, each once, of {', '.join(map(str, get_args(item)))}"
+        return "a list of such numbers" if get_args(hint)[0] is not str else "a list of such texts"
+    if hint is bool:
+        return "true or false"
+    if hint is str:
+        return rule.shape or "a text"
+    noun = "a whole number" if hint is int else "a number"
+    low = f"[{rule.low:g}" if rule.low is not None else f"({rule.above:g}" if rule.above is not None else "("
+    high = f"{rule.high:.12g}]" if rule.high is not None else f"{rule.below:g})" if rule.below is not None else ")"
+    unit = f" {rule.unit}" if rule.unit else ""
+    return f"{noun} in {low}, {high}{unit}"
+
+
+def _did_you_mean(value: Any, names: Iterable[str]) -> str:
+    nearest = nearest_name(str(value), names)
+    return f"; did you mean {nearest}?" if nearest else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def tree_of(config: RunConfig) -> dict[str, Any]:
+    """The configuration as nested plain values: what config.yaml holds and config_from_tree reads again."""
+    return dataclasses.asdict(config)
+
+
+def default_tree() -> dict[str, Any]:
+    """Every key that has no variants, at its default: the base that Hydra composes on. Model and data come by group."""
+    tree = dataclasses.asdict(RunConfig())
+    return {name: value for name, value in tree.items() if name not in DISCRIMINATORS}
+
+
+def variant_trees() -> dict[str, dict[str, dict[str, Any]]]:
+    """For model and data: each variant's defaults by the variant's short name, such as data -> folder -> {...}."""
+    hints = get_type_hints(RunConfig)
+    return {
+        group: {
+            variant.__name__.removesuffix("Config").lower(): dataclasses.asdict(variant())
+            for variant in variants_of(hints[group])
+        }
+        for group in DISCRIMINATORS
+    }

@@ -1,0 +1,1 @@
+"""Random changes of training images, computed on whole batches on the device."""

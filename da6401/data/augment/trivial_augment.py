@@ -1,0 +1,162 @@
+"""TrivialAugment Wide (arXiv 2103.10158) on a batch: one change of a closed set a picture, at a random strength.
+
+The set, the 31 strengths and the details of each change are torchvision's (``TrivialAugmentWide``); torchvision itself
+changes a whole batch alike. Pictures with the same change are changed together.
+"""
+
+# B pictures with the same change, 3 channels, H = W side
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from da6401.data.augment.colour import blend
+
+STRENGTHS = 31
+
+Change = Callable[[Tensor, Tensor], Tensor]  # uint8 pictures, strength of each in 0..1 or -1..1: uint8 pictures
+
+
+def trivial_augment(images: Tensor, draws_B3: Tensor) -> Tensor:
+    """One random change of each picture.
+
+    Args:
+        images: uint8 (B, 3, H, W), changed in place.
+        draws_B3: uniform in 0..1, on the CPU: for the change, the strength, and its sign.
+    """
+    change_B = (draws_B3[:, 0] * len(CHANGES)).long()
+    strength_B = (draws_B3[:, 1] * STRENGTHS).long() / (STRENGTHS - 1)
+    for number, (change, signed) in enumerate(CHANGES.values()):
+        chosen = (change_B == number).nonzero().squeeze(1)
+        if len(chosen) and change is not None:
+            strength = strength_B[chosen]
+            if signed:
+                strength = torch.where(draws_B3[chosen, 2] < 0.5, -strength, strength)
+            rows = chosen.to(images.device, non_blocking=True)
+            images[rows] = change(images[rows], strength.to(images.device, non_blocking=True))
+    return images
+
+
+def _affine(images: Tensor, rows: list[list[Tensor | float]]) -> Tensor:
+    """Nearest neighbour, black outside; the 2 x 3 matrix leads from the result to the source, in -1..1 coordinates."""
+    like = next(value for row in rows for value in row if isinstance(value, Tensor))
+    matrix_B23 = torch.stack(
+        [torch.stack([value + torch.zeros_like(like) for value in row], dim=1) for row in rows], dim=1
+    )
+    grid = F.affine_grid(matrix_B23, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved.to(torch.uint8)
+
+
+def _shear_x(images: Tensor, strength: Tensor) -> Tensor:
+    shear = 0.99 * strength
+    return _affine(images, [[1.0, shear, shear], [0.0, 1.0, 0.0]])
+
+
+def _shear_y(images: Tensor, strength: Tensor) -> Tensor:
+    shear = 0.99 * strength
+    return _affine(images, [[1.0, 0.0, 0.0], [shear, 1.0, shear]])
+
+
+def _translate_x(images: Tensor, strength: Tensor) -> Tensor:
+    shift = (32 * strength).trunc() * (-2 / images.shape[3])
+    return _affine(images, [[1.0, 0.0, shift], [0.0, 1.0, 0.0]])
+
+
+def _translate_y(images: Tensor, strength: Tensor) -> Tensor:
+    shift = (32 * strength).trunc() * (-2 / images.shape[2])
+    return _affine(images, [[1.0, 0.0, 0.0], [0.0, 1.0, shift]])
+
+
+def _rotate(images: Tensor, strength: Tensor) -> Tensor:
+    angle = torch.deg2rad(135 * strength)
+    return _affine(images, [[angle.cos(), -angle.sin(), 0.0], [angle.sin(), angle.cos(), 0.0]])
+
+
+def _brightness(images: Tensor, strength: Tensor) -> Tensor:
+    return _blended(images, strength, to_mean=False, to_grey=False)
+
+
+def _saturation(images: Tensor, strength: Tensor) -> Tensor:
+    return _blended(images, strength, to_mean=False, to_grey=True)
+
+
+def _contrast(images: Tensor, strength: Tensor) -> Tensor:
+    return _blended(images, strength, to_mean=True, to_grey=False)
+
+
+def _blended(images: Tensor, strength: Tensor, *, to_mean: bool, to_grey: bool) -> Tensor:
+    count = len(images)
+    blended = blend(
+        images.float().div_(255), 1 + 0.99 * strength,
+        to_mean_B=torch.full((count,), to_mean), to_grey_B=torch.full((count,), to_grey),
+    )  # fmt: skip
+    return blended.mul_(255).add_(1e-3).to(torch.uint8)  # truncated, as torchvision does; the sum absorbs the rounding
+
+
+def _sharpness(images: Tensor, strength: Tensor) -> Tensor:
+    """Towards or away from the picture smoothed by 3 x 3 pixels; the outermost pixels stay."""
+    if images.shape[-1] <= 2:
+        return images
+    own = images.float()
+    kernel = torch.ones(3, 1, 3, 3, device=images.device) / 13
+    kernel[:, :, 1, 1] = 5 / 13
+    smooth = F.conv2d(own, kernel, groups=3).round_()
+    inner = own[:, :, 1:-1, 1:-1]
+    inner.add_(smooth.sub_(inner).mul_(-0.99 * strength[:, None, None, None]))
+    return own.clamp_(0, 255).to(torch.uint8)
+
+
+def _posterize(images: Tensor, strength: Tensor) -> Tensor:
+    bits = 8 - (6 * strength).round().to(torch.int32)
+    mask = (256 - 2 ** (8 - bits)).to(torch.uint8)
+    return images & mask[:, None, None, None]
+
+
+def _solarize(images: Tensor, strength: Tensor) -> Tensor:
+    threshold = 255 * (1 - strength)[:, None, None, None]
+    return torch.where(images >= threshold, 255 - images, images)
+
+
+def _autocontrast(images: Tensor, strength: Tensor) -> Tensor:
+    own = images.float()
+    low, high = own.amin((2, 3), keepdim=True), own.amax((2, 3), keepdim=True)
+    flat = high == low
+    low, scale = torch.where(flat, 0.0, low), torch.where(flat, 1.0, (high - low) / 255)
+    return own.sub_(low).div_(scale).clamp_(0, 255).to(torch.uint8)
+
+
+def _equalize(images: Tensor, strength: Tensor) -> Tensor:
+    """Pillow's histogram equalisation of each channel, in whole numbers."""
+    flat = images.flatten(2).long()
+    count = flat.shape[2]
+    # Counted by sorting: adding up in place is in no fixed order on CUDA, and refused where the runs must repeat.
+    levels = torch.arange(256, device=images.device).expand(*flat.shape[:2], 256).contiguous()
+    up_to = torch.searchsorted(flat.sort(2).values, levels, right=True)  # pixels at most as bright as each level
+    brightest = (flat == flat.amax(2, keepdim=True)).sum(2, keepdim=True)
+    step = (count - brightest) // 255
+    table = ((up_to[..., :-1] + step // 2) // step.clamp(min=1)).clamp(0, 255)
+    table = F.pad(table, (1, 0))
+    return torch.where(step > 0, table.gather(2, flat), flat).to(torch.uint8).view_as(images)
+
+
+CHANGES: dict[str, tuple[Change | None, bool]] = {  # and whether the strength has a sign
+    "identity": (None, False),
+    "shear_x": (_shear_x, True),
+    "shear_y": (_shear_y, True),
+    "translate_x": (_translate_x, True),
+    "translate_y": (_translate_y, True),
+    "rotate": (_rotate, True),
+    "brightness": (_brightness, True),
+    "saturation": (_saturation, True),
+    "contrast": (_contrast, True),
+    "sharpness": (_sharpness, True),
+    "posterize": (_posterize, False),
+    "solarize": (_solarize, False),
+    "autocontrast": (_autocontrast, False),
+    "equalize": (_equalize, False),
+}

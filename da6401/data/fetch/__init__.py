@@ -1,0 +1,1 @@
+"""Downloads known data sets and unpacks them."""

@@ -1,0 +1,172 @@
+"""Looking a folder tree over before anything is trained on it: all three splits, the test split included."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from da6401.config.schema import ValRole
+from da6401.data.decode_pool import in_threads
+from da6401.data.images import BadImageError, Picture, inspect_image, quiet_pillow, read_file
+from da6401.data.layout import Layout, find_layout, find_root, split_folders
+from da6401.data.tree import BadFile, Entry, Split, alike_notes, class_problems, list_split, training_problems
+from da6401.errors import DataError
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A readable image of the tree."""
+
+    name: str
+    split: str  # the folder: train, val, ...
+    class_name: str
+    size_bytes: int
+    picture: Picture
+    digest: str  # sha256 of the content; "" where only the header was read
+
+
+@dataclass(frozen=True)
+class TreeReport:
+    """What a tree holds and what is wrong with it."""
+
+    root: Path  # the level that holds train/
+    val_role: ValRole
+    layout: Layout | None  # None where the folders contradict each other, which is a problem
+    splits: tuple[str, ...]
+    class_names: tuple[str, ...]  # of all splits, sorted
+    files: tuple[FileFacts, ...]
+    bad: tuple[BadFile, ...]
+    problems: tuple[str, ...]  # of the tree as a whole: classes that differ, folders that contradict each other
+    loose: tuple[str, ...]  # files outside class folders, which are ignored
+    notes: tuple[str, ...]  # what a training says of such a tree
+
+    @property
+    def clean(self) -> bool:
+        """Neither bad files, nor problems, nor images in two splits; duplicates within a split are only a warning."""
+        return not (self.bad or self.problems or self.leaks)
+
+    @property
+    def duplicates(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of names within one split and one class whose content is the same."""
+        return self._groups(lambda file: (file.digest, file.split, file.class_name), lambda same: len(same) > 1)
+
+    @property
+    def leaks(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of names whose content is the same and stands in more than one split."""
+        return self._groups(lambda file: file.digest, lambda same: len({file.split for file in same}) > 1)
+
+    @property
+    def conflicts(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of names whose content is the same and stands under more than one class."""
+        return self._groups(lambda file: file.digest, lambda same: len({file.class_name for file in same}) > 1)
+
+    def counts(self, split: str) -> Counter[str]:
+        """Readable images of each class in one split."""
+        return Counter(file.class_name for file in self.files if file.split == split)
+
+    def _groups(
+        self, key: Callable[[FileFacts], Hashable], wanted: Callable[[Sequence[FileFacts]], bool]
+    ) -> tuple[tuple[str, ...], ...]:
+        same: dict[Hashable, list[FileFacts]] = {}
+        for file in self.files:
+            if file.digest:
+                same.setdefault(key(file), []).append(file)
+        return tuple(tuple(file.name for file in group) for group in same.values() if wanted(group))
+
+
+def check_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
+    """Reads, hashes and fully decodes every file of every split, and judges as a training with this data.val_role.
+
+    Raises:
+        DataError: there is no tree to look at (no such folder, no train/, no class folders).
+    """
+    return _look_over(root, val_role, _read_whole, "checking")
+
+
+def describe_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
+    """The same tree from its files' headers alone: quick, but damage and duplicates do not show.
+
+    Raises:
+        DataError: as check_tree.
+    """
+    return _look_over(root, val_role, _read_header, "looking")
+
+
+def _look_over(root: Path, val_role: ValRole, read: Callable[[Entry], FileFacts | BadFile], label: str) -> TreeReport:
+    level = find_root(str(root))
+    layout, problems = None, list[str]()
+    try:
+        layout = find_layout(str(level), val_role)
+    except DataError as error:
+        problems.append(str(error))
+    # A test split without class folders is in no layout: nothing uses it, which is a note.
+    used = [folder for _, folder in split_folders(level) if layout is None or folder in layout.folders]
+    splits = [list_split(level, folder) for folder in used]
+    entries = [entry for split in splits for entry in split.entries]
+    with quiet_pillow():
+        results = list(in_threads(read, entries, label=label))
+    files = tuple(result for result in results if isinstance(result, FileFacts))
+    bad = [result for result in results if isinstance(result, BadFile)] + [
+        file for split in splits for file in split.bad
+    ]
+
+    train = splits[0]
+    for split in splits[1:]:
+        problems += class_problems(train.class_names, split, owner=f"{train.folder}/", owners_lost=train.lost_links)
+    problems += _problems_of_counts(splits, layout, files)
+    class_names = tuple(sorted({name for split in splits for name in split.class_names}))
+    return TreeReport(
+        root=level,
+        val_role=val_role,
+        layout=layout,
+        splits=tuple(split.folder for split in splits),
+        class_names=class_names,
+        files=files,
+        bad=tuple(sorted(bad, key=lambda file: file.name)),
+        problems=tuple(problems),
+        loose=tuple(name for split in splits for name in split.loose),
+        notes=(*(layout.notes if layout else ()), *alike_notes(class_names)),
+    )
+
+
+def _problems_of_counts(splits: Sequence[Split], layout: Layout | None, files: Sequence[FileFacts]) -> list[str]:
+    """What a training and an evaluation say of the readable images that there are."""
+    found = Counter((file.split, file.class_name) for file in files)
+    train, role = splits[0], {} if layout is None else {layout.validation: "validation", layout.test: "test"}
+    counts = {name: found[train.folder, name] for name in train.class_names}
+    linked = [file.name.rpartition("/")[2] for file in train.bad if file.name.count("/") == 1]
+    problems = training_problems(
+        counts, folder=train.folder, held_out=layout is not None and layout.validation is None, explained=linked
+    )
+    for split in splits[1:]:
+        if split.folder in role and not any(found[split.folder, name] for name in split.class_names):
+            problems.append(f"no readable image in {split.folder}/, the {role[split.folder]} split.")
+    return problems
+
+
+def _read_whole(entry: Entry) -> FileFacts | BadFile:
+    try:
+        content = read_file(entry.path)
+        picture = inspect_image(io.BytesIO(content), decode=True)
+    except BadImageError as problem:
+        return BadFile(entry.name, problem.reason)
+    return _facts(entry, len(content), picture, hashlib.sha256(content).hexdigest())
+
+
+def _read_header(entry: Entry) -> FileFacts | BadFile:
+    try:
+        with entry.path.open("rb") as file:
+            picture = inspect_image(file, decode=False)
+        return _facts(entry, entry.path.stat().st_size, picture, "")
+    except BadImageError as problem:
+        return BadFile(entry.name, problem.reason)
+    except OSError as error:
+        return BadFile(entry.name, f"cannot be read: {error.strerror or error}")
+
+
+def _facts(entry: Entry, size_bytes: int, picture: Picture, digest: str) -> FileFacts:
+    return FileFacts(entry.name, entry.name.split("/", 1)[0], entry.class_name, size_bytes, picture, digest)

@@ -1,0 +1,1 @@
+"""What Jupyter shows of runs and sweeps."""

@@ -1,0 +1,80 @@
+"""The whole report as plain values: parts of sections of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from da6401.redact import safe
+from da6401.report import run_figures
+from da6401.report.blocks import section, table, text
+from da6401.report.collect import read_run, read_sweep, reads_as_sweep
+from da6401.report.records import Run, Sweep
+from da6401.report.run_sections import run_sections
+from da6401.report.sweep_sections import sweep_sections, winner_of
+from da6401.runs.looks import choice_between_told
+from da6401.runs.run_folder import MOVES_NO_BIT, flat
+
+
+def document(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
+    """The whole report.
+
+    Raises:
+        RunError: a folder that is neither a run's nor a sweep's, or is damaged.
+    """
+    read = [
+        read_sweep(folder, storage) if reads_as_sweep(folder, storage) else read_run(folder, predictions=True)
+        for folder in folders
+    ]
+    titles = [_title(each) for each in read]
+    parts = []
+    if len(read) > 1:
+        parts.append({"id": "compared", "title": "Side by side", "sections": _comparison(read)})
+    for index, (each, title) in enumerate(zip(read, titles, strict=True)):
+        own = {"id": f"part{index}", "title": title if len(read) > 1 else ""}
+        if isinstance(each, Run):
+            parts.append({**own, "sections": run_sections(each)})
+            continue
+        parts.append({**own, "sections": sweep_sections(each)})
+        winner = winner_of(each)
+        if winner is not None:
+            parts.append({"id": f"part{index}winner", "title": f"The winner: {winner.name}",
+                          "sections": run_sections(read_run(winner, predictions=True))})  # fmt: skip
+    names = ", ".join(folder.absolute().name for folder in folders)
+    return {"title": titles[0] if len(read) == 1 else f"Compared: {names}", "parts": parts}
+
+
+def _title(read: Run | Sweep) -> str:
+    return f"Sweep {read.name}" if isinstance(read, Sweep) else f"Run {read.folder.absolute().name}"
+
+
+def _comparison(read: Sequence[Run | Sweep]) -> list[dict[str, Any]]:
+    runs: dict[str, Run] = {}
+    rows: list[list[Any]] = []
+    for each in read:
+        winner = winner_of(each) if isinstance(each, Sweep) else each.folder
+        if winner is None:
+            rows.append([safe(each.folder), None, "no completed trial", *[None] * 7])
+            continue
+        run = read_run(winner, predictions=True) if isinstance(each, Sweep) else each
+        runs[str(each.folder)] = run
+        result = run.result
+        rows.append([
+            safe(each.folder), len(each.trials) if isinstance(each, Sweep) else 1, run.status,
+            run.config.get("model", {}).get("name"), result and result.val_accuracy, result and result.test_accuracy,
+            len(run.looks), result and result.parameters, result and result.macs, result and round(result.seconds, 1),
+        ])  # fmt: skip
+    columns = ["folder", "trials", "status", "model", "validation accuracy", "test accuracy", "test looks",
+               "parameters", "multiply-accumulates", "seconds"]  # fmt: skip
+    leaves = [flat(run.config) for run in runs.values()]
+    keys = dict.fromkeys(key for each in leaves for key in each if not MOVES_NO_BIT.fullmatch(key))
+    unlike = [key for key in keys if len({str(each.get(key)) for each in leaves}) > 1]
+    rows_unlike = [[key, *(each.get(key) for each in leaves)] for key in unlike]
+    differing = table("Keys of the config that differ", ["key", *runs], rows_unlike)
+    warnings = [text(told, "warning") for told in choice_between_told([run.folder for run in runs.values()])]
+    return [
+        section("Result", *warnings, table("Runs, and the winners of sweeps", columns, rows)),
+        section("Curves", run_figures.together(runs)) if runs else section("Curves", text("None yet.")),
+        section("Differences", differing if unlike else text("No key of their configs differs.")),
+    ]

@@ -1,0 +1,228 @@
+"""Looks at the test split: each is a line in the looks.jsonl of the run that looked, and nowhere else.
+
+Test accuracy is an honest estimate for a model that was chosen before anyone looked. So looks are counted, for a run,
+for its sweep and for the runs on the same data beside it, and whoever looks again or goes on searching is told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from da6401.errors import RunError
+from da6401.redact import json_text, safe
+from da6401.runs.run_folder import (
+    LARGEST,
+    LOOKS,
+    RECEIPT,
+    RESULT,
+    TEST,
+    RunResult,
+    read_json,
+    read_result,
+    sync_folder,
+    told_writes,
+)
+from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, sweep_of
+
+LISTED = 5  # runs that one sentence names
+DAY = re.compile(r"\d{4}-\d\d-\d\d")  # outputs/runs/DAY/TIME: the runs of other days are beside it, too
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the test split for a run."""
+
+    time: str  # UTC, "2026-01-31T12:00:00Z"; "" where nobody wrote it down
+    verb: str  # evaluate, explain, predict; "" as above
+    purpose: str
+
+    @property
+    def when(self) -> datetime | None:
+        """The time; None where it is not known."""
+        try:
+            found = datetime.fromisoformat(self.time)
+        except ValueError:
+            return None
+        return found if found.tzinfo else None
+
+
+# Runs, each with its looks; those without one are left out.
+Looked = Mapping[Path, Sequence[Look]]
+EVALUATED_BEFORE = Look("", "evaluate", "evaluated before looks were recorded")
+UNREADABLE = Look("", "", "a line that cannot be read")  # cut off by a crash, or edited: it still counts
+
+
+def record_look(run: Path, *, verb: str, purpose: str) -> None:
+    """Add a look to the run folder, before anyone is shown what came of it.
+
+    Raises:
+        RunError: the file is a symbolic link. WriteError: the disk does not take it.
+    """
+    path = run / LOOKS
+    if path.is_symlink():
+        raise RunError(f"{path}: is a symbolic link, and could lead out of the run folder; remove it")
+    line = json_text(asdict(Look(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", verb, purpose)))
+    with told_writes(path):
+        with open(path, "ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+            torn = bool(end) and file.read(1) != b"\n"  # by a crash: the new line must not go with it
+            file.write(b"\n" * torn + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(run)
+
+
+def read_looks(run: Path) -> list[Look]:
+    """The looks of a run, the first first; an evaluation from before they were recorded is one of unknown time.
+
+    Raises:
+        RunError: looks.jsonl or result.json is damaged.
+    """
+    recorded = recorded_looks(run / LOOKS) if os.path.lexists(run / LOOKS) else []
+    return with_unrecorded(recorded, read_result(run) if (run / RESULT).exists() else None)
+
+
+def recorded_looks(path: Path) -> list[Look]:
+    """The lines of a looks.jsonl. Raises RunError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(content) > LARGEST:
+        raise RunError(f"{path}: is no list of looks (larger than {LARGEST:,} bytes)")
+    return [_look(line) for line in content.splitlines() if line.strip()]
+
+
+def with_unrecorded(recorded: Sequence[Look], result: RunResult | None) -> list[Look]:
+    """The looks of a run, an evaluation that only its result tells of among them."""
+    evaluated = result is not None and result.test_accuracy is not None
+    if evaluated and not any(look.verb == "evaluate" for look in recorded):
+        return [EVALUATED_BEFORE, *recorded]
+    return list(recorded)
+
+
+def looked_in_sweep(sweep: Path) -> Looked:
+    """The runs of a sweep that have looked: trials and confirmations."""
+    return _looked([*found_runs(sweep), *confirmations(sweep)])
+
+
+def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
+    """The runs on the same data that have looked, among those beside this one; of a sweep's run those of other sweeps.
+
+    The data is the same where the fingerprints in the receipts are.
+    """
+    place, fingerprint = run.resolve(), _fingerprint(run)
+    if fingerprint is None:
+        return {}
+    own = place if sweep is None else sweep.resolve()
+    if sweep is not None:
+        sweeps = [each for each in own.parent.glob("*/") if is_sweep(each)]
+        found = _looked([run for each in sweeps for run in (*found_runs(each), *confirmations(each))])
+    elif DAY.fullmatch(place.parent.name):
+        found = _looked([*place.parent.parent.glob("*/*/")])
+    else:
+        found = _looked([*place.parent.glob("*/")])
+    return {
+        folder: looks
+        for folder, looks in found.items()
+        if own not in (folder, *folder.parents) and _fingerprint(folder) == fingerprint
+    }
+
+
+def choices_told(run: Path) -> list[str]:
+    """What must be said with a look for this run, since others that it may be chosen from have been looked at."""
+    place, sweep = run.resolve(), sweep_of(run)
+    told = []
+    in_sweep = looked_in_sweep(sweep) if sweep is not None else {}
+    if sweep is not None and any(folder != place for folder in in_sweep):
+        told.append(selection_told(in_sweep, f"sweep {sweep.name}", within=sweep))
+    beside = looked_on_same_data(run, sweep)
+    if beside:
+        told.append(selection_told(beside, "other runs on the same data"))
+    return told
+
+
+def search_told(sweep: Path, *, warm_start: str) -> list[str]:
+    """What must be said where a sweep searches after a look: for itself, for the study it starts from, on its data.
+
+    Args:
+        warm_start: the name of a study beside this one, or "".
+    """
+    place = sweep.resolve()
+    other = place.parent / warm_start
+    own = looked_in_sweep(place)
+    groups: dict[str, Looked] = {}
+    if warm_start:
+        groups[f"sweep {other.name}, which this one starts from"] = looked_in_sweep(other)
+    trained = next((run for run in found_runs(place) if (run / RECEIPT).is_file()), None)
+    if trained is not None:
+        beside = looked_on_same_data(trained, place)
+        told = {folder: looks for folder, looks in beside.items() if not warm_start or other not in folder.parents}
+        groups["other sweeps on the same data"] = told
+    sentences = [selection_told(own, f"sweep {place.name}", within=place)] if own else []
+    return [*sentences, *(selection_told(looked, group) for group, looked in groups.items() if looked)]
+
+
+def choice_between_told(runs: Sequence[Path]) -> list[str]:
+    """What must be said where these runs stand side by side, and several on the same data have been looked at."""
+    same: dict[str | None, dict[Path, list[Look]]] = {}
+    for folder, looks in _looked([run.resolve() for run in runs]).items():
+        same.setdefault(_fingerprint(folder), {})[folder] = looks
+    return [selection_told(looked, "these runs") for looked in same.values() if len(looked) > 1]
+
+
+def selection_told(looked: Looked, group: str, *, within: Path | None = None) -> str:
+    """That a choice among these runs is no longer blind; they are named from the folder ``within``, if there is one."""
+    count = sum(map(len, looked.values()))
+    runs = sorted(looked, key=lambda folder: (len(folder.name), str(folder)))
+    names = [str(folder.relative_to(within) if within else Path(*folder.parts[-2:])) for folder in runs]
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return safe(
+        f"The test split has been looked at {times(count)} for {group} ({', '.join(names[:LISTED])}{more}). "
+        "For a model that is chosen after a look, test accuracy is no longer an honest estimate."
+    )
+
+
+def times(count: int) -> str:
+    """How often, in words."""
+    return "once" if count == 1 else f"{count} times"
+
+
+def _looked(folders: Sequence[Path]) -> dict[Path, list[Look]]:
+    found = {}
+    for folder in sorted(set(folders)):
+        if any(os.path.lexists(folder / name) for name in (LOOKS, TEST)):
+            try:
+                looks = read_looks(folder)
+            except RunError:
+                looks = [UNREADABLE]  # there was one; what is wrong is said where the folder itself is opened
+            if looks:
+                found[folder] = looks
+    return found
+
+
+def _look(line: bytes) -> Look:
+    try:
+        value = json.loads(line.decode("utf-8"))
+        look = Look(**value)
+    except (ValueError, TypeError, RecursionError):
+        return UNREADABLE
+    return look if all(isinstance(each, str) for each in vars(look).values()) else UNREADABLE
+
+
+def _fingerprint(run: Path) -> str | None:
+    """What the receipt says of the data; None where there is none, or no readable one."""
+    try:
+        found = read_json(run / RECEIPT).get("data_fingerprint")
+    except RunError:
+        return None
+    return found if isinstance(found, str) else None

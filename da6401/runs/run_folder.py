@@ -1,0 +1,320 @@
+"""What a run folder holds, and how it is written: whole or not at all.
+
+``config.yaml receipt.json metrics.jsonl result.json looks.jsonl train.log checkpoints/{best,last}.pt``; a folder
+without ``result.json`` is unfinished. Whoever made the folder, reading it ends in its content or in a RunError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from da6401.errors import MachineError, RunError
+from da6401.redact import json_text
+
+CONFIG = "config.yaml"
+RECEIPT = "receipt.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+VALIDATION = "validation.csv"  # of a completed run: the best epoch's answers
+TEST = "test.csv"  # of an evaluated run
+LOOKS = "looks.jsonl"  # of a run whose test split was looked at: a line a look
+BEST = "checkpoints/best.pt"
+LAST = "checkpoints/last.pt"
+PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, until the run ends: for the case that last.pt is damaged
+PREVIOUS_BEST = "checkpoints/best.prev.pt"  # the best.pt that belongs to the last.pt before
+LOCK = ".lock"
+SUMMARY = "sweep.json"  # of a sweep's folder, from its first end on
+DATABASE = "study.db"  # beside it, where the study is in no other storage
+# Keys that move no bit of the weights.
+MOVES_NO_BIT = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
+# What may differ when a run is taken up, or a study goes on: none of it changes what a result means. (Another device or
+# number of threads can move its last bits.)
+RESUME_IGNORES = re.compile(rf"{MOVES_NO_BIT.pattern}|device|trainer\.threads|tracking\..*|data\.cache(_limit_gb)?")
+
+# What of the machine refuses a write, in the user's words.
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "your quota on that disk is used up: make room",
+    errno.EFBIG: "files may not grow so large here: see `ulimit -f`, or choose another file system",
+    errno.EROFS: "that disk is read-only: choose another folder (hydra.run.dir=...)",
+    errno.EACCES: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
+    errno.EPERM: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
+}
+LARGEST = 16 * 2**20  # bytes of a text file that is read: ours have kilobytes
+DEEPEST = 20  # levels of a saved config: ours has three
+
+Status = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """result.json: how the run ended and what it reached. Metrics are None where no epoch was finished."""
+
+    status: Status
+    val_accuracy: float | None  # of the best epoch, 0..1
+    val_loss: float | None  # of the best epoch, nats
+    best_epoch: int | None  # from 1
+    epochs_run: int
+    test_accuracy: float | None  # None until `da6401 evaluate`
+    test_loss: float | None
+    parameters: int
+    macs: int  # multiply-accumulates of one image
+    seconds: float
+    reason: str  # why it did not complete, "" where it did
+    weights_sha256: str | None = None  # of the weights after the last epoch; None where the run did not complete
+    best_weights_sha256: str | None = None  # of those in best.pt
+    trainable_parameters: int = 0  # of those that some epoch trains; 0 in folders of before it was kept
+    peak_memory_mb: float = 0.0  # of the device on CUDA, else of the process; 0 in folders of before it was kept
+
+
+class WriteError(RunError, MachineError):
+    """The disk takes no more: what was there is untouched, and the run can go on when there is room."""
+
+
+@contextmanager
+def told_writes(path: Path) -> Iterator[None]:
+    """Turn what the machine says about a write into a message with a remedy.
+
+    Raises:
+        WriteError: disk full, no permission, read-only, a limit on the size of files.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(write_problem(error, path)) from error
+
+
+def write_problem(error: OSError, path: object) -> str:
+    """A failed write in one sentence: where, why, what to do."""
+    remedy = REMEDIES.get(error.errno or 0, "choose another folder (hydra.run.dir=...)")
+    return (
+        f"{path}: cannot be written ({error.strerror or error}); {remedy}. "
+        "What was there before is untouched, and the same command goes on from there"
+    )
+
+
+def write_whole(
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    *,
+    prove: Callable[[Path], object] | None = None,
+    previous: Path | None = None,
+) -> None:
+    """Write a file so that a reader, or a machine that lost power, finds the old content or all of the new.
+
+    Args:
+        prove: reads the new file, before it takes the old one's place, and raises where that cannot be done.
+        previous: the old content is kept under this name.
+
+    Raises:
+        WriteError: the disk does not take it; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with told_writes(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if prove is not None:
+                prove(temporary)
+            if previous is not None and path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let a new name in a folder reach the disk, where folders can be synced."""
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def write_text(path: Path, text: str) -> None:
+    """write_whole for UTF-8 text."""
+    write_whole(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """write_whole for a JSON object or list, indented for people; NaN and infinity are refused, as JSON has neither."""
+    write_text(path, json_text(value, indent=2) + "\n")
+
+
+def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
+    """write_whole for nested plain values, keys in their own order."""
+    write_text(path, yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file of a run folder.
+
+    Raises:
+        RunError: missing, unreadable, no mapping, or nothing that we write: aliases, texts that unfold to gigabytes.
+    """
+    try:
+        text = _read_text(path)
+        # Counted before anything is built: a few aliases of aliases unfold to more than any memory holds.
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("an alias (*name), and a saved config has none")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"more than {DEEPEST} levels")
+        tree = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not found; name a run folder") from error
+    except (OSError, ValueError, TypeError, RecursionError, OverflowError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunError(f"{path}: cannot be read as a saved config ({reason}); name a run folder") from error
+    if not isinstance(tree, dict):
+        raise RunError(f"{path}: is no saved config (a mapping of keys is expected); name a run folder")
+    return tree
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run folder.
+
+    Raises:
+        RunError: missing, unreadable, or no JSON object.
+    """
+    try:
+        value = _json(_read_text(path))
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not found; is {path.parent} a finished run folder?") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); the file is damaged, run the training again") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: holds no JSON object; the file is damaged, run the training again")
+    return value
+
+
+def _read_text(path: Path) -> str:
+    with open(path, "rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"larger than {LARGEST:,} bytes")
+    return content.decode("utf-8")
+
+
+def _json(text: str) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON number")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def write_result(run: Path, result: RunResult) -> None:
+    """Write result.json: from now on the run is finished."""
+    write_json(run / RESULT, dataclasses.asdict(result))
+
+
+def read_result(run: Path) -> RunResult:
+    """The result of a finished run.
+
+    Raises:
+        RunError: no such run, unfinished, or damaged.
+    """
+    value = read_json(run / RESULT)
+    fields, hints = dataclasses.fields(RunResult), get_type_hints(RunResult)
+    needed = {item.name for item in fields if item.default is dataclasses.MISSING}
+    if not needed <= set(value) <= set(hints):
+        raise RunError(
+            f"{run / RESULT}: is not a result of this version (expected the keys {', '.join(sorted(hints))})"
+        )
+    wrong = [name for name in value if not _is(hints[name], value[name])]
+    if wrong:
+        raise RunError(f"{run / RESULT}: holds no valid {', '.join(wrong)}; the file is damaged")
+    return RunResult(**value)
+
+
+def _is(hint: Any, value: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_is(member, value) for member in get_args(hint))
+    if hint is float:
+        return _is_number(value)
+    return isinstance(value, hint) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
+
+
+def write_metrics(run: Path, lines: Sequence[Mapping[str, float]]) -> None:
+    """Make metrics.jsonl hold these epochs and no other: a run that is taken up has no line twice and none missing."""
+    write_text(run / METRICS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+def append_metrics(run: Path, line: Mapping[str, float]) -> None:
+    """Add one epoch to metrics.jsonl and sync it: a line is there whole, or not."""
+    with told_writes(run / METRICS), open(run / METRICS, "ab") as file:
+        file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The epochs of metrics.jsonl, in order; a torn last line (a kill in mid-write) is left out.
+
+    Raises:
+        RunError: missing, or a line before the last is damaged.
+    """
+    path = run / METRICS
+    try:
+        text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); name a run folder") from error
+    lines = text.removesuffix("\n").split("\n") if text else []
+    epochs = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = _json(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and not text.endswith("\n"):
+                break
+            raise RunError(f"{path}, line {number}: no JSON; the file is damaged") from error
+        if not isinstance(values, dict) or not all(_is_number(value) for value in values.values()):
+            raise RunError(f"{path}, line {number}: no epoch's numbers; the file is damaged")
+        epochs.append(values)
+    return epochs
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The dotted keys in which two trees differ, with both values; None stands for a key that one does not have."""
+    before, after = flat(old), flat(new)
+    names = dict.fromkeys([*before, *after])
+    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return leaves

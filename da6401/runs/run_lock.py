@@ -1,0 +1,127 @@
+"""Who may write into a run folder: one process at a time, for a new run or for going on with an unfinished one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from da6401.errors import BusyError, RunError
+from da6401.runs.run_folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    LOCK,
+    LOOKS,
+    METRICS,
+    PREVIOUS,
+    PREVIOUS_BEST,
+    RECEIPT,
+    RESULT,
+    RESUME_IGNORES,
+    TEST,
+    VALIDATION,
+    differences,
+    read_result,
+    read_yaml,
+    told_writes,
+)
+
+FILES = (CONFIG, RECEIPT, METRICS, RESULT, LOCK, BEST, LAST, PREVIOUS, PREVIOUS_BEST, TEST, VALIDATION, LOOKS)
+
+
+@contextmanager
+def claimed(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
+    """Hold a run folder for a new run, or for going on with an unfinished one; nothing finished is ever overwritten.
+
+    Yields whether the run goes on from its last checkpoint. Another process cannot claim the folder meanwhile.
+
+    Args:
+        config: the run's whole configuration, as config.yaml holds it.
+        resume: an unfinished run of the same configuration may be taken up.
+
+    Raises:
+        BusyError: another process runs in the folder. RunError: it holds a finished run, or one of another
+            configuration.
+    """
+    refuse_links(run)
+    with told_writes(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run / LOCK, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise BusyError(
+                f"{run}: another process is running in this folder; choose another (hydra.run.dir=...)"
+            ) from error
+    try:
+        goes_on = taken_up(run, config, resume=resume)
+        for leftover in [
+            *run.glob(".*.tmp"),
+            *run.glob("checkpoints/.*.tmp"),
+            *run.glob(".hydra/.*.tmp"),
+        ]:  # of a process that was killed
+            leftover.unlink()
+        yield goes_on
+    finally:
+        lock.release()
+
+
+def refuse_links(run: Path) -> None:
+    """A run writes into its own folder alone, also where somebody else has made it.
+
+    Raises:
+        RunError: something that a run writes is a symbolic link.
+    """
+    for name in (*FILES, "train.log", ".hydra", "wandb", "checkpoints"):
+        if (run / name).is_symlink():
+            raise RunError(f"{run / name}: is a symbolic link, and could lead out of the run folder; remove it")
+
+
+def used(run: Path) -> bool:
+    """Whether a run has been in this folder."""
+    return any((run / name).exists() for name in (CONFIG, METRICS, RESULT))
+
+
+def new_beside(run: Path) -> Path:
+    """The first of RUN-2, RUN-3, ... that no run has been in."""
+    number = 2
+    while used(run.with_name(f"{run.name}-{number}")):
+        number += 1
+    return run.with_name(f"{run.name}-{number}")
+
+
+def changed_keys(
+    run: Path, config: Mapping[str, Any], *, saved: Mapping[str, Any] | None = None
+) -> list[tuple[str, Any, Any]]:
+    """The keys that matter to a result in which a run's config.yaml differs from a configuration, with both values.
+
+    Args:
+        saved: what to take for the content of config.yaml.
+
+    Raises:
+        RunError: config.yaml is not there, or damaged.
+    """
+    found = differences(read_yaml(run / CONFIG) if saved is None else saved, config)
+    return sorted((each for each in found if not RESUME_IGNORES.fullmatch(each[0])), key=lambda each: each[0])
+
+
+def taken_up(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
+    """Whether there is a checkpoint to go on from; a run that never got one starts anew.
+
+    Raises:
+        RunError: the folder holds a finished run, or one of another configuration.
+    """
+    elsewhere = "choose another folder (hydra.run.dir=...) or study name"
+    if used(run) and not resume:
+        raise RunError(f"{run}: holds a run already, and trainer.resume=never; {elsewhere}")
+    if (run / RESULT).exists() and read_result(run).status != "interrupted":
+        raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {elsewhere}")
+    if (run / CONFIG).exists():
+        names = [name for name, _, _ in changed_keys(run, config)]
+        if names:
+            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(names)}); {elsewhere}")
+    return (run / LAST).exists() or (run / PREVIOUS).exists()

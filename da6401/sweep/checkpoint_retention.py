@@ -1,0 +1,60 @@
+"""Checkpoints as a sweep goes: the best trials keep theirs, within the room that there is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from da6401.config.schema import SweepConfig
+from da6401.runs.trial_folders import trial_folder
+from da6401.study.objective import Objective
+from da6401.sweep.leases import FINISHED
+
+CHECKPOINTS = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of a sweep's trials.
+
+    Args:
+        folder: the sweep's.
+    """
+
+    def __init__(self, folder: Path, settings: SweepConfig) -> None:
+        self.folder = folder
+        self.objective = Objective.of(settings)
+        self.keep = settings.keep_checkpoints
+        self.room = settings.checkpoint_gb * 1e9
+        self.gone: set[int] = set()  # numbers of finished trials that have none, and never will again
+
+    def prune(self, trials: Sequence[FrozenTrial]) -> None:
+        """Remove those of finished trials beyond the best k, and beyond the room; the best trials' never."""
+        best = {trial.number for each in self.objective.best(trials) for trial in each.trials}
+        finished = [trial for trial in trials if trial.state in FINISHED]
+        used = 0
+        for rank, trial in enumerate(self.objective.ranked(finished)):
+            if trial.number in self.gone:
+                continue
+            checkpoints = trial_folder(self.folder, trial) / CHECKPOINTS
+            size = size_of(checkpoints)
+            beyond = rank >= self.keep or trial.state is not TrialState.COMPLETE
+            if trial.number not in best and (beyond or (self.room and used + size > self.room)):
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            else:
+                used += size
+            if not checkpoints.is_dir():
+                self.gone.add(trial.number)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder; what another worker removes meanwhile counts nothing."""
+    total = 0
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for file in folder.iterdir():
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+    return total

@@ -1,0 +1,140 @@
+"""Opening a sweep's study: its storage, what it optimises, and what it tries first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from da6401.config.metrics import KINDS
+from da6401.config.search_space import SearchSpace, key_of
+from da6401.errors import ConfigError
+from da6401.runs.run_folder import DATABASE
+from da6401.study.objective import ATTRIBUTE, Objective
+from da6401.study.storage import is_in_memory, sqlite_address
+
+WARM_TRIALS = 3  # of the study that warm_start names
+
+
+def storage_of(storage: str | None, folder: Path, *, alone: bool) -> str:
+    """The study's database: the one that is asked for, or an sqlite file in the sweep's folder.
+
+    Args:
+        alone: this process has no workers.
+
+    Raises:
+        ConfigError: a study in memory, with workers.
+    """
+    if storage and is_in_memory(storage) and not alone:
+        raise ConfigError(
+            [f"hydra.sweeper.storage={storage}: is in this process's memory, and its workers are other processes; "
+             "take hydra.sweeper.n_jobs=1 and no launcher, or a file: without hydra.sweeper.storage the study is one"]
+        )  # fmt: skip
+    return storage or sqlite_address(folder / DATABASE)
+
+
+def open_study(*, name: str, storage: BaseStorage, objective: Objective) -> tuple[optuna.Study, bool]:
+    """Create the study, or open it; and whether it was created, which of many callers one is told.
+
+    Raises:
+        ConfigError: the study optimises something else.
+    """
+    try:
+        created = optuna.create_study(study_name=name, storage=storage, directions=objective.directions)
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=storage)
+        if directions_of(study) == objective.directions or study.get_trials(deepcopy=False):
+            hold_objective(study, objective)
+            return study, False
+        optuna.delete_study(study_name=name, storage=storage)  # one without trials binds nobody
+        return open_study(name=name, storage=storage, objective=objective)
+    created.set_user_attr(ATTRIBUTE, objective.as_json())
+    return created, True
+
+
+def directions_of(study: optuna.Study) -> list[str]:
+    """A study's directions as words, one for each value of a trial."""
+    return [direction.name.lower() for direction in study.directions]
+
+
+def hold_objective(study: optuna.Study, objective: Objective) -> None:
+    """See that a study that goes on optimises the same, and have it written down.
+
+    Raises:
+        ConfigError: its trials were told another objective, or judged by other hard limits.
+    """
+    have, name = directions_of(study), study.study_name
+    remedy = "use another study name (study=...)"
+    if have != objective.directions:
+        raise ConfigError(
+            [f"sweep.objectives: {_said(objective.names, objective.directions)}, and the study {name} has "
+             f"{', '.join(have)}; {remedy}"]
+        )  # fmt: skip
+    stored = study.user_attrs.get(ATTRIBUTE)
+    if stored == objective.as_json():
+        return
+    trials = study.get_trials(deepcopy=False)
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    before = Objective.of_study(study.user_attrs, have)
+    if finished and before.names != objective.names and all(each in KINDS for each in before.names):
+        raise ConfigError(
+            [f"sweep.objectives={','.join(objective.names)}: the study {name} optimises {','.join(before.names)}; "
+             f"{remedy}"]
+        )  # fmt: skip
+    if finished and stored is not None:
+        limits = [key for key in ("max_parameters", "max_macs") if getattr(before, key) != getattr(objective, key)]
+        if limits:
+            raise ConfigError(
+                [f"sweep.{key}={getattr(objective, key)}: the study {name} has judged its trials by "
+                 f"sweep.{key}={getattr(before, key)}; {remedy}, and warm_start={name} to begin with its best"
+                 for key in limits]
+            )  # fmt: skip
+    if stored is None and objective.names == ("val_loss",) and any(trial.intermediate_values for trial in trials):
+        raise ConfigError(
+            [f"sweep.objectives=val_loss: the study {name} was begun by an older version, whose pruner was told the "
+             f"accuracy; {remedy}"]
+        )  # fmt: skip
+    study.set_user_attr(ATTRIBUTE, objective.as_json())
+
+
+def _said(names: Sequence[str], directions: Sequence[str]) -> str:
+    pairs = zip(names, directions, strict=True)
+    return " and ".join(f"{name} is {direction.removesuffix('ize')}ised" for name, direction in pairs)
+
+
+def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[FrozenTrial]) -> None:
+    """Trials that a new study runs first: the configuration's defaults, and the best of another study."""
+    for values in [space.known, *({key_of(name): value for name, value in trial.params.items()} for trial in warm)]:
+        inside = space.draw(lambda parameter, values=values: values.get(parameter.key))  # type: ignore[misc]
+        domains = {parameter.name: parameter.domain for parameter in space.parameters}
+        inside = {name: value for name, value in inside.items() if value in domains[name]}
+        if inside:
+            study.enqueue_trial(inside, skip_if_exists=True)
+
+
+def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenTrial]:
+    """The best completed trials of another study, by what that one optimises: beside this one's folder, or in the same
+    storage.
+
+    Raises:
+        ConfigError: there is no such study.
+    """
+    database = folder.parent / name / DATABASE
+    try:
+        if database.exists():
+            study = optuna.load_study(study_name=None, storage=sqlite_address(database))
+        else:
+            study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        others = [each for each in optuna.get_all_study_names(storage) if each != folder.name]
+        known = f"; it has {', '.join(others[:10])}" if others else ""
+        problem = (
+            f"warm_start={name}: there is no study at {database}, and none of that name in this sweep's storage{known}"
+        )
+        raise ConfigError([problem]) from error
+    objective = Objective.of_study(study.user_attrs, directions_of(study))
+    return [each.trial for each in objective.candidates(study.get_trials(deepcopy=False))][:WARM_TRIALS]

@@ -1,0 +1,284 @@
+"""Several slots: each is a process of the same command that works on the study, refilled by claiming the next trial.
+
+The processes are started here, or on other machines by one of Hydra's launchers (Ray, SLURM).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+from da6401.config.quoting import quote
+from da6401.config.validate import value_problems
+from da6401.cores import available_cores
+from da6401.errors import InterruptedRun, UserError
+from da6401.training.signals import STOP_SIGNALS
+
+log = logging.getLogger(__name__)
+
+SLOT = "DA6401_SLOT"  # in a worker's environment: its number, from 1
+PIPE = "DA6401_PIPE"  # and the pipe on which it says why it ends
+BEGAN = "DA6401_SWEEP_BEGAN"  # when the command was given, in seconds since 1970
+CHECKED = "DA6401_INPUTS_CHECKED"  # in a worker's environment: its leader has looked at data, weights and device
+POLL_SECONDS = 0.2
+REASON_BYTES = 4096  # of a worker's reason: what a pipe takes at once
+# Of the command, what is for the process that leads and not for its workers.
+LEADERS = re.compile(r"(\+\+?)?(hydra/launcher=|hydra\.launcher\.|hydra\.sweeper\.n_jobs=)")
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PARENT_DEATH = 1  # prctl: the signal that a process gets when its parent is gone
+
+
+def is_worker() -> bool:
+    """Whether this process works for a sweep that another process leads."""
+    return SLOT in os.environ
+
+
+def slot() -> int:
+    """This worker's number, from 1; 0 for a process that leads or works alone."""
+    return int(os.environ.get(SLOT, 0))
+
+
+@contextmanager
+def reason_told() -> Iterator[None]:
+    """Let whoever started this worker know of a UserError in which the block ends: its screen may be far away."""
+    try:
+        yield
+    except UserError as error:
+        with suppress(KeyError, ValueError, OSError):
+            os.write(int(os.environ[PIPE]), str(error).encode(errors="replace")[:REASON_BYTES])
+        raise
+
+
+@contextmanager
+def one_clock() -> Iterator[None]:
+    """Within the block sweep.max_hours counts from its beginning, also in workers and in processes started again."""
+    leads = BEGAN not in os.environ
+    os.environ.setdefault(BEGAN, repr(time.time()))
+    try:
+        yield
+    finally:
+        if leads:
+            del os.environ[BEGAN]
+
+
+def began() -> float:
+    """When the sweep began, by this process's time.perf_counter()."""
+    return time.perf_counter() - (time.time() - float(os.environ[BEGAN]))
+
+
+def same_study(folder: Path) -> list[str]:
+    """Overrides that bring the same command to the same study, whose name may hold the time."""
+    study = [] if value_problems("study", folder.name) else [f"study={folder.name}"]  # the user may name any folder
+    return [*study, f"hydra.sweep.dir={quote(str(folder))}"]
+
+
+def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int) -> None:
+    """Run the present command in ``slots`` worker processes until the study is at its total.
+
+    A worker that is killed is started again, at most ``retries`` times each; its trial is taken up by whoever asks
+    next. Slots get the GPUs in turn, so more slots than GPUs pack several trials on one.
+
+    Raises:
+        InterruptedRun: a signal came; the workers have put their trials back.
+        UserError: workers ended with errors of their own, whose reasons it tells; the others went on to the end.
+    """
+    devices = _gpus(gpus)
+    stopped: list[int] = []
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        stopped.append(signum)
+
+    previous = {signum: signal.signal(signum, on_signal) for signum in STOP_SIGNALS}
+    workers = {number: _start(number, folder, slots, devices) for number in range(1, slots + 1)}
+    starts, failures = dict.fromkeys(workers, 1), list[str]()
+    try:
+        while workers:
+            time.sleep(POLL_SECONDS)
+            if stopped:
+                for process in workers.values():
+                    process.send_signal(stopped[0])
+                for process in workers.values():
+                    process.wait()
+                raise InterruptedRun(stopped[0])
+            for number, process in list(workers.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del workers[number]
+                if code < 0 and starts[number] <= retries:  # killed: the machine's doing, not the command's
+                    starts[number] += 1
+                    workers[number] = _start(number, folder, slots, devices)
+                elif code:
+                    failures.append(f"the worker in slot {number} ended {process.reason()}")
+                    log.error("%s", failures[-1])
+    finally:
+        for process in workers.values():
+            process.kill()
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+    if stopped:  # while the last worker ended: what follows is not to begin
+        raise InterruptedRun(stopped[0])
+    if failures:
+        raise UserError("\n".join(failures))
+
+
+def launch_workers(launcher: Launcher, arguments: Sequence[str], *, folder: Path, slots: int) -> None:
+    """Let one of Hydra's launchers run ``slots`` workers, each on the resources that the launcher's config asks for.
+
+    Args:
+        arguments: the command's overrides. Hydra composes a job from those that are not searched, and wants the
+            sweeper's keys, which `sweep=part_b` sets, to be the same in it.
+
+    Raises:
+        UserError: a worker ended with an error of its own, which stands in its log.
+    """
+    given = [each.input_line or "" for each in OverridesParser.create().parse_overrides(list(arguments))
+             if not each.is_sweep_override()]  # fmt: skip
+    subdir = "hydra.sweep.subdir=.workers/slot-${hydra.job.num}"  # a worker is no trial
+    log.info("%d workers by hydra/launcher", slots)
+    for job in jobs_of(launcher, [[*given, *same_study(folder), subdir]] * slots, first=1):
+        if job.status is not JobStatus.COMPLETED:
+            raise UserError(f"hydra/launcher: a worker has failed: {job._return_value}") from job._return_value
+
+
+def jobs_of(launcher: Launcher, overrides: Sequence[Sequence[str]], *, first: int) -> Sequence[JobReturn]:
+    """What a launcher's jobs came to.
+
+    Raises:
+        UserError: the launcher could not run them; what it says is its scheduler's.
+    """
+    try:
+        return launcher.launch(overrides, initial_job_idx=first)
+    except UserError:
+        raise
+    except Exception as error:  # Ray's, submitit's and joblib's errors have no common base
+        reason = (str(error).strip() or type(error).__name__).splitlines()
+        raise UserError(f"hydra/launcher: {reason[0]}; {reason[-1]}" if reason[1:] else reason[0]) from error
+
+
+def slots_of(launcher: DictConfig, n_jobs: int) -> int:
+    """How many workers a launcher is to run: hydra.sweeper.n_jobs, or where that is 1 what joblib's own n_jobs says."""
+    own = launcher.get("n_jobs")
+    if own is None or n_jobs > 1:
+        return n_jobs
+    return int(own) if own > 0 else max(1, available_cores() + 1 + int(own))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Hydra's task for a worker that a launcher starts, on this machine or another with the same files."""
+
+    words: tuple[str, ...]  # of the command, without `da6401`
+    folder: Path  # of the sweep
+    place: Path  # where the command was given
+
+    def __call__(self, config: DictConfig) -> None:
+        """Run the worker in a process of its own: it has signals and a main thread to itself.
+
+        Raises:
+            UserError: it ended with an exit code other than 0.
+        """
+        process = _worker(self.words, HydraConfig.get().job.num, self.folder, threads=_own_cores(), place=self.place)
+        try:
+            code = process.wait()
+        finally:  # the launcher takes the job away: the trial is put back
+            process.terminate()
+            process.wait()
+        if code:
+            raise UserError(f"the worker in slot {HydraConfig.get().job.num} ended {process.reason()}")
+
+
+class WorkerProcess(subprocess.Popen[bytes]):
+    """A worker's process, and the pipe on which it says why it ends."""
+
+    _pipe = -1
+
+    def __init__(self, words: Sequence[str], *, environment: Mapping[str, str], place: Path | None) -> None:
+        self._pipe, theirs = os.pipe()
+        os.set_blocking(self._pipe, False)
+        try:
+            # A session of its own: Ctrl-C reaches the leader alone, which passes it on once.
+            super().__init__(
+                words, cwd=place, env={**environment, PIPE: str(theirs)}, pass_fds=(theirs,), start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
+        finally:
+            os.close(theirs)
+
+    def reason(self) -> str:
+        """How it ended, after it has: in its own words, or by its exit code."""
+        with suppress(BlockingIOError):
+            told = os.read(self._pipe, REASON_BYTES).decode(errors="replace")
+            if told:
+                return f"with exit code {self.returncode}: {told}"
+        return f"with exit code {self.returncode}; what it said stands above"
+
+    def __del__(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+        super().__del__()
+
+
+def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> WorkerProcess:
+    gpu = {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]} if devices else {}
+    threads = max(1, available_cores() // slots)
+    return _worker(sys.argv[1:], number, folder, threads=threads, environment={**gpu, CHECKED: "1"})
+
+
+def _worker(
+    words: Sequence[str],
+    number: int,
+    folder: Path,
+    *,
+    threads: int,
+    place: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> WorkerProcess:
+    own = [*(word for word in words if not LEADERS.match(word)), *same_study(folder), "hydra.sweeper.n_jobs=1"]
+    if not any(word.lstrip("+").startswith("trainer.threads=") for word in own):
+        own.append(f"trainer.threads={threads}")
+    variables = {**os.environ, SLOT: str(number), **(environment or {})}
+    return WorkerProcess([sys.executable, "-m", "da6401", "train", *own], environment=variables, place=place)
+
+
+def _end_with_parent() -> None:
+    """In a new worker: be told to stop when the process that started it is killed."""
+    if LIBC is not None:
+        LIBC.prctl(PARENT_DEATH, signal.SIGTERM)
+
+
+def _own_cores() -> int:
+    """The cores that a launcher's scheduler gave this process, and no more than it may use."""
+    for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):  # Ray sets the second one
+        if os.environ.get(name, "").isdigit():
+            return max(1, min(int(os.environ[name]), available_cores()))
+    return available_cores()
+
+
+def _gpus(setting: str | int | list[int]) -> list[str]:
+    """The devices to hand out, as CUDA_VISIBLE_DEVICES names them; none on a machine without."""
+    if setting != "auto":
+        return [str(each) for each in setting] if isinstance(setting, list) else str(setting).split(",")
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return []
+    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]

@@ -1,0 +1,22 @@
+"""The written page of configuration keys is the schema's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from da6401.config.reference import document
+from da6401.config.validate import documented_keys
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == document(), (
+        "run `python -m da6401.config.reference > docs/configuration.md`"
+    )
+
+
+def test_the_page_names_every_key() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    missing = [name for name, _, _ in documented_keys() if f"`{name}`" not in text]
+    assert missing == []

@@ -35,7 +35,6 @@ Answers = TypeVar("Answers")
 
 
 @settings_kept()
-@settings_kept()
 def evaluate_run(folder: Path) -> int:
     """The best checkpoint on the test split: once, and from then on the recorded value."""
     result = read_result(folder)

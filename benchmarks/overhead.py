@@ -17,7 +17,8 @@ from typing import Any
 import da6401.training.run
 from da6401.cli import main as da6401_main
 from da6401.config.schema import RunConfig
-from da6401.runs.run_folder import RunResult, write_json, write_result
+from da6401.runs.atomic_files import write_json
+from da6401.runs.run_folder import RunResult, write_result
 
 OUT = Path("outputs/bench/overhead.json").absolute()
 

@@ -18,7 +18,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from da6401.runs.run_folder import DATABASE, write_json
+from da6401.runs.atomic_files import write_json
+from da6401.runs.run_folder import DATABASE
 from da6401.sweep.plugin import PRUNER_NODES
 from da6401.sweep.pruners import build_pruner
 

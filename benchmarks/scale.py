@@ -25,7 +25,7 @@ from optuna.trial import TrialState, create_trial
 
 from benchmarks.servers import Postgres, cpu_seconds, free_port
 from benchmarks.simulated import start_worker
-from da6401.runs.run_folder import write_json
+from da6401.runs.atomic_files import write_json
 
 OUT = Path("outputs/bench/scale.json").absolute()
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"

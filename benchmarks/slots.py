@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 
-from da6401.runs.run_folder import write_json
+from da6401.runs.atomic_files import write_json
 
 OUT = Path("outputs/bench/slots.json").absolute()
 SLOTS, TRIALS = 2, 30

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from benchmarks.servers import Postgres
 from benchmarks.simulated import start_worker
-from da6401.runs.run_folder import write_json
+from da6401.runs.atomic_files import write_json
 from da6401.study.storage import reading
 
 OUT = Path("outputs/bench/survival.json").absolute()

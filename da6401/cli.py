@@ -18,7 +18,7 @@ from da6401.commands import completion
 from da6401.config.arguments import CommandParser
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.redact import redacted, remember_secrets, safe, safe_logs
-from da6401.runs.run_folder import REMEDIES, write_problem
+from da6401.runs.atomic_files import REMEDIES, write_problem
 from da6401.runs.run_lock import new_beside, used
 
 if TYPE_CHECKING:

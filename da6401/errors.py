@@ -56,7 +56,7 @@ class TrialTimeoutError(UserError):
 class MachineError(UserError):
     """What this machine lacks, has lost or cannot do, whatever the configuration: another may run the same.
 
-    See machine.py, which tells such failures from those of a configuration.
+    See training/machine_failures.py, which tells such failures from those of a configuration.
     """
 
 

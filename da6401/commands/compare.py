@@ -17,7 +17,7 @@ from rich.table import Table
 from da6401.config.metrics import names_of
 from da6401.errors import RunError
 from da6401.redact import safe
-from da6401.runs.looks import choice_between_told, read_looks
+from da6401.runs.looks import comparison_warnings, read_looks
 from da6401.runs.run_folder import (
     CONFIG,
     METRICS,
@@ -66,7 +66,7 @@ def compare_runs(folders: Sequence[Path]) -> int:
     else:
         console.print("\nno key differs: config, data, code, versions and device are the same")
     console.print(_table("reached", labels, {name: [each.get(name) for each in reached] for name in REACHED}))
-    for told in choice_between_told(folders):
+    for told in comparison_warnings(folders):
         console.print(escape(told), soft_wrap=True, highlight=False)
     for name in CURVES:
         console.print(_curves(name, labels, [[line[name] for line in lines if name in line] for lines in curves]))

@@ -21,20 +21,20 @@ from da6401.data.tree import shown
 from da6401.errors import DataError, UserError
 from da6401.models.stages import StagedModel
 from da6401.redact import json_text, safe
-from da6401.runs.looks import choices_told, read_looks, record_look, times
+from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import RESULT, SUMMARY, TEST, read_json, read_result, write_result
 from da6401.runs.trial_folders import sweep_of
-from da6401.training.device import choose_device, prepare, settings_kept
-from da6401.training.evaluate import AUTOCAST, Evaluation, evaluate
+from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.trained_model import load_model
+from da6401.training.validation import AUTOCAST, Evaluation, evaluate
 
 log = logging.getLogger(__name__)
 
 Answers = TypeVar("Answers")
 
 
-@settings_kept()
+@restore_torch_settings()
 def evaluate_run(folder: Path) -> int:
     """The best checkpoint on the test split: once, and from then on the recorded value."""
     result = read_result(folder)
@@ -85,7 +85,7 @@ def look_at_test(
 
 
 def _tell_choices(folder: Path) -> None:
-    for sentence in choices_told(folder):
+    for sentence in choice_warnings(folder):
         print(f"da6401: {sentence}", file=sys.stderr)
 
 
@@ -123,7 +123,7 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
         raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: {command}")
 
 
-@settings_kept()
+@restore_torch_settings()
 def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> int:
     """Print class and probability of each image; 2 where some could not be read, after all the others."""
     model, cfg, class_names = load_model(folder)

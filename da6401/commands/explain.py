@@ -18,15 +18,15 @@ from da6401.models.stages import StagedModel
 from da6401.redact import safe
 from da6401.report.explain_pictures import own_style, save
 from da6401.report.explain_views import Answers, choose, views
-from da6401.runs.run_folder import told_writes, write_json
-from da6401.training.device import choose_device, prepare, settings_kept
+from da6401.runs.atomic_files import explain_write_errors, write_json
+from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.trained_model import load_model
 
 FOLDER = "explain"
 ABOUT = "about.json"
 
 
-@settings_kept()
+@restore_torch_settings()
 def explain_run(folder: Path, *, split: str) -> int:
     """Write the pictures of a run's best model and RUN/explain/about.json, on the images of a split.
 
@@ -51,7 +51,7 @@ def explain_run(folder: Path, *, split: str) -> int:
     else:
         answers = answer(_validation(cfg, class_names))
     model.cpu()
-    with told_writes(out):
+    with explain_write_errors(out):
         out.mkdir(exist_ok=True)
         (out / ABOUT).unlink(missing_ok=True)  # it would speak of pictures that are being replaced
     about = []

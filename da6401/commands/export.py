@@ -27,8 +27,8 @@ from da6401.data.images import FORMATS, read_image
 from da6401.errors import ModelError, UserError
 from da6401.models.stages import StagedModel
 from da6401.redact import is_utf8, json_text, safe
-from da6401.runs.run_folder import told_writes, write_json, write_text, write_whole
-from da6401.training.device import prepare, settings_kept
+from da6401.runs.atomic_files import explain_write_errors, write_atomic, write_json, write_text
+from da6401.training.device import prepare, restore_torch_settings
 from da6401.training.trained_model import load_model
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -61,7 +61,7 @@ class Deployed(nn.Module):
         return logits_BK, logits_BK.softmax(1)
 
 
-@settings_kept()
+@restore_torch_settings()
 def export_run(folder: Path, out: Path | None) -> int:
     """Write a run's best model and the script that predicts with it into ``out`` (RUN/export without), checked.
 
@@ -117,17 +117,17 @@ def export_model(
         raise ModelError(f"{weights / 2**30:.1f} GiB of weights: an ONNX file holds 2 GiB; export a smaller model")
     deployed = Deployed(model).eval()
     lines = []
-    with told_writes(target):
+    with explain_write_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         # Beside their final places, so that a rename is all that is left once they are proven.
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as name, _quiet():
             made = Path(name)
             program = _traced(deployed, image_size)
-            write_whole(
+            write_atomic(
                 made / PT2, lambda file: torch.export.save(program, file, extra_files={ABOUT: json_text(about)})
             )
             content = _onnx(program, about)
-            write_whole(made / ONNX, lambda file: file.write(content))
+            write_atomic(made / ONNX, lambda file: file.write(content))
             for each in (ABOUT, PREPROCESS):
                 write_json(made / each, about)
             for each in (SCRIPT, README):

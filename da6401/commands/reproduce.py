@@ -28,7 +28,7 @@ from da6401.runs.run_folder import (
     CONFIG,
     LAST,
     METRICS,
-    MOVES_NO_BIT,
+    NO_EFFECT_ON_WEIGHTS,
     RECEIPT,
     RESULT,
     RunResult,
@@ -41,7 +41,7 @@ from da6401.training.checkpoint import load_checkpoint, model_state, weights_sha
 from da6401.training.run import run
 
 NOT_REPRODUCED = 4
-# Where things lie and what is watched: keys that move no bit, besides those of MOVES_NO_BIT.
+# Where things lie and what is watched: keys that move no bit, besides those of NO_EFFECT_ON_WEIGHTS.
 PLACES = re.compile(r"data\.(root|cache\w*)|tracking\..*")
 # What of a receipt can move the metrics, the likeliest first, and what it is called.
 RECORDED = {
@@ -116,7 +116,7 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
     console.print(f"then: {escape(safe(folder))}\nnow:  {escape(safe(again))}", soft_wrap=True, highlight=False)
     console.print(_table([*settings, *metrics, *weight_rows(then, now)]))
-    moved = [key for key, _, _ in changes if not (MOVES_NO_BIT.fullmatch(key) or PLACES.fullmatch(key))]
+    moved = [key for key, _, _ in changes if not (NO_EFFECT_ON_WEIGHTS.fullmatch(key) or PLACES.fullmatch(key))]
     if changes:
         console.print(f"changed as asked: {escape(safe(', '.join(key for key, _, _ in changes)))}", soft_wrap=True)
     if not then.complete:

@@ -41,7 +41,7 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
     model = build_backbone(
         name=cfg.name, source=cfg.weights, num_classes=num_classes, image_size=image_size, dropout=cfg.dropout
     )
-    model.follow(final_plan(cfg))
+    model.apply_freeze_plan(final_plan(cfg))
     return model
 
 

@@ -58,9 +58,9 @@ class StagedModel(nn.Module):
         Raises:
             ModelError: depth is outside 0..number of stages.
         """
-        self.follow(Plan(depth=depth))
+        self.apply_freeze_plan(Plan(depth=depth))
 
-    def follow(self, plan: Plan) -> None:
+    def apply_freeze_plan(self, plan: Plan) -> None:
         """Freeze and let go as the plan says; what keeps still has no gradient, and is in eval mode from now on.
 
         Raises:
@@ -135,7 +135,7 @@ class StagedModel(nn.Module):
 
         return ParameterGroups(stages=[trained(f"stages.{name}") for name in self.stage_names], head=trained("head"))
 
-    def moving(self) -> dict[str, Tensor]:
+    def trainable_state(self) -> dict[str, Tensor]:
         """What training can change by the present plan: parameters, and the statistics of stages that train."""
         parts = [
             f"stages.{name}" for name, trains in zip(self.stage_names, self._training_stages(), strict=True) if trains

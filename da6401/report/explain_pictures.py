@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
 from da6401.redact import safe
-from da6401.runs.run_folder import write_whole
+from da6401.runs.atomic_files import write_atomic
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -70,7 +70,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DPI)
-    write_whole(path, lambda file: file.write(png.getvalue()))
+    write_atomic(path, lambda file: file.write(png.getvalue()))
 
 
 def label(name: str) -> str:

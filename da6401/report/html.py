@@ -13,8 +13,8 @@ from da6401.report.collect import read_run, read_sweep, reads_as_sweep
 from da6401.report.records import Run, Sweep
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_sections import sweep_sections, winner_of
-from da6401.runs.looks import choice_between_told
-from da6401.runs.run_folder import MOVES_NO_BIT, flat
+from da6401.runs.looks import comparison_warnings
+from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, flat
 
 
 def document(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
@@ -68,11 +68,11 @@ def _comparison(read: Sequence[Run | Sweep]) -> list[dict[str, Any]]:
     columns = ["folder", "trials", "status", "model", "validation accuracy", "test accuracy", "test looks",
                "parameters", "multiply-accumulates", "seconds"]  # fmt: skip
     leaves = [flat(run.config) for run in runs.values()]
-    keys = dict.fromkeys(key for each in leaves for key in each if not MOVES_NO_BIT.fullmatch(key))
+    keys = dict.fromkeys(key for each in leaves for key in each if not NO_EFFECT_ON_WEIGHTS.fullmatch(key))
     unlike = [key for key in keys if len({str(each.get(key)) for each in leaves}) > 1]
     rows_unlike = [[key, *(each.get(key) for each in leaves)] for key in unlike]
     differing = table("Keys of the config that differ", ["key", *runs], rows_unlike)
-    warnings = [text(told, "warning") for told in choice_between_told([run.folder for run in runs.values()])]
+    warnings = [text(told, "warning") for told in comparison_warnings([run.folder for run in runs.values()])]
     return [
         section("Result", *warnings, table("Runs, and the winners of sweeps", columns, rows)),
         section("Curves", run_figures.together(runs)) if runs else section("Curves", text("None yet.")),

@@ -20,7 +20,7 @@ import optuna
 from da6401 import __version__
 from da6401.redact import safe
 from da6401.report.html import document
-from da6401.runs.run_folder import write_text
+from da6401.runs.atomic_files import write_text
 
 
 def report(folders: Sequence[Path], *, out: Path | None, storage: str | None, watch: bool, port: int) -> int:

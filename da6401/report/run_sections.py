@@ -12,7 +12,7 @@ from da6401.report.blocks import Block, command, facts, section, table, text
 from da6401.report.charts import number
 from da6401.report.pictures import pictures
 from da6401.report.records import Run
-from da6401.runs.looks import choices_told, times
+from da6401.runs.looks import choice_warnings, times
 from da6401.runs.predictions import Predictions
 from da6401.runs.run_folder import flat
 
@@ -29,7 +29,7 @@ def run_sections(run: Run) -> list[dict[str, Any]]:
     elif result.status != "completed":
         notes.append(text(f"This run did not complete ({result.status}): {safe(result.reason)}", "warning"))
     if run.looks:
-        notes += [text(told, "warning") for told in choices_told(run.folder)]
+        notes += [text(told, "warning") for told in choice_warnings(run.folder)]
     sections = [section("Result", *notes, _reached(run), command(run.folder) if run.config else None, _looks(run))]
     if run.epochs:
         charts = run_figures.run_curves(run, prefix)

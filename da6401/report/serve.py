@@ -14,7 +14,7 @@ from da6401.errors import UserError
 from da6401.redact import safe
 from da6401.report.collect import signature
 from da6401.report.page import as_json, made, page
-from da6401.runs.run_folder import write_text
+from da6401.runs.atomic_files import write_text
 
 HOST = "127.0.0.1"
 SECONDS = 1.0  # between two looks at the folders, however many browsers ask

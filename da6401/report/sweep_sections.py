@@ -13,8 +13,8 @@ from da6401.report.blocks import Block, cell, command, facts, section, table, te
 from da6401.report.charts import number
 from da6401.report.importance import correlation, importance
 from da6401.report.records import Sweep, Trial
-from da6401.runs.looks import selection_told, times
-from da6401.runs.run_folder import MOVES_NO_BIT, differences
+from da6401.runs.looks import selection_warning, times
+from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
 from da6401.study.objective import Candidate
 
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
@@ -107,7 +107,7 @@ def _looks(sweep: Sweep) -> list[Block]:
     title = f"The test split was looked at {times(len(rows))}"
     warning = []
     if sweep.chose_after_look:
-        told = selection_told(sweep.looked, f"sweep {sweep.folder.absolute().name}", within=sweep.folder)
+        told = selection_warning(sweep.looked, f"sweep {sweep.folder.absolute().name}", within=sweep.folder)
         warning = [text(told, "warning")]
     return [*warning, table(title, ["run", "time (UTC)", "by da6401", "purpose"], rows)]
 
@@ -128,7 +128,7 @@ def _differences(sweep: Sweep, trial: Trial) -> list[list[Any]]:
     if default is None or not default.run.config or not trial.run.config:
         return [[key, None, cell(value)] for key, value in trial.params.items()]
     found = differences(default.run.config, trial.run.config)
-    return [[key, cell(old), cell(new)] for key, old, new in found if not MOVES_NO_BIT.fullmatch(key)]
+    return [[key, cell(old), cell(new)] for key, old, new in found if not NO_EFFECT_ON_WEIGHTS.fullmatch(key)]
 
 
 def _changes(sweep: Sweep, winner: Trial) -> Block:

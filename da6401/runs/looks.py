@@ -16,18 +16,8 @@ from pathlib import Path
 
 from da6401.errors import RunError
 from da6401.redact import json_text, safe
-from da6401.runs.run_folder import (
-    LARGEST,
-    LOOKS,
-    RECEIPT,
-    RESULT,
-    TEST,
-    RunResult,
-    read_json,
-    read_result,
-    sync_folder,
-    told_writes,
-)
+from da6401.runs.atomic_files import explain_write_errors, sync_folder
+from da6401.runs.run_folder import LARGEST, LOOKS, RECEIPT, RESULT, TEST, RunResult, read_json, read_result
 from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, sweep_of
 
 LISTED = 5  # runs that one sentence names
@@ -68,7 +58,7 @@ def record_look(run: Path, *, verb: str, purpose: str) -> None:
     if path.is_symlink():
         raise RunError(f"{path}: is a symbolic link, and could lead out of the run folder; remove it")
     line = json_text(asdict(Look(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", verb, purpose)))
-    with told_writes(path):
+    with explain_write_errors(path):
         with open(path, "ab+") as file:
             end = file.seek(0, os.SEEK_END)
             if end:
@@ -138,20 +128,20 @@ def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
     }
 
 
-def choices_told(run: Path) -> list[str]:
+def choice_warnings(run: Path) -> list[str]:
     """What must be said with a look for this run, since others that it may be chosen from have been looked at."""
     place, sweep = run.resolve(), sweep_of(run)
     told = []
     in_sweep = looked_in_sweep(sweep) if sweep is not None else {}
     if sweep is not None and any(folder != place for folder in in_sweep):
-        told.append(selection_told(in_sweep, f"sweep {sweep.name}", within=sweep))
+        told.append(selection_warning(in_sweep, f"sweep {sweep.name}", within=sweep))
     beside = looked_on_same_data(run, sweep)
     if beside:
-        told.append(selection_told(beside, "other runs on the same data"))
+        told.append(selection_warning(beside, "other runs on the same data"))
     return told
 
 
-def search_told(sweep: Path, *, warm_start: str) -> list[str]:
+def search_warnings(sweep: Path, *, warm_start: str) -> list[str]:
     """What must be said where a sweep searches after a look: for itself, for the study it starts from, on its data.
 
     Args:
@@ -168,19 +158,19 @@ def search_told(sweep: Path, *, warm_start: str) -> list[str]:
         beside = looked_on_same_data(trained, place)
         told = {folder: looks for folder, looks in beside.items() if not warm_start or other not in folder.parents}
         groups["other sweeps on the same data"] = told
-    sentences = [selection_told(own, f"sweep {place.name}", within=place)] if own else []
-    return [*sentences, *(selection_told(looked, group) for group, looked in groups.items() if looked)]
+    sentences = [selection_warning(own, f"sweep {place.name}", within=place)] if own else []
+    return [*sentences, *(selection_warning(looked, group) for group, looked in groups.items() if looked)]
 
 
-def choice_between_told(runs: Sequence[Path]) -> list[str]:
+def comparison_warnings(runs: Sequence[Path]) -> list[str]:
     """What must be said where these runs stand side by side, and several on the same data have been looked at."""
     same: dict[str | None, dict[Path, list[Look]]] = {}
     for folder, looks in _looked([run.resolve() for run in runs]).items():
         same.setdefault(_fingerprint(folder), {})[folder] = looks
-    return [selection_told(looked, "these runs") for looked in same.values() if len(looked) > 1]
+    return [selection_warning(looked, "these runs") for looked in same.values() if len(looked) > 1]
 
 
-def selection_told(looked: Looked, group: str, *, within: Path | None = None) -> str:
+def selection_warning(looked: Looked, group: str, *, within: Path | None = None) -> str:
     """That a choice among these runs is no longer blind; they are named from the folder ``within``, if there is one."""
     count = sum(map(len, looked.values()))
     runs = sorted(looked, key=lambda folder: (len(folder.name), str(folder)))

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from da6401.errors import RunError
-from da6401.runs.run_folder import TEST, VALIDATION, write_whole
+from da6401.runs.atomic_files import write_atomic
+from da6401.runs.run_folder import TEST, VALIDATION
 
 DIGITS = 9  # significant ones: a float32 comes back with the same bits
 
@@ -85,7 +86,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         predictions.names, predictions.labels_N.tolist(), predictions.probabilities_NK.tolist(), strict=True
     ):
         lines.writerow([_escaped(name), classes[label], *(f"{value:.{DIGITS}g}" for value in row_K)])
-    write_whole(path, lambda file: file.write(text.getvalue().encode("utf-8")))
+    write_atomic(path, lambda file: file.write(text.getvalue().encode("utf-8")))
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -1,4 +1,4 @@
-"""What a run folder holds, and how it is written: whole or not at all.
+"""What a run folder holds: the names of its files, its result, its metrics; how they are read and checked.
 
 ``config.yaml receipt.json metrics.jsonl result.json looks.jsonl train.log checkpoints/{best,last}.pt``; a folder
 without ``result.json`` is unfinished. Whoever made the folder, reading it ends in its content or in a RunError.
@@ -7,22 +7,20 @@ without ``result.json`` is unfinished. Whoever made the folder, reading it ends 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from da6401.errors import MachineError, RunError
-from da6401.redact import json_text
+from da6401.errors import RunError
+from da6401.runs.atomic_files import explain_write_errors, write_json, write_text
 
 CONFIG = "config.yaml"
 RECEIPT = "receipt.json"
@@ -38,21 +36,14 @@ PREVIOUS_BEST = "checkpoints/best.prev.pt"  # the best.pt that belongs to the la
 LOCK = ".lock"
 SUMMARY = "sweep.json"  # of a sweep's folder, from its first end on
 DATABASE = "study.db"  # beside it, where the study is in no other storage
-# Keys that move no bit of the weights.
-MOVES_NO_BIT = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
-# What may differ when a run is taken up, or a study goes on: none of it changes what a result means. (Another device or
-# number of threads can move its last bits.)
-RESUME_IGNORES = re.compile(rf"{MOVES_NO_BIT.pattern}|device|trainer\.threads|tracking\..*|data\.cache(_limit_gb)?")
+# Keys that have no effect on the weights.
+NO_EFFECT_ON_WEIGHTS = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
+# Keys that may change when a run or a study resumes; they do not change what a result means. (Another device or number
+# of threads can change the last bits of the weights.)
+MAY_CHANGE_ON_RESUME = re.compile(
+    rf"{NO_EFFECT_ON_WEIGHTS.pattern}|device|trainer\.threads|tracking\..*|data\.cache(_limit_gb)?"
+)
 
-# What of the machine refuses a write, in the user's words.
-REMEDIES = {
-    errno.ENOSPC: "make room on that disk",
-    errno.EDQUOT: "your quota on that disk is used up: make room",
-    errno.EFBIG: "files may not grow so large here: see `ulimit -f`, or choose another file system",
-    errno.EROFS: "that disk is read-only: choose another folder (hydra.run.dir=...)",
-    errno.EACCES: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
-    errno.EPERM: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
-}
 LARGEST = 16 * 2**20  # bytes of a text file that is read: ours have kilobytes
 DEEPEST = 20  # levels of a saved config: ours has three
 
@@ -78,92 +69,6 @@ class RunResult:
     best_weights_sha256: str | None = None  # of those in best.pt
     trainable_parameters: int = 0  # of those that some epoch trains; 0 in folders of before it was kept
     peak_memory_mb: float = 0.0  # of the device on CUDA, else of the process; 0 in folders of before it was kept
-
-
-class WriteError(RunError, MachineError):
-    """The disk takes no more: what was there is untouched, and the run can go on when there is room."""
-
-
-@contextmanager
-def told_writes(path: Path) -> Iterator[None]:
-    """Turn what the machine says about a write into a message with a remedy.
-
-    Raises:
-        WriteError: disk full, no permission, read-only, a limit on the size of files.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(write_problem(error, path)) from error
-
-
-def write_problem(error: OSError, path: object) -> str:
-    """A failed write in one sentence: where, why, what to do."""
-    remedy = REMEDIES.get(error.errno or 0, "choose another folder (hydra.run.dir=...)")
-    return (
-        f"{path}: cannot be written ({error.strerror or error}); {remedy}. "
-        "What was there before is untouched, and the same command goes on from there"
-    )
-
-
-def write_whole(
-    path: Path,
-    write: Callable[[BinaryIO], object],
-    *,
-    prove: Callable[[Path], object] | None = None,
-    previous: Path | None = None,
-) -> None:
-    """Write a file so that a reader, or a machine that lost power, finds the old content or all of the new.
-
-    Args:
-        prove: reads the new file, before it takes the old one's place, and raises where that cannot be done.
-        previous: the old content is kept under this name.
-
-    Raises:
-        WriteError: the disk does not take it; the old content is still there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with told_writes(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            if prove is not None:
-                prove(temporary)
-            if previous is not None and path.exists():
-                os.replace(path, previous)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Let a new name in a folder reach the disk, where folders can be synced."""
-    if hasattr(os, "O_DIRECTORY"):
-        opened = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def write_text(path: Path, text: str) -> None:
-    """write_whole for UTF-8 text."""
-    write_whole(path, lambda file: file.write(text.encode("utf-8")))
-
-
-def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """write_whole for a JSON object or list, indented for people; NaN and infinity are refused, as JSON has neither."""
-    write_text(path, json_text(value, indent=2) + "\n")
-
-
-def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
-    """write_whole for nested plain values, keys in their own order."""
-    write_text(path, yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -273,7 +178,7 @@ def write_metrics(run: Path, lines: Sequence[Mapping[str, float]]) -> None:
 
 def append_metrics(run: Path, line: Mapping[str, float]) -> None:
     """Add one epoch to metrics.jsonl and sync it: a line is there whole, or not."""
-    with told_writes(run / METRICS), open(run / METRICS, "ab") as file:
+    with explain_write_errors(run / METRICS), open(run / METRICS, "ab") as file:
         file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

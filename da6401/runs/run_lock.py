@@ -10,31 +10,31 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from da6401.errors import BusyError, RunError
+from da6401.runs.atomic_files import explain_write_errors
 from da6401.runs.run_folder import (
     BEST,
     CONFIG,
     LAST,
     LOCK,
     LOOKS,
+    MAY_CHANGE_ON_RESUME,
     METRICS,
     PREVIOUS,
     PREVIOUS_BEST,
     RECEIPT,
     RESULT,
-    RESUME_IGNORES,
     TEST,
     VALIDATION,
     differences,
     read_result,
     read_yaml,
-    told_writes,
 )
 
 FILES = (CONFIG, RECEIPT, METRICS, RESULT, LOCK, BEST, LAST, PREVIOUS, PREVIOUS_BEST, TEST, VALIDATION, LOOKS)
 
 
 @contextmanager
-def claimed(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
+def lock_run(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
     """Hold a run folder for a new run, or for going on with an unfinished one; nothing finished is ever overwritten.
 
     Yields whether the run goes on from its last checkpoint. Another process cannot claim the folder meanwhile.
@@ -48,7 +48,7 @@ def claimed(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[b
             configuration.
     """
     refuse_links(run)
-    with told_writes(run):
+    with explain_write_errors(run):
         run.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run / LOCK, blocking=False)
         try:
@@ -58,14 +58,14 @@ def claimed(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[b
                 f"{run}: another process is running in this folder; choose another (hydra.run.dir=...)"
             ) from error
     try:
-        goes_on = taken_up(run, config, resume=resume)
+        resumes = can_resume(run, config, resume=resume)
         for leftover in [
             *run.glob(".*.tmp"),
             *run.glob("checkpoints/.*.tmp"),
             *run.glob(".hydra/.*.tmp"),
         ]:  # of a process that was killed
             leftover.unlink()
-        yield goes_on
+        yield resumes
     finally:
         lock.release()
 
@@ -106,10 +106,10 @@ def changed_keys(
         RunError: config.yaml is not there, or damaged.
     """
     found = differences(read_yaml(run / CONFIG) if saved is None else saved, config)
-    return sorted((each for each in found if not RESUME_IGNORES.fullmatch(each[0])), key=lambda each: each[0])
+    return sorted((each for each in found if not MAY_CHANGE_ON_RESUME.fullmatch(each[0])), key=lambda each: each[0])
 
 
-def taken_up(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
+def can_resume(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
     """Whether there is a checkpoint to go on from; a run that never got one starts anew.
 
     Raises:

@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from da6401.errors import RunError
-from da6401.runs.run_folder import CONFIG, RunResult, flat, read_result, read_yaml, write_text, write_whole
+from da6401.runs.atomic_files import write_atomic, write_text
+from da6401.runs.run_folder import CONFIG, RunResult, flat, read_result, read_yaml
 from da6401.runs.trial_folders import found_runs
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def write_curve(folder: Path, key: str) -> Table | str:
     if not points:
         return f"sweep.curve: no completed trial has the key {escape(key)}"
     write_text(folder / CSV, _csv(points, key))
-    write_whole(folder / PNG, lambda file: draw(points, key).savefig(file, format="png"))
+    write_atomic(folder / PNG, lambda file: draw(points, key).savefig(file, format="png"))
     return _table(points, key)
 
 

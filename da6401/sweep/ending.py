@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from da6401.errors import AllFailedError, NoDeviceError, UnreachableError, UserError
 from da6401.sweep.leases import FINISHED, REASON, SKIPPED
 from da6401.sweep.retrying import retried
-from da6401.training.machine import machine_problem, memory_of_machine
+from da6401.training.machine_failures import machine_problem, memory_of_machine
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
 

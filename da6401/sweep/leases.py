@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from da6401.errors import MachineError, UserError
 from da6401.study.storage import hurried, outages
 from da6401.sweep.worker_pool import slot
-from da6401.training.machine import machine_problem, memory_of_machine
+from da6401.training.machine_failures import machine_problem, memory_of_machine
 
 log = logging.getLogger(__name__)
 

@@ -139,19 +139,19 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the study to its total; ``arguments`` are the command line's task overrides."""
-        from da6401.runs.looks import search_told
+        from da6401.runs.looks import search_warnings
         from da6401.sweep.scheduler import run_study
         from da6401.sweep.worker_pool import is_worker, reason_told
 
         assert self.config is not None, "Hydra calls setup first"
         assert self.launcher is not None, "Hydra calls setup first"
         folder, warm_start = Path(str(self.config.hydra.sweep.dir)), str(self.config.warm_start)
-        told = [] if is_worker() else search_told(folder, warm_start=warm_start)
+        told = [] if is_worker() else search_warnings(folder, warm_start=warm_start)
         for sentence in told:
             log.warning(sentence)
         with reason_told():
             run_study(self, self.config, self.launcher, arguments)
         if not is_worker():  # which data it was is known now
-            for sentence in search_told(folder, warm_start=warm_start):
+            for sentence in search_warnings(folder, warm_start=warm_start):
                 if sentence not in told:
                     log.warning(sentence)

@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 from da6401.config.compose import saved_config
 from da6401.config.validate import tree_of
 from da6401.errors import BusyError, ConfigError, RunError
-from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, read_json, told_writes, write_text
+from da6401.runs.atomic_files import explain_write_errors, write_text
+from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, read_json
 from da6401.runs.run_lock import changed_keys, used
 from da6401.runs.trial_folders import EARLIER, found_runs
 
@@ -79,7 +80,7 @@ def make_room(run: Path, config: Mapping[str, Any], *, sweep: Path) -> None:
         raise BusyError(f"{run}: another process is running in this folder") from error
     try:
         place = _free(sweep / EARLIER / run.relative_to(sweep))
-        with told_writes(place):
+        with explain_write_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             run.rename(place)
     finally:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from da6401.config.domains import Interval, Value
 from da6401.config.search_space import Parameter, SearchSpace
 from da6401.errors import ConfigError
-from da6401.runs.run_folder import RESUME_IGNORES
+from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME
 from da6401.sweep.jobs import Jobs
 from da6401.sweep.param_writes import rewrite_choices
 from da6401.sweep.suggest import distribution_of
@@ -78,7 +78,11 @@ def base_of(space: SearchSpace, jobs: Jobs) -> Base:
         point = space.draw(lambda parameter: chosen.get(parameter.name, _first(parameter)))
         own = {each.name: point[each.name] for each in groups if each.name in point}
         found = jobs.values(space.overrides(own))
-        return {key: value for key, value in found.items() if key not in searched and not RESUME_IGNORES.fullmatch(key)}
+        return {
+            key: value
+            for key, value in found.items()
+            if key not in searched and not MAY_CHANGE_ON_RESUME.fullmatch(key)
+        }
 
     shared = values({})
     base: Base = {"": shared}
@@ -190,7 +194,7 @@ def _changes_of_typed(before: Mapping[str, Any], now: Base, space: SearchSpace) 
     searched = {parameter.key for parameter in space.parameters}
     changes = []
     for key in sorted({*typed, *space.fixed} - searched):
-        if RESUME_IGNORES.fullmatch(key) or (key in typed and key not in values):
+        if MAY_CHANGE_ON_RESUME.fullmatch(key) or (key in typed and key not in values):
             continue
         if key not in typed:
             changes.append(f"{key}: was absent, is {space.fixed[key]}")

@@ -32,7 +32,8 @@ from da6401.errors import (
     TakenOverError,
     UserError,
 )
-from da6401.runs.run_folder import WriteError, read_result
+from da6401.runs.atomic_files import WriteError
+from da6401.runs.run_folder import read_result
 from da6401.runs.run_lock import used
 from da6401.runs.trial_folders import FOLDER, check_name, folder_name, usual_name
 from da6401.study.storage import is_shared
@@ -48,7 +49,7 @@ from da6401.sweep.run_folders import make_room
 from da6401.sweep.summary import parameters, progress_line, write_summary
 from da6401.sweep.trial import ended_before, handed_over
 from da6401.sweep.trial_timeout import start_over, time_limit
-from da6401.training.machine import machine_problem, memory_of_machine
+from da6401.training.machine_failures import machine_problem, memory_of_machine
 from da6401.training.signals import stop_on_signals
 from da6401.training.tracking import track_sweep
 

@@ -22,7 +22,8 @@ from da6401.config.schema import SweepConfig
 from da6401.config.search_space import key_of
 from da6401.errors import RunError
 from da6401.redact import duration
-from da6401.runs.run_folder import CONFIG, METRICS, RECEIPT, SUMMARY, read_json, write_json, write_text
+from da6401.runs.atomic_files import write_json, write_text
+from da6401.runs.run_folder import CONFIG, METRICS, RECEIPT, SUMMARY, read_json
 from da6401.runs.trial_folders import trial_folder
 from da6401.study.objective import Candidate, Objective
 from da6401.sweep.confirm import Confirmed

@@ -127,11 +127,11 @@ def latency_ms(run: Path) -> float:
     """
     import torch
 
-    from da6401.training.device import prepare, settings_kept
+    from da6401.training.device import prepare, restore_torch_settings
     from da6401.training.trained_model import load_model
 
     model, cfg, _ = load_model(run)
-    with settings_kept(), torch.inference_mode():
+    with restore_torch_settings(), torch.inference_mode():
         prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
         image = torch.rand(1, 3, cfg.data.image_size, cfg.data.image_size)
         seconds = []

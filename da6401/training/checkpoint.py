@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from da6401.errors import RunError
-from da6401.runs.run_folder import LAST, PREVIOUS, write_whole
+from da6401.runs.atomic_files import write_atomic
+from da6401.runs.run_folder import LAST, PREVIOUS
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def save_checkpoint(path: Path, content: Checkpoint, *, previous: Path | None = 
         file.seek(-2, 1)
         file.write(TRAILER.to_bytes(2, "little") + LABEL + hashing.digest.hexdigest().encode())
 
-    write_whole(path, write, prove=check_checksum, previous=previous)
+    write_atomic(path, write, verify=check_checksum, previous=previous)
 
 
 def check_checksum(path: Path) -> None:

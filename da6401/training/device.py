@@ -50,7 +50,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def prepare(*, seed: int, threads: int, deterministic: bool) -> None:
-    """Set torch's global state to what the run asks for, whatever ran before in this process; see ``settings_kept``."""
+    """Set torch's global state for a run, whatever ran before in this process; ``restore_torch_settings`` undoes it."""
     torch.set_num_threads(threads or available_cores())
     # cuBLAS is deterministic only with a fixed workspace, read when CUDA starts: set it in any case, it costs nothing.
     os.environ.setdefault(CUBLAS, ":4096:8")
@@ -66,10 +66,10 @@ def prepare(*, seed: int, threads: int, deterministic: bool) -> None:
 
 
 @contextmanager
-def settings_kept() -> Iterator[None]:
+def restore_torch_settings() -> Iterator[None]:
     """Put torch's global switches and random numbers back at the end of the block: a notebook goes on with its own.
 
-    Also a decorator: ``@settings_kept()``.
+    Also a decorator: ``@restore_torch_settings()``.
     """
     restore = [_kept(read, write) for read, write in SWITCHES]
     workspace = os.environ.get(CUBLAS)

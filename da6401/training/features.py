@@ -33,9 +33,9 @@ from da6401.data.sources import ImageSet, TrainingData
 from da6401.errors import DataError, ModelError
 from da6401.models.stages import StagedModel
 from da6401.training.checkpoint import weights_sha256
-from da6401.training.evaluate import AUTOCAST, laid_out
 from da6401.training.feature_cache_policy import Decision
 from da6401.training.signals import StopFlag
+from da6401.training.validation import AUTOCAST, laid_out
 
 log = logging.getLogger(__name__)
 

@@ -26,13 +26,13 @@ from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import append_metrics
 from da6401.training.checkpoint_writer import Keeper
 from da6401.training.device import check_precision
-from da6401.training.evaluate import AUTOCAST, Evaluation, evaluate, laid_out
 from da6401.training.features import Feed, Feeds
 from da6401.training.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
 from da6401.training.progress import EpochProgress, epoch_line
 from da6401.training.signals import StopFlag, TimeLimit
 from da6401.training.state import EpochSums, History, TrainingState
 from da6401.training.tracking import Tracker
+from da6401.training.validation import AUTOCAST, Evaluation, evaluate, laid_out
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +88,13 @@ def fit(
     autocast_dtype = AUTOCAST[trainer.precision]
     layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    model.follow(epoch_plan(model_cfg, trainer.epochs))  # all that will ever train: the optimizer is made once
+    model.apply_freeze_plan(epoch_plan(model_cfg, trainer.epochs))  # all that will ever train
     if trainer.compile:
         torch.use_deterministic_algorithms(
             trainer.deterministic
         )  # the compiler's own setting, too: see runtime.prepare
     forward = torch.compile(model) if trainer.compile else model
-    moving = model.moving()
+    moving = model.trainable_state()
     groups = model.parameter_groups()
     rates = rate_factors(model_cfg, len(groups.stages))
     optimizer = build_optimizer(
@@ -163,7 +163,7 @@ def fit(
                 return
             plan = epoch_plan(model_cfg, epoch)
             if feed is None or plan != model.plan:
-                model.follow(plan)
+                model.apply_freeze_plan(plan)
                 feed = feeds.open(plan.depth, stop=stop)
 
             # ---- one pass over the training images, from where a checkpoint left it ----

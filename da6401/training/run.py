@@ -18,6 +18,7 @@ from da6401.models.build import build_model
 from da6401.models.counts import check_batch_norm, count, count_stages, describe
 from da6401.models.freezing import describe_schedule, epoch_plan
 from da6401.redact import redacted
+from da6401.runs.atomic_files import write_json, write_text, write_yaml
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import (
     BEST,
@@ -28,19 +29,16 @@ from da6401.runs.run_folder import (
     VALIDATION,
     RunResult,
     Status,
-    write_json,
     write_metrics,
     write_result,
-    write_text,
-    write_yaml,
 )
-from da6401.runs.run_lock import claimed, refuse_links, taken_up
+from da6401.runs.run_lock import can_resume, lock_run, refuse_links
 from da6401.training.checkpoint import load_checkpoint, load_last, model_state, weights_sha256
 from da6401.training.checkpoint_writer import settle_best
-from da6401.training.device import choose_device, prepare, program, receipt, settings_kept
+from da6401.training.device import choose_device, prepare, program, receipt, restore_torch_settings
 from da6401.training.inputs import feeds_of
 from da6401.training.loop import Watcher, fit
-from da6401.training.machine import explained, failures_explained
+from da6401.training.machine_failures import as_user_error, explain_failures
 from da6401.training.memory import PeakMemory
 from da6401.training.signals import stop_on_signals
 from da6401.training.state import History
@@ -64,7 +62,7 @@ def run(
             the run is unfinished, and another machine may go on with it.
         DivergedError, InterruptedRun, PrunedError: ended early; result.json says so, and its checkpoints are kept.
     """
-    with settings_kept(), failures_explained(cfg):
+    with restore_torch_settings(), explain_failures(cfg):
         return _run(cfg, out, watcher, files)
 
 
@@ -72,7 +70,7 @@ def _run(cfg: RunConfig, out: Path, watcher: Watcher | None, files: Mapping[str,
     started = time.perf_counter()
     tree = tree_of(cfg)
     refuse_links(out)
-    taken_up(out, tree, resume=cfg.trainer.resume == "auto")  # refuses before anything is loaded or written
+    can_resume(out, tree, resume=cfg.trainer.resume == "auto")  # refuses before anything is loaded or written
     program()  # now, when the code is loaded: the data may take an hour, and a commit that comes then is not what ran
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
@@ -82,7 +80,7 @@ def _run(cfg: RunConfig, out: Path, watcher: Watcher | None, files: Mapping[str,
     classes = list(data.class_names)
     memory = PeakMemory(device)
     model = build_model(cfg.model, num_classes=len(classes), image_size=cfg.data.image_size)
-    model.follow(epoch_plan(cfg.model, cfg.trainer.epochs))  # what trains by the end: so it is counted
+    model.apply_freeze_plan(epoch_plan(cfg.model, cfg.trainer.epochs))  # what trains by the end: so it is counted
     layers, shapes = count(model, cfg.data.image_size)
     check_batch_norm(layers, batch_size=min(cfg.trainer.batch_size, len(data.train.labels_N)))
     stages = count_stages(layers)
@@ -115,8 +113,8 @@ def _run(cfg: RunConfig, out: Path, watcher: Watcher | None, files: Mapping[str,
             (out / PREVIOUS_BEST).unlink(missing_ok=True)
         return result
 
-    with claimed(out, tree, resume=cfg.trainer.resume == "auto") as goes_on:
-        resumed = load_last(out) if goes_on else None
+    with lock_run(out, tree, resume=cfg.trainer.resume == "auto") as resumes:
+        resumed = load_last(out) if resumes else None
         if resumed is not None:
             history.restore(resumed)
             settle_best(out, history.best_epoch)
@@ -153,7 +151,7 @@ def _run(cfg: RunConfig, out: Path, watcher: Watcher | None, files: Mapping[str,
                 finish(tracker, "interrupted", str(error))
                 raise
             except Exception as error:
-                told = explained(error, cfg)
+                told = as_user_error(error, cfg)
                 if not isinstance(told, MachineError):  # else unfinished: it goes on when that is mended, or elsewhere
                     finish(tracker, "failed", str(told) if isinstance(told, UserError) else traceback.format_exc())
                 raise

@@ -12,10 +12,10 @@ from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import BEST, CONFIG
 from da6401.training.checkpoint import load_checkpoint, model_state
-from da6401.training.device import settings_kept
+from da6401.training.device import restore_torch_settings
 
 
-@settings_kept()
+@restore_torch_settings()
 def load_model(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
     """A run's best model in eval mode on the CPU, its configuration, and its class names in the order of the logits.
 

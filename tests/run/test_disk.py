@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from da6401.errors import RunError
-from da6401.runs import run_folder
-from da6401.runs.run_folder import BEST, LAST, METRICS, PREVIOUS, RESULT, WriteError, read_metrics, read_result
+from da6401.runs import atomic_files, run_folder
+from da6401.runs.atomic_files import WriteError
+from da6401.runs.run_folder import BEST, LAST, METRICS, PREVIOUS, RESULT, read_metrics, read_result
 from da6401.training import checkpoint_writer, loop
 from da6401.training.checkpoint import load_checkpoint, save_checkpoint
 from da6401.training.run import run
@@ -41,7 +42,7 @@ def _stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, *, epoch: int) -> No
 
     def full(where: Path, line: Any) -> None:
         if line["epoch"] >= epoch:
-            with run_folder.told_writes(where / METRICS):
+            with atomic_files.explain_write_errors(where / METRICS):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(where, line)
 

@@ -20,8 +20,9 @@ from da6401.cli import main
 from da6401.commands.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.data.batches import batches
 from da6401.errors import InterruptedRun
-from da6401.runs.run_folder import CONFIG, LAST, RECEIPT, RESULT, read_metrics, read_result, write_yaml
-from da6401.training import evaluate
+from da6401.runs.atomic_files import write_yaml
+from da6401.runs.run_folder import CONFIG, LAST, RECEIPT, RESULT, read_metrics, read_result
+from da6401.training import validation
 from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
 from tests import forked
@@ -88,7 +89,7 @@ def test_a_run_stopped_in_its_validation_goes_on_bit_for_bit(tmp_path: Path, mon
     for left in (0, 2):
         stopped.left = left  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
-            patch.setattr(evaluate, "batches", stopped)
+            patch.setattr(validation, "batches", stopped)
             with pytest.raises(InterruptedRun):
                 run(compose(*HARD), tmp_path / "run")
     run(compose(*HARD), tmp_path / "run")

@@ -31,12 +31,12 @@ from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_metrics, read_result
 from da6401.training import checkpoint_writer, features, loop
 from da6401.training.device import prepare
-from da6401.training.evaluate import evaluate
 from da6401.training.inputs import feeds_of
 from da6401.training.run import run
 from da6401.training.signals import StopFlag
 from da6401.training.state import History
 from da6401.training.tracking import open_tracker
+from da6401.training.validation import evaluate
 from tests.tiny_runs import SMALL_BACKBONE, compose
 
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ class Bench:
         cfg = compose(*words)
         prepare(seed=0, threads=1, deterministic=True)
         self.model.load_state_dict(self.start)
-        self.model.follow(epoch_plan(cfg.model, cfg.trainer.epochs))
+        self.model.apply_freeze_plan(epoch_plan(cfg.model, cfg.trainer.epochs))
         layers, shapes = self.counts
         macs = sum(layer.macs for layer in layers)
         feeds = feeds_of(cfg, self.model, self.data, count_stages(layers), shapes=shapes, macs=macs, device=CPU)

@@ -30,9 +30,9 @@ from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import CONFIG, RECEIPT, VALIDATION, read_result
 from da6401.sweep.trial import latency_ms
 from da6401.training import device
-from da6401.training.evaluate import evaluate
 from da6401.training.run import run
 from da6401.training.trained_model import load_model
+from da6401.training.validation import evaluate
 from tests.tiny_runs import SMALL, compose
 
 # ---- the code that was loaded -----------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def switches() -> dict[str, Any]:
 def _notebook(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    with device.settings_kept():
+    with device.restore_torch_settings():
         if request.param == "a notebook's own":
             monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
             for switch in OWN:
@@ -160,7 +160,7 @@ def test_a_latency_is_measured_with_the_trainings_threads(
         return original(self, x, first)
 
     monkeypatch.setattr(StagedModel, "forward", watched)
-    with device.settings_kept():
+    with device.restore_torch_settings():
         torch.set_num_threads(3)
         before = switches()
         assert latency_ms(plain.folder) > 0
@@ -169,7 +169,7 @@ def test_a_latency_is_measured_with_the_trainings_threads(
 
 
 def test_every_switch_is_among_those_that_a_notebook_sets() -> None:
-    with device.settings_kept():
+    with device.restore_torch_settings():
         device.prepare(seed=0, threads=1, deterministic=True)
         unset = [read() for read, _ in device.SWITCHES]
         for switch in OWN:
@@ -184,9 +184,9 @@ def _same(one: Any, other: Any) -> bool:
 def test_the_second_interface_of_the_precision_is_kept_too() -> None:
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         pytest.skip("this torch has one interface")
-    with device.settings_kept():
+    with device.restore_torch_settings():
         torch.backends.cuda.matmul.fp32_precision = "tf32"
-        with device.settings_kept():
+        with device.restore_torch_settings():
             device.prepare(seed=0, threads=1, deterministic=True)
             assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
@@ -220,7 +220,7 @@ def test_evaluate_computes_as_the_training_did(tmp_path: Path, precision: str, l
     run(compose(*SMALL, *own), tmp_path / "run")
     model, cfg, class_names = load_model(tmp_path / "run")
     validation = load_training_data(cfg.data).validation
-    with device.settings_kept():
+    with device.restore_torch_settings():
         device.prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=True)
         answer = answers_of(model, validation, cfg, torch.device("cpu"))
         other = evaluate(model, validation, batch_size=8, device=torch.device("cpu"))

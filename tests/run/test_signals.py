@@ -24,15 +24,15 @@ from da6401.runs import run_folder
 from da6401.runs.run_folder import RESULT, read_result
 from da6401.sweep import scheduler, summary
 from da6401.training import loop
-from da6401.training.evaluate import evaluate
 from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
+from da6401.training.validation import evaluate
 from tests import forked
 from tests.run.test_resume import outcome
 from tests.tiny_runs import SMALL, compose
 
 TINY = (*SMALL, "trainer.epochs=1", "model.blocks=1", "data.images_per_class=4")
-STRETCH = ("run.py", "signals.py", "loop.py", "checkpoint_writer.py", "evaluate.py")  # in training/
+STRETCH = ("run.py", "signals.py", "loop.py", "checkpoint_writer.py", "validation.py")  # in training/
 Place = tuple[str, int]  # a file of the package, and a line in it
 
 
@@ -115,7 +115,7 @@ def test_a_signal_before_any_statement_ends_the_process_and_loses_nothing(
     assert statuses == sorted(statuses, reverse=True)
     stopped_before = places[: statuses.index("completed")]
     # What can still stop it is the flag's question in the last validation, and nothing after that.
-    assert {name for name, _ in stopped_before} == {"evaluate.py", "signals.py"}, stopped_before[-1]
+    assert {name for name, _ in stopped_before} == {"validation.py", "signals.py"}, stopped_before[-1]
 
 
 def test_whoever_had_the_signal_before_gets_it_once(tmp_path: Path, whole: tuple[tuple[Any, ...], list[Place]]) -> None:

@@ -18,7 +18,8 @@ from torch import nn
 from da6401.cli import main
 from da6401.config.command_line import check_command_line
 from da6401.models.pretrained import BACKBONE_TABLE
-from da6401.runs.run_folder import CONFIG, RunResult, read_result, write_result, write_yaml
+from da6401.runs.atomic_files import write_yaml
+from da6401.runs.run_folder import CONFIG, RunResult, read_result, write_result
 from da6401.sweep.curve import draw, read_points, write_curve
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose
 

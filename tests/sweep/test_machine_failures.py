@@ -18,7 +18,8 @@ from sqlalchemy.exc import OperationalError
 
 import da6401
 from da6401.errors import MachineError, NoDeviceError, UserError
-from da6401.runs.run_folder import RESULT, read_result, told_writes
+from da6401.runs.atomic_files import explain_write_errors
+from da6401.runs.run_folder import RESULT, read_result
 from da6401.sweep.leases import ATTEMPTS, OWNER, PUT_BACK, REASON, Worker
 from tests.run.test_resume import outcome
 from tests.tiny_runs import SMALL
@@ -44,7 +45,7 @@ def states(folder: Path) -> list[str]:
 
 
 def disk_full() -> None:
-    with told_writes(Path("last.pt")):
+    with explain_write_errors(Path("last.pt")):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -23,7 +23,8 @@ from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import PrunedError, RunError
 from da6401.report.collect import read_sweep
-from da6401.runs.run_folder import RunResult, read_metrics, read_result, write_result, write_yaml
+from da6401.runs.atomic_files import write_yaml
+from da6401.runs.run_folder import RunResult, read_metrics, read_result, write_result
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.sweep.confirm import confirm
 from da6401.sweep.launch import Job

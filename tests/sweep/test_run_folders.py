@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 
 from da6401.cli import main
 from da6401.errors import BusyError
-from da6401.runs.run_folder import CONFIG, LOCK, RESULT, read_result, read_yaml, write_yaml
+from da6401.runs.atomic_files import write_yaml
+from da6401.runs.run_folder import CONFIG, LOCK, RESULT, read_result, read_yaml
 from da6401.runs.run_lock import used
 from da6401.sweep.run_folders import make_room
 from tests.tiny_runs import SMALL, command

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from da6401.cli import main
 from da6401.config.read_space import NOT_SEARCHED
 from da6401.config.validate import documented_keys
-from da6401.runs.run_folder import RESUME_IGNORES, read_yaml
+from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME, read_yaml
 from da6401.sweep.same_search import BASE, SPACE
 from tests.tiny_runs import SMALL
 
@@ -52,7 +52,7 @@ def test_what_may_differ_is_what_cannot_be_searched() -> None:
 
     for key in {name for name, _, _ in documented_keys()}:
         searched = not any(re.fullmatch(pattern, key) for pattern, _ in NOT_SEARCHED)
-        assert bool(RESUME_IGNORES.fullmatch(key)) is (not searched and key != "data.val_role"), key
+        assert bool(MAY_CHANGE_ON_RESUME.fullmatch(key)) is (not searched and key != "data.val_role"), key
 
 
 def test_a_study_goes_on_whatever_changes_no_result(tmp_path: Path) -> None:

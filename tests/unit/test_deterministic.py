@@ -142,7 +142,7 @@ def test_every_backbone_trains_deterministically(name: Backbone) -> None:
 
 def test_frozen_stages_change_nothing() -> None:
     model = backbone("vgg16", 64)
-    model.follow(Plan(depth=1, last=1))
+    model.apply_freeze_plan(Plan(depth=1, last=1))
     assert not refused(operations_of_a_step(model, 64))
 
 

@@ -13,9 +13,9 @@ import torch
 from da6401.config.schema import AugmentationConfig, PretrainedConfig
 from da6401.data.augment.augment import Augmenter
 from da6401.data.batches import equal_parts, seeded
-from da6401.training.evaluate import laid_out
 from da6401.training.feature_cache_policy import Decision, decide
 from da6401.training.features import FeatureRows, views
+from da6401.training.validation import laid_out
 
 NONE, FLIP = AugmentationConfig(), AugmentationConfig(flip=0.5)
 ROTATE = AugmentationConfig(flip=0.5, rotate=10)

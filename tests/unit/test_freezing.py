@@ -148,7 +148,7 @@ def epoch(model: StagedModel, optimizer: torch.optim.Optimizer) -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam", "rmsprop"])
 def test_one_optimizer_serves_a_whole_schedule_and_moves_nothing_that_is_frozen(name: str) -> None:
     model = small()
-    model.follow(Plan(depth=1))
+    model.apply_freeze_plan(Plan(depth=1))
     cfg = OptimizerConfig(name=name, lr=0.05, weight_decay=0.3, momentum=0.9)  # type: ignore[arg-type]
     groups = model.parameter_groups()
     optimizer = build_optimizer(
@@ -163,17 +163,17 @@ def test_one_optimizer_serves_a_whole_schedule_and_moves_nothing_that_is_frozen(
         (Plan(depth=1), {"head", *every} - {"s0.conv", "s0.norm"}),
         (Plan(depth=4), {"head"}),  # momentum and decay of before must not move anything either
     ):
-        model.follow(plan)
+        model.apply_freeze_plan(plan)
         before = snapshot(model)
         epoch(model, optimizer)
         assert moved(before, model.state_dict()) == expected, plan
         moving = {name for name in before if not torch.equal(before[name], model.state_dict()[name])}
-        assert moving == set(model.moving()), plan
+        assert moving == set(model.trainable_state()), plan
 
 
 def test_gradients_flow_through_what_keeps_still() -> None:
     model = small()
-    model.follow(Plan(depth=1, last=2))
+    model.apply_freeze_plan(Plan(depth=1, last=2))
     assert [stage.training for stage in model.train().stages.values()] == [False, True, False, False]
     torch.autograd.backward(model(torch.rand(4, 3, 8, 8)).sum())
     gradients = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -183,7 +183,7 @@ def test_gradients_flow_through_what_keeps_still() -> None:
 @pytest.mark.parametrize("plan", [Plan(depth=5), Plan(depth=-1), Plan(depth=3, last=2), Plan(depth=0, last=-1)])
 def test_a_plan_for_another_network_is_refused(plan: Plan) -> None:
     with pytest.raises(ModelError, match=r"s0, s1, s2, s3; use 0\.\.4"):
-        small().follow(plan)
+        small().apply_freeze_plan(plan)
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "vit_b_16", "efficientnet_lite0"])

@@ -14,20 +14,21 @@ import pytest
 
 import da6401
 from da6401.errors import RunError
+from da6401.runs.atomic_files import write_json
 from da6401.runs.looks import (
     EVALUATED_BEFORE,
     LISTED,
     UNREADABLE,
     Look,
-    choice_between_told,
-    choices_told,
+    choice_warnings,
+    comparison_warnings,
     looked_in_sweep,
     read_looks,
     record_look,
-    search_told,
+    search_warnings,
     times,
 )
-from da6401.runs.run_folder import LOOKS, RECEIPT, SUMMARY, RunResult, write_json, write_result
+from da6401.runs.run_folder import LOOKS, RECEIPT, SUMMARY, RunResult, write_result
 
 RESULT = RunResult(
     status="completed", val_accuracy=0.5, val_loss=1.0, best_epoch=1, epochs_run=1, test_accuracy=None, test_loss=None,
@@ -123,14 +124,14 @@ def test_a_link_is_not_followed_and_a_huge_file_not_read(tmp_path: Path) -> None
 def test_a_look_for_one_trial_of_a_sweep_warns_the_next(tmp_path: Path) -> None:
     sweep = sweep_folder(tmp_path / "s", 0, 0, 2)
     assert len(looked_in_sweep(sweep)) == 1
-    (told,) = choices_told(sweep / "trial-0")
+    (told,) = choice_warnings(sweep / "trial-0")
     assert "looked at 2 times for sweep s (trial-2)" in told
     assert LOST in told
-    assert choices_told(sweep / "trial-2") == [], "the one that was looked at may be looked at again"
+    assert choice_warnings(sweep / "trial-2") == [], "the one that was looked at may be looked at again"
     record_look(sweep / "trial-0", verb="explain", purpose="")
-    assert "3 times for sweep s (trial-0, trial-2)" in choices_told(sweep / "trial-2")[0]
+    assert "3 times for sweep s (trial-0, trial-2)" in choice_warnings(sweep / "trial-2")[0]
     run_folder(sweep / "confirm" / "trial-1-seed-7", looks=1)
-    (told,) = choices_told(sweep / "trial-1")
+    (told,) = choice_warnings(sweep / "trial-1")
     assert "4 times for sweep s" in told
     assert "confirm/trial-1-seed-7" in told
 
@@ -141,37 +142,37 @@ def test_the_runs_beside_it_count_where_their_data_is_the_same(tmp_path: Path) -
     run_folder(tmp_path / "c", looks=1, data="other")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / LOOKS).write_text("{}\n")  # no receipt: nobody knows its data
-    (told,) = choices_told(run)
+    (told,) = choice_warnings(run)
     assert f"looked at once for other runs on the same data ({tmp_path.name}/b)" in told
     day = run_folder(tmp_path / "runs" / "2026-01-01" / "10-00-00")
     run_folder(tmp_path / "runs" / "2025-12-31" / "23-00-00", looks=1)
-    assert "(2025-12-31/23-00-00)" in choices_told(day)[0]
+    assert "(2025-12-31/23-00-00)" in choice_warnings(day)[0]
 
 
 def test_a_search_after_a_look_is_told(tmp_path: Path) -> None:
     sweep = sweep_folder(tmp_path / "s", 0, 0)
-    assert search_told(sweep, warm_start="") == []
+    assert search_warnings(sweep, warm_start="") == []
     sweep_folder(tmp_path / "old", 1, 0)
     sweep_folder(tmp_path / "unlike", 1, data="other")
-    assert search_told(sweep, warm_start="") == [
+    assert search_warnings(sweep, warm_start="") == [
         "The test split has been looked at once for other sweeps on the same data (old/trial-0). For a model that is "
         f"chosen after a look, {LOST}."
     ]
-    (told,) = search_told(sweep, warm_start="old")
+    (told,) = search_warnings(sweep, warm_start="old")
     assert "sweep old, which this one starts from" in told
     record_look(sweep / "trial-1", verb="evaluate", purpose="")
-    assert [re.search(r"for (.*?) \(", told)[1] for told in search_told(sweep, warm_start="")] == [  # type: ignore[index]
+    assert [re.search(r"for (.*?) \(", told)[1] for told in search_warnings(sweep, warm_start="")] == [  # type: ignore[index]
         "sweep s", "other sweeps on the same data",
     ]  # fmt: skip
-    assert search_told(tmp_path / "new", warm_start="") == []
+    assert search_warnings(tmp_path / "new", warm_start="") == []
 
 
 def test_runs_side_by_side(tmp_path: Path) -> None:
     runs = [run_folder(tmp_path / "x" / str(number), looks=1) for number in range(LISTED + 2)]
     other = run_folder(tmp_path / "other", looks=1, data="other")
-    assert choice_between_told([runs[0], other]) == []
-    assert choice_between_told([runs[0], runs[0]]) == []
-    (told,) = choice_between_told([*runs, other])
+    assert comparison_warnings([runs[0], other]) == []
+    assert comparison_warnings([runs[0], runs[0]]) == []
+    (told,) = comparison_warnings([*runs, other])
     assert f"{len(runs)} times for these runs" in told
     assert "and 2 more)" in told
 
@@ -180,7 +181,7 @@ def test_a_damaged_neighbour_spoils_nothing(tmp_path: Path) -> None:
     sweep = sweep_folder(tmp_path / "s", 0, 1)
     (sweep / "trial-1" / "result.json").write_text("{")
     assert looked_in_sweep(sweep) == {sweep / "trial-1": [UNREADABLE]}
-    assert len(choices_told(sweep / "trial-0")) == 1
+    assert len(choice_warnings(sweep / "trial-0")) == 1
 
 
 def test_how_often_in_words() -> None:

@@ -29,9 +29,9 @@ from da6401.errors import (
     UnreachableError,
     UserError,
 )
-from da6401.runs.run_folder import WriteError, told_writes
+from da6401.runs.atomic_files import WriteError, explain_write_errors
 from da6401.training.device import choose_device
-from da6401.training.machine import explained, machine_problem, memory_of_machine
+from da6401.training.machine_failures import as_user_error, machine_problem, memory_of_machine
 
 GIB = 2**30
 MEMORY = 16 * GIB
@@ -126,7 +126,7 @@ def test_the_machines(name: str) -> None:
     problem = machine_problem(MACHINE[name], memory_bytes=MEMORY)
     assert problem
     assert "\n" not in problem
-    told = explained(MACHINE[name], RunConfig())
+    told = as_user_error(MACHINE[name], RunConfig())
     assert isinstance(told, MachineError)
     assert str(told)
 
@@ -136,7 +136,7 @@ def test_the_configurations(name: str) -> None:
     assert machine_problem(CONFIGURATION[name], memory_bytes=MEMORY) is None
     assert memory_of_machine() < 2**60
     if "too large" not in name:  # for this machine, whose memory is another
-        assert explained(CONFIGURATION[name], RunConfig()) is CONFIGURATION[name]
+        assert as_user_error(CONFIGURATION[name], RunConfig()) is CONFIGURATION[name]
 
 
 def test_an_allocation_beyond_all_memory_is_the_configurations() -> None:
@@ -152,7 +152,7 @@ def test_what_was_only_being_handled_is_no_reason() -> None:
 
 
 def test_a_full_disk_and_a_missing_device_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MachineError, match="make room"), told_writes(tmp_path / "x"):
+    with pytest.raises(MachineError, match="make room"), explain_write_errors(tmp_path / "x"):
         raise system(errno.ENOSPC)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(NoDeviceError):
@@ -176,13 +176,13 @@ def made(path: Path, *files: str) -> Path:
 def test_data_that_is_not_there_is_the_machines(tmp_path: Path) -> None:
     error = DataError("no such data")
     for root in (tmp_path / "missing", made(tmp_path / "mount-point")):
-        told = explained(error, with_root(root))
+        told = as_user_error(error, with_root(root))
         assert isinstance(told, UnreachableError)
         assert (told.key, str(told)) == ("data.root", "no such data")
         assert isinstance(told, DataError)
-    assert explained(error, with_root(made(tmp_path / "data", "train"))) is error
-    assert explained(error, RunConfig()) is error
-    assert explained(KeyError("x"), with_root(tmp_path / "missing")).args == ("x",)
+    assert as_user_error(error, with_root(made(tmp_path / "data", "train"))) is error
+    assert as_user_error(error, RunConfig()) is error
+    assert as_user_error(KeyError("x"), with_root(tmp_path / "missing")).args == ("x",)
 
 
 def test_weights_that_are_not_there_are_the_machines(tmp_path: Path) -> None:
@@ -190,12 +190,12 @@ def test_weights_that_are_not_there_are_the_machines(tmp_path: Path) -> None:
         return dataclasses.replace(RunConfig(), model=PretrainedConfig(weights=str(weights)))
 
     error = ModelError("no such file")
-    told = explained(error, cfg(tmp_path / "weights.pt"))
+    told = as_user_error(error, cfg(tmp_path / "weights.pt"))
     assert isinstance(told, UnreachableError)
     assert told.key == "model.weights"
     (tmp_path / "weights.pt").write_bytes(b"damaged")
     for weights in (tmp_path / "weights.pt", "imagenet", "none"):
-        assert explained(error, cfg(weights)) is error
+        assert as_user_error(error, cfg(weights)) is error
 
 
 def test_what_has_no_deterministic_form_is_refused_with_a_remedy() -> None:
@@ -203,7 +203,7 @@ def test_what_has_no_deterministic_form_is_refused_with_a_remedy() -> None:
         "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
         "'torch.use_deterministic_algorithms(True)'."
     )
-    told = explained(error, RunConfig())
+    told = as_user_error(error, RunConfig())
     assert isinstance(told, ConfigError)
     assert not isinstance(told, MachineError)
     assert "adaptive_avg_pool2d_backward_cuda has no deterministic form" in str(told)
@@ -212,7 +212,7 @@ def test_what_has_no_deterministic_form_is_refused_with_a_remedy() -> None:
         "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms(True)` or ... set an "
         "environment variable before running your PyTorch application: CUBLAS_WORKSPACE_CONFIG=:4096:8"
     )
-    assert "CUDA was used before" in str(explained(error, RunConfig()))
+    assert "CUDA was used before" in str(as_user_error(error, RunConfig()))
 
 
 def test_every_machine_failure_is_the_users_to_mend() -> None:

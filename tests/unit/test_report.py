@@ -32,18 +32,10 @@ from da6401.report.run_figures import calibration, confusion
 from da6401.report.run_sections import wilson
 from da6401.report.serve import Source
 from da6401.report.sweep_sections import sweep_sections
+from da6401.runs.atomic_files import write_yaml
 from da6401.runs.looks import Look, record_look
 from da6401.runs.predictions import Predictions, write_predictions
-from da6401.runs.run_folder import (
-    CONFIG,
-    METRICS,
-    RESULT,
-    VALIDATION,
-    RunResult,
-    write_metrics,
-    write_result,
-    write_yaml,
-)
+from da6401.runs.run_folder import CONFIG, METRICS, RESULT, VALIDATION, RunResult, write_metrics, write_result
 from da6401.study.objective import Objective
 from tests.tiny_runs import SMALL, compose
 

@@ -8,23 +8,19 @@ import pytest
 import torch
 
 from da6401.errors import RunError
+from da6401.runs.atomic_files import WriteError, write_atomic, write_json, write_text, write_yaml
 from da6401.runs.run_folder import (
     CONFIG,
     LAST,
     METRICS,
     RESULT,
     RunResult,
-    WriteError,
     append_metrics,
     read_metrics,
     read_result,
-    write_json,
     write_result,
-    write_text,
-    write_whole,
-    write_yaml,
 )
-from da6401.runs.run_lock import claimed
+from da6401.runs.run_lock import lock_run
 from da6401.training.checkpoint import load_checkpoint, save_checkpoint
 
 RESULT_OF_RUN = RunResult(
@@ -59,7 +55,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         raise OSError("disk full")
 
     with pytest.raises(WriteError, match="disk full"):
-        write_whole(path, fail_half_way)
+        write_atomic(path, fail_half_way)
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
 
@@ -86,20 +82,20 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_claimed_by_one_process_and_never_overwritten(tmp_path: Path) -> None:
-    with claimed(tmp_path, {"seed": 0}, resume=True) as goes_on:
-        assert not goes_on
-        with pytest.raises(RunError, match="another process"), claimed(tmp_path, {"seed": 0}, resume=True):
+    with lock_run(tmp_path, {"seed": 0}, resume=True) as resumes:
+        assert not resumes
+        with pytest.raises(RunError, match="another process"), lock_run(tmp_path, {"seed": 0}, resume=True):
             pass
     write_yaml(tmp_path / CONFIG, {"seed": 0, "study": "a"})
     save_checkpoint(tmp_path / LAST, {"model": {}})
-    with claimed(tmp_path, {"seed": 0, "study": "b"}, resume=True) as goes_on:
-        assert goes_on
-    with pytest.raises(RunError, match=r"another config \(seed\)"), claimed(tmp_path, {"seed": 1}, resume=True):
+    with lock_run(tmp_path, {"seed": 0, "study": "b"}, resume=True) as resumes:
+        assert resumes
+    with pytest.raises(RunError, match=r"another config \(seed\)"), lock_run(tmp_path, {"seed": 1}, resume=True):
         pass
-    with pytest.raises(RunError, match=r"trainer\.resume=never"), claimed(tmp_path, {"seed": 0}, resume=False):
+    with pytest.raises(RunError, match=r"trainer\.resume=never"), lock_run(tmp_path, {"seed": 0}, resume=False):
         pass
     write_result(tmp_path, RESULT_OF_RUN)
-    with pytest.raises(RunError, match="finished as completed"), claimed(tmp_path, {"seed": 0}, resume=True):
+    with pytest.raises(RunError, match="finished as completed"), lock_run(tmp_path, {"seed": 0}, resume=True):
         pass
 
 

@@ -20,6 +20,7 @@ from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
 from da6401.config.validate import config_from_tree, documented_keys, tree_of
 from da6401.errors import ConfigError, RunError, UserError
 from da6401.redact import printable, redacted, remember_secrets, safe
+from da6401.runs.atomic_files import write_yaml
 from da6401.runs.run_folder import (
     BEST,
     CONFIG,
@@ -34,7 +35,6 @@ from da6401.runs.run_folder import (
     read_result,
     write_metrics,
     write_result,
-    write_yaml,
 )
 from da6401.training.checkpoint import load_checkpoint, save_checkpoint
 from da6401.training.state import History

@@ -14,7 +14,7 @@ from da6401.data.cache.entries import INDEX, cache_folder
 from da6401.data.decode_pool import in_threads
 from da6401.data.images import BadImageError, read_file
 from da6401.data.tree import BadFile, Entry
-from da6401.runs.run_folder import WriteError, write_text
+from da6401.runs.atomic_files import WriteError, write_text
 
 SECOND = 10**9  # in ns
 FINE_GRAIN = SECOND // 10  # a file changed this shortly before may change again under the same time stamp

@@ -33,7 +33,7 @@ from da6401.data.cache.entries import (
     remove_left_overs,
 )
 from da6401.errors import DataError, NoRoomError
-from da6401.runs.run_folder import WriteError, write_json
+from da6401.runs.atomic_files import WriteError, write_json
 
 log = logging.getLogger(__name__)
 

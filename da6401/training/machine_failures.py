@@ -83,7 +83,7 @@ def _is_of_the_place(error: BaseException) -> bool:
     )
 
 
-def explained(error: Exception, cfg: RunConfig) -> Exception:
+def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
     """What to raise in the place of a run's exception: a UserError where it comes to one, else the same."""
     if isinstance(error, (DataError, ModelError)) and not isinstance(error, MachineError):
         for key, path in _paths(cfg):
@@ -106,12 +106,12 @@ def explained(error: Exception, cfg: RunConfig) -> Exception:
 
 
 @contextmanager
-def failures_explained(cfg: RunConfig) -> Iterator[None]:
-    """Raise what ``explained`` makes of the block's exceptions."""
+def explain_failures(cfg: RunConfig) -> Iterator[None]:
+    """Raise what ``as_user_error`` makes of the block's exceptions."""
     try:
         yield
     except Exception as error:
-        told = explained(error, cfg)
+        told = as_user_error(error, cfg)
         if told is error:
             raise
         raise told from error

@@ -1,0 +1,111 @@
+"""Files that are written whole or not at all, and what a user can do when the disk refuses one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from da6401.errors import MachineError, RunError
+from da6401.redact import json_text
+
+# What the user can do, by the operating system's reason for refusing a write.
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "your quota on that disk is used up: make room",
+    errno.EFBIG: "files may not grow so large here: see `ulimit -f`, or choose another file system",
+    errno.EROFS: "that disk is read-only: choose another folder (hydra.run.dir=...)",
+    errno.EACCES: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
+    errno.EPERM: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
+}
+
+
+class WriteError(RunError, MachineError):
+    """A file cannot be written: the old file is unchanged, and the run can resume when the cause is removed."""
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Raise a failed write of the block as a WriteError that says what to do.
+
+    Raises:
+        WriteError: disk full, no permission, read-only, a limit on the size of files.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(write_problem(error, path)) from error
+
+
+def write_problem(error: OSError, path: object) -> str:
+    """A failed write in one sentence: where, why, what to do."""
+    remedy = REMEDIES.get(error.errno or 0, "choose another folder (hydra.run.dir=...)")
+    return (
+        f"{path}: cannot be written ({error.strerror or error}); {remedy}. "
+        "What was there before is untouched, and the same command goes on from there"
+    )
+
+
+def write_atomic(
+    path: Path,
+    write: Callable[[BinaryIO], object],
+    *,
+    verify: Callable[[Path], object] | None = None,
+    previous: Path | None = None,
+) -> None:
+    """Write a file so that a reader, or a machine that lost power, finds the old content or all of the new.
+
+    Args:
+        verify: reads the new file before it replaces the old one, and raises where it is damaged.
+        previous: the old content is kept under this name.
+
+    Raises:
+        WriteError: the file cannot be written; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if verify is not None:
+                verify(temporary)
+            if previous is not None and path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder, so that a new name in it survives a power loss; does nothing where folders cannot be synced."""
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def write_text(path: Path, text: str) -> None:
+    """write_atomic for UTF-8 text."""
+    write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """write_atomic for a JSON object or list, indented; NaN and infinity are refused, for JSON has neither."""
+    write_text(path, json_text(value, indent=2) + "\n")
+
+
+def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
+    """write_atomic for nested plain values; the order of the keys is kept."""
+    write_text(path, yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))

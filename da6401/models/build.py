@@ -7,7 +7,7 @@ from da6401.config.cnn_shapes import filters_of, kernels_of, shape_problems
 from da6401.config.schema import CnnConfig, ModelConfig
 from da6401.errors import ModelError
 from da6401.models.cnn import Cnn
-from da6401.models.freezing import final_plan
+from da6401.models.freezing import final_freeze_plan
 from da6401.models.stages import StagedModel
 
 
@@ -41,7 +41,7 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
     model = build_backbone(
         name=cfg.name, source=cfg.weights, num_classes=num_classes, image_size=image_size, dropout=cfg.dropout
     )
-    model.apply_freeze_plan(final_plan(cfg))
+    model.apply_freeze_plan(final_freeze_plan(cfg))
     return model
 
 

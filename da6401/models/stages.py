@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from da6401.errors import ModelError
-from da6401.models.freezing import Plan
+from da6401.models.freezing import FreezePlan
 
 NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d,
@@ -43,7 +43,7 @@ class StagedModel(nn.Module):
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.head = head
-        self.plan = Plan(depth=0)
+        self.plan = FreezePlan(depth=0)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
@@ -58,10 +58,10 @@ class StagedModel(nn.Module):
         Raises:
             ModelError: depth is outside 0..number of stages.
         """
-        self.apply_freeze_plan(Plan(depth=depth))
+        self.apply_freeze_plan(FreezePlan(depth=depth))
 
-    def apply_freeze_plan(self, plan: Plan) -> None:
-        """Freeze and let go as the plan says; what keeps still has no gradient, and is in eval mode from now on.
+    def apply_freeze_plan(self, plan: FreezePlan) -> None:
+        """Set requires_grad and eval mode from the plan; frozen stages stay in eval mode.
 
         Raises:
             ModelError: the plan is for another number of stages.
@@ -75,10 +75,10 @@ class StagedModel(nn.Module):
         self.plan = plan
         for stage, trains in zip(self.stages.values(), self._training_stages(), strict=True):
             for module in stage.modules():
-                moves = trains and (not plan.norms_only or isinstance(module, NORMS))
+                is_trained = trains and (not plan.norms_only or isinstance(module, NORMS))
                 for parameter in module.parameters(recurse=False):
-                    parameter.requires_grad_(moves)
-                    if not moves:
+                    parameter.requires_grad_(is_trained)
+                    if not is_trained:
                         parameter.grad = None  # an optimizer would still step on a gradient from before
         self.train(self.training)
 
@@ -88,7 +88,7 @@ class StagedModel(nn.Module):
         return [self.plan.depth <= position < count - self.plan.last for position in range(count)]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the mode of all but the stages that keep still: else their BatchNorm would move on."""
+        """Switch the mode of all but the frozen stages: else their BatchNorm would update its statistics."""
         self.training = mode
         self.head.train(mode)
         for stage, trains in zip(self.stages.values(), self._training_stages(), strict=True):
@@ -136,14 +136,14 @@ class StagedModel(nn.Module):
         return ParameterGroups(stages=[trained(f"stages.{name}") for name in self.stage_names], head=trained("head"))
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """What training can change by the present plan: parameters, and the statistics of stages that train."""
+        """What training can change under the present plan: parameters, and the statistics of stages that train."""
         parts = [
             f"stages.{name}" for name, trains in zip(self.stage_names, self._training_stages(), strict=True) if trains
         ]
         inside = tuple(f"{part}." for part in [*parts, "head"])
-        still = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
         state = self.state_dict()
-        return {name: tensor for name, tensor in state.items() if name.startswith(inside) and name not in still}
+        return {name: tensor for name, tensor in state.items() if name.startswith(inside) and name not in frozen}
 
 
 def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values only, written whole, their checksum within, read without running code."""
+"""Checkpoints: tensors and plain values only, written atomically, verified, read without running code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
@@ -20,81 +21,42 @@ log = logging.getLogger(__name__)
 
 Checkpoint = Mapping[str, Any]
 
-# torch.save writes a zip, which may end in a comment: ours is the SHA-256 of all before it. The two bytes before the
-# comment are its length, which torch writes as 0 and the checksum counts as 0.
-LABEL = b"da6401 sha256 "
-TRAILER = len(LABEL) + 64
-CHUNK = 2**20
-END = b"PK\x05\x06"  # of a zip's last record, 22 bytes long without a comment
-
-
-class _Hashing:
-    """A file that is hashed as it is written; remembers the machine's own error, which torch would hide."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.digest = hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, content: bytes) -> int:
-        self.digest.update(content)
-        try:
-            return self.file.write(content)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
-
 
 def save_checkpoint(path: Path, content: Checkpoint, *, previous: Path | None = None) -> None:
-    """Write tensors and plain values so that the file is the old one or the new one, never half of it.
-
-    The new file is read again and its checksum compared before it takes the old one's place.
+    """Write tensors and plain values atomically; the new file's checksums are verified before it replaces the old one.
 
     Args:
         previous: the old file is kept under this name.
 
     Raises:
-        WriteError: the disk does not take it; the old file is still there.
+        WriteError: it cannot be written; the old file is still there.
     """
 
     def write(file: BinaryIO) -> None:
-        hashing = _Hashing(file)
         try:
-            torch.save(dict(content), hashing)  # type: ignore[arg-type]
-        except RuntimeError as error:
-            raise hashing.error or error from error
-        file.seek(-2, 1)
-        file.write(TRAILER.to_bytes(2, "little") + LABEL + hashing.digest.hexdigest().encode())
+            torch.save(dict(content), file)
+        except RuntimeError as error:  # torch's own; what the operating system said is behind it
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
-    write_atomic(path, write, verify=check_checksum, previous=previous)
+    write_atomic(path, write, verify=verify_checksums, previous=previous)
 
 
-def check_checksum(path: Path) -> None:
-    """Read a checkpoint and compare its checksum; a plain file of torch.save, which has none, passes.
+def verify_checksums(path: Path) -> None:
+    """Read a checkpoint, which is a zip file, and compare the CRC-32 of each of its entries.
 
     Raises:
         OSError: it cannot be read.
         RunError: it is damaged.
     """
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        file.seek(max(0, size - TRAILER - 2))
-        trailer = file.read()
-        if trailer[2:].startswith(LABEL):
-            file.seek(0)
-            left = size - TRAILER - 2
-            while left > 0 and (chunk := file.read(min(CHUNK, left))):
-                digest.update(chunk)
-                left -= len(chunk)
-            digest.update(b"\0\0")
-            if trailer[2 + len(LABEL) :] != digest.hexdigest().encode():
-                raise RunError(f"{path}: is damaged: its content does not have its checksum")
-        elif trailer[-22:-18] != END:
-            raise RunError(f"{path}: is damaged: cut off, or no checkpoint of da6401")
+    try:
+        with ZipFile(path) as file:
+            damaged = file.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # a damaged zip file makes the reader raise nearly anything
+        raise RunError(f"{path}: is damaged: cut off, or no checkpoint of da6401 ({error})") from error
+    if damaged is not None:
+        raise RunError(f"{path}: is damaged: the content of {damaged} does not have its checksum")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -104,7 +66,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         RunError: missing, damaged, or not a checkpoint.
     """
     try:
-        check_checksum(path)
+        verify_checksums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"{path}: not found; did the run end its first epoch?") from error
@@ -123,7 +85,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_last(run: Path) -> dict[str, Any]:
-    """last.pt, or the one before it where last.pt is missing or damaged, which is said aloud.
+    """last.pt, or the one before it where last.pt is missing or damaged, with a warning.
 
     Raises:
         RunError: neither can be read.

@@ -11,7 +11,7 @@ from da6401.config.schema import CnnConfig, FolderConfig, RunConfig
 from da6401.data.cache.image_cache import DECODER
 from da6401.data.sources import TrainingData
 from da6401.models.counts import StageCount
-from da6401.models.freezing import epoch_plan, epochs_at
+from da6401.models.freezing import epochs_at, freeze_plan
 from da6401.models.stages import StagedModel
 from da6401.training.feature_cache_policy import Decision, decide
 from da6401.training.features import Feeds
@@ -40,7 +40,7 @@ def feeds_of(
         numbers = [0, *(math.prod(shape) for shape in shapes)]
         shares = {stage.name: stage.macs_share for stage in stages}
         epochs = cfg.trainer.epochs
-        for cut in dict.fromkeys(epoch_plan(cfg.model, epoch).depth for epoch in range(1, epochs + 1)):
+        for cut in dict.fromkeys(freeze_plan(cfg.model, epoch).depth for epoch in range(1, epochs + 1)):
             share = sum(shares.get(name, 0.0) for name in model.stage_names[:cut])
             decisions.append(
                 decide(

@@ -21,7 +21,7 @@ from da6401.data.augment.augment import Augmenter, mix
 from da6401.data.batches import batch_rows, batches, equal_parts, seeded
 from da6401.data.sources import TrainingData
 from da6401.errors import DivergedError, InterruptedRun
-from da6401.models.freezing import epoch_plan, rate_factors
+from da6401.models.freezing import freeze_plan, rate_factors
 from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import append_metrics
 from da6401.training.checkpoint_writer import Keeper
@@ -88,7 +88,7 @@ def fit(
     autocast_dtype = AUTOCAST[trainer.precision]
     layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    model.apply_freeze_plan(epoch_plan(model_cfg, trainer.epochs))  # all that will ever train
+    model.apply_freeze_plan(freeze_plan(model_cfg, trainer.epochs))  # all that will ever train
     if trainer.compile:
         torch.use_deterministic_algorithms(
             trainer.deterministic
@@ -161,7 +161,7 @@ def fit(
             if trainer.patience and history.epochs_run - history.risen_epoch >= trainer.patience:
                 log.info("stopped early: no better validation accuracy in %d epochs", trainer.patience)
                 return
-            plan = epoch_plan(model_cfg, epoch)
+            plan = freeze_plan(model_cfg, epoch)
             if feed is None or plan != model.plan:
                 model.apply_freeze_plan(plan)
                 feed = feeds.open(plan.depth, stop=stop)

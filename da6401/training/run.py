@@ -16,7 +16,7 @@ from da6401.data.sources import load_training_data
 from da6401.errors import DivergedError, InterruptedRun, MachineError, PrunedError, UserError
 from da6401.models.build import build_model
 from da6401.models.counts import check_batch_norm, count, count_stages, describe
-from da6401.models.freezing import describe_schedule, epoch_plan
+from da6401.models.freezing import describe_schedule, freeze_plan
 from da6401.redact import redacted
 from da6401.runs.atomic_files import write_json, write_text, write_yaml
 from da6401.runs.predictions import Predictions, write_predictions
@@ -80,7 +80,7 @@ def _run(cfg: RunConfig, out: Path, watcher: Watcher | None, files: Mapping[str,
     classes = list(data.class_names)
     memory = PeakMemory(device)
     model = build_model(cfg.model, num_classes=len(classes), image_size=cfg.data.image_size)
-    model.apply_freeze_plan(epoch_plan(cfg.model, cfg.trainer.epochs))  # what trains by the end: so it is counted
+    model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))  # what trains by the end: so it is counted
     layers, shapes = count(model, cfg.data.image_size)
     check_batch_norm(layers, batch_size=min(cfg.trainer.batch_size, len(data.train.labels_N)))
     stages = count_stages(layers)

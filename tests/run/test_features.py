@@ -25,7 +25,7 @@ from da6401.data.sources import load_training_data
 from da6401.errors import DataError, InterruptedRun, ModelError
 from da6401.models.build import build_model
 from da6401.models.counts import count, count_stages
-from da6401.models.freezing import epoch_plan
+from da6401.models.freezing import freeze_plan
 from da6401.models.stages import StagedModel
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_metrics, read_result
@@ -83,7 +83,7 @@ class Bench:
         cfg = compose(*words)
         prepare(seed=0, threads=1, deterministic=True)
         self.model.load_state_dict(self.start)
-        self.model.apply_freeze_plan(epoch_plan(cfg.model, cfg.trainer.epochs))
+        self.model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))
         layers, shapes = self.counts
         macs = sum(layer.macs for layer in layers)
         feeds = feeds_of(cfg, self.model, self.data, count_stages(layers), shapes=shapes, macs=macs, device=CPU)

@@ -22,7 +22,7 @@ from da6401.config.schema import BACKBONES, AugmentationConfig, Backbone, Optimi
 from da6401.data.augment.augment import Augmenter, mix
 from da6401.data.batches import seeded
 from da6401.models.cnn import Cnn
-from da6401.models.freezing import Plan
+from da6401.models.freezing import FreezePlan
 from da6401.models.pooling import AdaptiveAvgPool2d, pooled
 from da6401.models.pretrained import BACKBONE_TABLE, staged
 from da6401.models.stages import StagedModel
@@ -142,7 +142,7 @@ def test_every_backbone_trains_deterministically(name: Backbone) -> None:
 
 def test_frozen_stages_change_nothing() -> None:
     model = backbone("vgg16", 64)
-    model.apply_freeze_plan(Plan(depth=1, last=1))
+    model.apply_freeze_plan(FreezePlan(depth=1, last=1))
     assert not refused(operations_of_a_step(model, 64))
 
 

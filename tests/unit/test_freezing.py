@@ -16,7 +16,14 @@ from da6401.config.schema import AugmentationConfig, CnnConfig, OptimizerConfig,
 from da6401.errors import ModelError
 from da6401.models.build import build_model
 from da6401.models.counts import count_layers, count_stages
-from da6401.models.freezing import Plan, describe_schedule, epoch_plan, epochs_at, final_plan, rate_factors
+from da6401.models.freezing import (
+    FreezePlan,
+    describe_schedule,
+    epochs_at,
+    final_freeze_plan,
+    freeze_plan,
+    rate_factors,
+)
 from da6401.models.stages import StagedModel, output_layer
 from da6401.training.optim import build_optimizer
 
@@ -29,7 +36,7 @@ def resnet(**keys: Any) -> PretrainedConfig:
 
 
 def depths(cfg: PretrainedConfig, epochs: int = 9) -> list[int]:
-    return [epoch_plan(cfg, epoch).depth for epoch in range(1, epochs + 1)]
+    return [freeze_plan(cfg, epoch).depth for epoch in range(1, epochs + 1)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def depths(cfg: PretrainedConfig, epochs: int = 9) -> list[int]:
 def test_the_frozen_stages_of_each_epoch(keys: dict[str, int], expected: list[int]) -> None:
     cfg = resnet(**keys)
     assert depths(cfg) == expected
-    assert final_plan(cfg) == epoch_plan(cfg, 1000)
+    assert final_freeze_plan(cfg) == freeze_plan(cfg, 1000)
     for depth in set(expected):
         assert [epoch - 1 for epoch in epochs_at(cfg, depth, epochs=9)] == [
             place for place, each in enumerate(expected) if each == depth
@@ -59,9 +66,9 @@ def test_the_frozen_stages_of_each_epoch(keys: dict[str, int], expected: list[in
 
 def test_what_goes_with_a_plan() -> None:
     cfg = resnet(freeze_depth=1, freeze_last=2, train_only="norm", head_epochs=1)
-    assert epoch_plan(cfg, 1) == Plan(depth=5)
-    assert epoch_plan(cfg, 2) == Plan(depth=1, last=2, norms_only=True)
-    assert epoch_plan(CnnConfig(), 7) == final_plan(CnnConfig()) == Plan(depth=0)
+    assert freeze_plan(cfg, 1) == FreezePlan(depth=5)
+    assert freeze_plan(cfg, 2) == FreezePlan(depth=1, last=2, norms_only=True)
+    assert freeze_plan(CnnConfig(), 7) == final_freeze_plan(CnnConfig()) == FreezePlan(depth=0)
 
 
 def test_the_schedule_in_words() -> None:
@@ -148,7 +155,7 @@ def epoch(model: StagedModel, optimizer: torch.optim.Optimizer) -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam", "rmsprop"])
 def test_one_optimizer_serves_a_whole_schedule_and_moves_nothing_that_is_frozen(name: str) -> None:
     model = small()
-    model.apply_freeze_plan(Plan(depth=1))
+    model.apply_freeze_plan(FreezePlan(depth=1))
     cfg = OptimizerConfig(name=name, lr=0.05, weight_decay=0.3, momentum=0.9)  # type: ignore[arg-type]
     groups = model.parameter_groups()
     optimizer = build_optimizer(
@@ -156,12 +163,12 @@ def test_one_optimizer_serves_a_whole_schedule_and_moves_nothing_that_is_frozen(
     )
     every = {f"s{number}.{kind}" for number in range(4) for kind in ("conv", "norm")}
     for plan, expected in (
-        (Plan(depth=4), {"head"}),
-        (Plan(depth=3), {"head", "s3.conv", "s3.norm"}),
-        (Plan(depth=1, last=1, norms_only=True), {"head", "s1.norm", "s2.norm"}),
-        (Plan(depth=2, last=1), {"head", "s2.conv", "s2.norm"}),
-        (Plan(depth=1), {"head", *every} - {"s0.conv", "s0.norm"}),
-        (Plan(depth=4), {"head"}),  # momentum and decay of before must not move anything either
+        (FreezePlan(depth=4), {"head"}),
+        (FreezePlan(depth=3), {"head", "s3.conv", "s3.norm"}),
+        (FreezePlan(depth=1, last=1, norms_only=True), {"head", "s1.norm", "s2.norm"}),
+        (FreezePlan(depth=2, last=1), {"head", "s2.conv", "s2.norm"}),
+        (FreezePlan(depth=1), {"head", *every} - {"s0.conv", "s0.norm"}),
+        (FreezePlan(depth=4), {"head"}),  # momentum and decay of before must not move anything either
     ):
         model.apply_freeze_plan(plan)
         before = snapshot(model)
@@ -173,15 +180,17 @@ def test_one_optimizer_serves_a_whole_schedule_and_moves_nothing_that_is_frozen(
 
 def test_gradients_flow_through_what_keeps_still() -> None:
     model = small()
-    model.apply_freeze_plan(Plan(depth=1, last=2))
+    model.apply_freeze_plan(FreezePlan(depth=1, last=2))
     assert [stage.training for stage in model.train().stages.values()] == [False, True, False, False]
     torch.autograd.backward(model(torch.rand(4, 3, 8, 8)).sum())
     gradients = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert {name.split(".")[1] for name in gradients if name.startswith("stages")} == {"s1"}
 
 
-@pytest.mark.parametrize("plan", [Plan(depth=5), Plan(depth=-1), Plan(depth=3, last=2), Plan(depth=0, last=-1)])
-def test_a_plan_for_another_network_is_refused(plan: Plan) -> None:
+@pytest.mark.parametrize(
+    "plan", [FreezePlan(depth=5), FreezePlan(depth=-1), FreezePlan(depth=3, last=2), FreezePlan(depth=0, last=-1)]
+)
+def test_a_plan_for_another_network_is_refused(plan: FreezePlan) -> None:
     with pytest.raises(ModelError, match=r"s0, s1, s2, s3; use 0\.\.4"):
         small().apply_freeze_plan(plan)
 

@@ -253,7 +253,7 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _explain(given: argparse.Namespace) -> int:
-    from da6401.commands.explain import explain_run
+    from da6401.commands.explain.explain_run import explain_run
 
     return explain_run(given.run, split=given.split)
 

@@ -139,7 +139,7 @@ class Run:
 
     def explain(self, split: Literal["validation", "test"] = "validation") -> list[Path]:
         """`da6401 explain`: the pictures of what the model sees, as PNG files. "test" is recorded as a look at it."""
-        from da6401.commands.explain import explain_run
+        from da6401.commands.explain.explain_run import explain_run
 
         explain_run(self.folder, split=split)
         return sorted((self.folder / "explain").glob("*.png"))

@@ -1,1 +1,1 @@
-"""Pages and figures from finished folders; it never trains and imports no torch at the top."""
+"""Pages and figures from finished folders; it never trains and never imports torch."""

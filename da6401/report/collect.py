@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from da6401.errors import RunError
 from da6401.redact import safe
-from da6401.report.records import Run, Sweep, Trial
+from da6401.report.records import RunRecord, SweepRecord, TrialRecord
 from da6401.runs.looks import looked_in_sweep, recorded_looks, with_unrecorded
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import (
@@ -57,7 +57,7 @@ def reads_as_sweep(folder: Path, storage: str | None) -> bool:
     return False
 
 
-def read_run(folder: Path, *, predictions: bool) -> Run:
+def read_run(folder: Path, *, predictions: bool) -> RunRecord:
     """A run folder; what is not there yet is empty.
 
     Raises:
@@ -65,7 +65,7 @@ def read_run(folder: Path, *, predictions: bool) -> Run:
     """
     splits = {"test": TEST, "validation": VALIDATION} if predictions else {}
     result = _kept(folder / RESULT, _result)
-    return Run(
+    return RunRecord(
         folder=folder,
         config=_kept(folder / CONFIG, read_yaml) or {},
         result=result,
@@ -80,7 +80,7 @@ def read_run(folder: Path, *, predictions: bool) -> Run:
     )
 
 
-def read_sweep(folder: Path, storage: str | None) -> Sweep:
+def read_sweep(folder: Path, storage: str | None) -> SweepRecord:
     """A sweep folder with its study; without a study, as much as the trials' folders tell.
 
     Raises:
@@ -107,7 +107,7 @@ def read_sweep(folder: Path, storage: str | None) -> Sweep:
     logarithmic = frozenset(
         key for trial in frozen for key, each in trial.distributions.items() if getattr(each, "log", False)
     )
-    return Sweep(
+    return SweepRecord(
         folder=folder, name=name, trials=trials, objective=objective, logarithmic=logarithmic, summary=summary,
         frozen=frozen, problems=problems, looked=looked_in_sweep(folder),
     )  # fmt: skip
@@ -173,14 +173,14 @@ def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str], dict[
         ) from error
 
 
-def _trial(trial: FrozenTrial, run: Run, *, told: str) -> Trial:
+def _trial(trial: FrozenTrial, run: RunRecord, *, told: str) -> TrialRecord:
     """``told``: the metric that its epochs reported to the study."""
     own = trial.user_attrs
     owner = str(own.get("owner", ""))
     if not run.epochs and trial.intermediate_values:  # the folder is on another machine
         epochs = [{"epoch": float(e), told: v} for e, v in sorted(trial.intermediate_values.items())]
         run = dataclasses.replace(run, epochs=epochs)
-    return Trial(
+    return TrialRecord(
         number=trial.number, state=trial.state.name.lower(), values=tuple(trial.values) if trial.values else None,
         params=dict(trial.params), run=run, reason=str(own.get("reason") or (run.result.reason if run.result else "")),
         slot=owner.partition("-")[0] if "-" in owner else "0", attempts=int(own.get("attempts", 1)),
@@ -190,16 +190,16 @@ def _trial(trial: FrozenTrial, run: Run, *, told: str) -> Trial:
     )  # fmt: skip
 
 
-def _trial_run(folder: Path, problems: list[str]) -> Run:
+def _trial_run(folder: Path, problems: list[str]) -> RunRecord:
     """The run folder of a trial; a damaged one is said, and the report goes on without it."""
     try:
         return read_run(folder, predictions=False)
     except RunError as error:
         problems.append(safe(error))
-        return Run(folder=folder, config={}, result=None, epochs=[], receipt={})
+        return RunRecord(folder=folder, config={}, result=None, epochs=[], receipt={})
 
 
-def _without_study(folder: Path, problems: list[str]) -> tuple[list[Trial], Objective]:
+def _without_study(folder: Path, problems: list[str]) -> tuple[list[TrialRecord], Objective]:
     """The trials as their folders tell: their values, and as parameters the keys in which their configs differ."""
     runs = {number: _trial_run(run, problems) for number, run in numbered_runs(folder).items()}
     leaves = {number: flat(run.config) for number, run in runs.items() if run.config}
@@ -212,7 +212,7 @@ def _without_study(folder: Path, problems: list[str]) -> tuple[list[Trial], Obje
         values = objective.values(run.result, latency_ms=lambda: None) if run.result else None
         own = leaves.get(number, {})
         trials.append(
-            Trial(
+            TrialRecord(
                 number=number, state=state, values=values if state == "complete" else None,
                 params={key: own[key] for key in differing if key in own}, run=run,
                 reason=run.result.reason if run.result else "", slot="", attempts=1, start=None, end=None,

@@ -9,14 +9,14 @@ from typing import Any
 
 from da6401.config.metrics import KINDS, Metric, word
 from da6401.report.charts import Chart, axis, chart, epochs, label, number
-from da6401.report.records import Sweep, Trial, is_numeric
+from da6401.report.records import SweepRecord, TrialRecord, is_numeric
 
 SHADES = 6  # of the lines in parallel coordinates
 STATES = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
 SYMBOLS = {"complete": "circle", "pruned": "triangle-down-open", "fail": "x-thin-open", "running": "circle-open"}
 
 
-def history(sweep: Sweep, metric: Metric) -> Chart:
+def history(sweep: SweepRecord, metric: Metric) -> Chart:
     """Every trial's objective in the order, or at the time, of its creation, and the best so far."""
     reached = {trial.number: trial.reached(metric) for trial in sweep.trials}
     values = [value for value in reached.values() if value is not None]
@@ -39,7 +39,7 @@ def history(sweep: Sweep, metric: Metric) -> Chart:
             }
         )  # fmt: skip
         times.append([_time(t) for t in mine])
-    steps: list[tuple[Trial, float]] = []
+    steps: list[tuple[TrialRecord, float]] = []
     for trial, value in sweep.objective.so_far(sweep.trials, metric):
         if not steps or value != steps[-1][1]:
             steps.append((trial, value))
@@ -68,7 +68,7 @@ def history(sweep: Sweep, metric: Metric) -> Chart:
     return drawn
 
 
-def learning_curves(sweep: Sweep, metric: Metric) -> Chart:
+def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
     """The validation curve of every trial, the best and the default trial apart."""
     name = metric.name if metric.by_epoch else "val_accuracy"
     upward = KINDS[name].maximise
@@ -99,7 +99,7 @@ def learning_curves(sweep: Sweep, metric: Metric) -> Chart:
     )  # fmt: skip
 
 
-def _curves(trials: Sequence[Trial], name: str, *, legend: str, **style: Any) -> dict[str, Any]:
+def _curves(trials: Sequence[TrialRecord], name: str, *, legend: str, **style: Any) -> dict[str, Any]:
     """One trace for all of these: 500 of their own would take seconds to draw."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -115,7 +115,7 @@ def _curves(trials: Sequence[Trial], name: str, *, legend: str, **style: Any) ->
     }  # fmt: skip
 
 
-def parallel(sweep: Sweep, metric: Metric) -> Chart:
+def parallel(sweep: SweepRecord, metric: Metric) -> Chart:
     """Parallel coordinates: one axis a parameter, one line a completed trial, darker the better."""
     done = sorted(sweep.complete, key=lambda t: -metric.cost(t.reached(metric) or 0.0))
     columns = [(name, [t.params.get(name) for t in done], name in sweep.logarithmic) for name in sweep.params]
@@ -194,7 +194,7 @@ def _scaled(values: Sequence[Any], *, log: bool) -> tuple[list[float], list[tupl
     return [-0.14 if v is None else rungs[str(v)] for v in values], [(y, label(n)) for n, y in rungs.items()] + missing
 
 
-def slices(sweep: Sweep, metric: Metric) -> list[Chart]:
+def slices(sweep: SweepRecord, metric: Metric) -> list[Chart]:
     """The objective against each parameter alone."""
     drawn = []
     for name in sweep.params:
@@ -237,7 +237,7 @@ def slices(sweep: Sweep, metric: Metric) -> list[Chart]:
     return drawn
 
 
-def pareto(sweep: Sweep, one: Metric, other: Metric) -> Chart:
+def pareto(sweep: SweepRecord, one: Metric, other: Metric) -> Chart:
     """Two metrics against each other; the front are the trials that no other beats in both."""
     front = sorted(sweep.best, key=lambda t: t.reached(one) or 0.0)
     chosen = {t.number for t in front}
@@ -265,7 +265,7 @@ def pareto(sweep: Sweep, one: Metric, other: Metric) -> Chart:
     )  # fmt: skip
 
 
-def timeline(sweep: Sweep) -> Chart:
+def timeline(sweep: SweepRecord) -> Chart:
     """Which slot ran which trial when."""
     traces = []
     begun = [t for t in sweep.trials if t.start]
@@ -299,6 +299,6 @@ def timeline(sweep: Sweep) -> Chart:
     )  # fmt: skip
 
 
-def _time(trial: Trial, *, end: bool = False) -> str | None:
+def _time(trial: TrialRecord, *, end: bool = False) -> str | None:
     moment = trial.end if end else trial.start
     return moment.isoformat(sep=" ", timespec="milliseconds") if moment else None

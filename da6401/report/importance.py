@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import (
@@ -17,10 +16,11 @@ from optuna.importance import (
 )
 from optuna.importance._base import BaseImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import spearmanr
 
 from da6401.config.metrics import Metric, word
 from da6401.report.charts import Chart, bars
-from da6401.report.records import Sweep, is_numeric
+from da6401.report.records import SweepRecord, is_numeric
 
 EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
     "PED-ANOVA": PedAnovaImportanceEvaluator,
@@ -29,7 +29,7 @@ EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
 FEW = 30  # completed trials: below, PED-ANOVA misranked a known function's parameters in 3 of 10 seeds
 
 
-def importance(sweep: Sweep, metric: Metric) -> tuple[list[Chart], list[str]]:
+def importance(sweep: SweepRecord, metric: Metric) -> tuple[list[Chart], list[str]]:
     """The importance of parameters by PED-ANOVA and fANOVA, and what speaks against trusting it.
 
     A parameter that only some trials have (a conditional space) is weighed among the trials of each model.
@@ -103,7 +103,7 @@ def _whole(spaces: Sequence[BaseDistribution]) -> BaseDistribution:
     return cast(BaseDistribution, whole)
 
 
-def correlation(sweep: Sweep, metric: Metric) -> Chart | None:
+def correlation(sweep: SweepRecord, metric: Metric) -> Chart | None:
     """Spearman's rank correlation of each parameter, or of each choice of it, with the objective; None: too few."""
     found: dict[str, tuple[float, int]] = {}
     for key in sweep.params:
@@ -115,7 +115,7 @@ def correlation(sweep: Sweep, metric: Metric) -> Chart | None:
         }  # fmt: skip
         for name, column in columns.items():
             if len(mine) >= 3 and len(set(column)) > 1 and len(set(reached)) > 1:
-                found[name] = (_spearman(column, reached), len(mine))
+                found[name] = (float(spearmanr(column, reached).statistic), len(mine))
     if not found:
         return None
     names = sorted(found, key=lambda name: -abs(found[name][0]))
@@ -126,12 +126,3 @@ def correlation(sweep: Sweep, metric: Metric) -> Chart | None:
         f"Spearman's rank correlation with {word(metric.name)}, {said} completed trials; a choice counts as 1 or 0.",
         names, {"correlation": [found[name][0] for name in names]}, unit="rank correlation",
     )  # fmt: skip
-
-
-def _spearman(one: Sequence[Any], other: Sequence[Any]) -> float:
-    """Pearson's correlation of ranks; equal values share the mean of theirs."""
-    ranks = []
-    for values in (one, other):
-        _, place, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

@@ -19,7 +19,7 @@ import optuna
 
 from da6401 import __version__
 from da6401.redact import safe
-from da6401.report.html import document
+from da6401.report.contents import report_data
 from da6401.runs.atomic_files import write_text
 
 
@@ -49,7 +49,7 @@ def report(folders: Sequence[Path], *, out: Path | None, storage: str | None, wa
 def made(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
     """The report's data, with the time."""
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-    return {**document(folders, storage), "made": f"{now}, da6401 {__version__}"}
+    return {**report_data(folders, storage), "made": f"{now}, da6401 {__version__}"}
 
 
 def page(data: Mapping[str, Any], *, live: bool) -> str:

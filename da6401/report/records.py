@@ -19,7 +19,7 @@ from da6401.study.objective import Candidate, Objective, is_complete
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunRecord:
     """A run folder, as far as it goes."""
 
     folder: Path
@@ -36,14 +36,14 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialRecord:
     """A trial of a study together with its run folder."""
 
     number: int
     state: str  # complete, pruned, fail, running, waiting
     values: tuple[float, ...] | None  # of a completed trial, one for each metric
     params: dict[str, Any]
-    run: Run
+    run: RunRecord
     reason: str
     slot: str
     attempts: int
@@ -61,12 +61,12 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class SweepRecord:
     """A sweep folder."""
 
     folder: Path
     name: str
-    trials: list[Trial]
+    trials: list[TrialRecord]
     objective: Objective
     logarithmic: frozenset[str]  # parameters searched on a logarithmic scale
     summary: dict[str, Any]  # sweep.json; {} while the sweep runs
@@ -83,7 +83,7 @@ class Sweep:
         return len(self.looked) > 1 or bool(times and starts and max(starts) > min(times))
 
     @property
-    def complete(self) -> list[Trial]:
+    def complete(self) -> list[TrialRecord]:
         """The trials that ran to their end: a pruned one has a value too, that of the epoch which ended it."""
         return [trial for trial in self.trials if is_complete(trial)]
 
@@ -93,16 +93,16 @@ class Sweep:
         return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
 
     @property
-    def default(self) -> Trial | None:
+    def default(self) -> TrialRecord | None:
         return next((trial for trial in self.trials[:1] if trial.is_default), None)
 
     @functools.cached_property
-    def winners(self) -> list[Candidate[Trial]]:
+    def winners(self) -> list[Candidate[TrialRecord]]:
         """The best configuration within the hard limits; of several metrics the Pareto set."""
         return self.objective.best(self.trials)
 
     @property
-    def best(self) -> list[Trial]:
+    def best(self) -> list[TrialRecord]:
         """The trials that stand for the winners: the best one itself, or that of the median seed."""
         return [each.trial for each in self.winners]
 

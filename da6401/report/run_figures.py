@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from da6401.report.charts import Chart, axis, chart, epochs, label
-from da6401.report.records import Run
+from da6401.report.records import RunRecord
 from da6401.runs.predictions import Predictions
 
 BINS = 10  # of the reliability curve, equally wide
 
 
-def run_curves(run: Run, prefix: str) -> list[Chart]:
+def run_curves(run: RunRecord, prefix: str) -> list[Chart]:
     """Loss and accuracy on train and validation, and the learning rate, by epoch."""
     best = run.result.best_epoch if run.result else None
     mark = {"type": "line", "x0": best, "x1": best, "yref": "paper", "y0": 0, "y1": 1}
@@ -45,7 +45,7 @@ def run_curves(run: Run, prefix: str) -> list[Chart]:
     return drawn
 
 
-def together(runs: Mapping[str, Run]) -> Chart:
+def together(runs: Mapping[str, RunRecord]) -> Chart:
     """The validation accuracy of several runs by epoch."""
     dashes = ("solid", "dash", "dot", "dashdot", "longdash")
     shades = ("@accent", "@strong", "@pruned", "@failed", "@running")

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
+
+from scipy.stats import binomtest
 
 from da6401.redact import duration, safe
 from da6401.report import run_figures
 from da6401.report.blocks import Block, command, facts, section, table, text
 from da6401.report.charts import number
-from da6401.report.pictures import pictures
-from da6401.report.records import Run
+from da6401.report.explanations import pictures
+from da6401.report.records import RunRecord
 from da6401.runs.looks import choice_warnings, times
 from da6401.runs.predictions import Predictions
 from da6401.runs.run_folder import flat
 
 MISTAKES = 15  # of the most confident ones
-Z95 = 1.96  # standard deviations to either side that hold 95% of a normal distribution
 
 
-def run_sections(run: Run) -> list[dict[str, Any]]:
+def run_sections(run: RunRecord) -> list[dict[str, Any]]:
     prefix = f"{run.folder.name}-"
     result = run.result
     notes = []
@@ -61,7 +61,7 @@ def run_sections(run: Run) -> list[dict[str, Any]]:
     return sections
 
 
-def _reached(run: Run) -> Block:
+def _reached(run: RunRecord) -> Block:
     result = run.result
     if result is None:
         last = run.epochs[-1] if run.epochs else {}
@@ -71,9 +71,11 @@ def _reached(run: Run) -> Block:
     for split, value, note in (("Test", result.test_accuracy, f"looked at {times(len(run.looks))}"),
                                ("Validation", result.val_accuracy, f"epoch {result.best_epoch}")):  # fmt: skip
         if value is not None:
-            count = len(found.labels_N) if (found := run.predictions.get(split.lower())) else 0
-            interval = "95% interval {:.3f} to {:.3f}, n = {}".format(*wilson(value, count), count) if count else ""
-            shares.append((f"{split} accuracy", number(value), ", ".join(each for each in (note, interval) if each)))
+            if found := run.predictions.get(split.lower()):
+                count = len(found.labels_N)
+                low, high = binomtest(round(value * count), count).proportion_ci(method="wilson")
+                note += f", 95% interval {low:.3f} to {high:.3f}, n = {count}"
+            shares.append((f"{split} accuracy", number(value), note))
     speed = [line["images_per_second"] for line in run.epochs if "images_per_second" in line]
     fast = f"{result.epochs_run} epochs, {max(speed):,.0f} images/s" if speed else f"{result.epochs_run} epochs"
     name = str(run.config.get("model", {}).get("name", ""))
@@ -82,20 +84,13 @@ def _reached(run: Run) -> Block:
                   ("Time", duration(result.seconds), fast))  # fmt: skip
 
 
-def _looks(run: Run) -> Block:
+def _looks(run: RunRecord) -> Block:
     """How often the test split was looked at, and each look."""
     if not run.looks:
         return text("The test split has not been looked at for this run.")
     rows = [[look.time or "not recorded", look.verb, look.purpose] for look in run.looks]
     title = f"The test split was looked at {times(len(rows))}"
     return {**table(title, ["time (UTC)", "by da6401", "purpose"], rows), "folded": True}
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95% interval of a share of ``count`` images (Wilson 1927): right at the ends, too."""
-    middle = (share + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
-    half = Z95 / (1 + Z95**2 / count) * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _classes(predictions: Predictions) -> Block:
@@ -120,7 +115,7 @@ def _mistakes(predictions: Predictions) -> Block:
     return table(f"The {len(rows)} surest of {len(wrong)} mistakes", columns, rows)
 
 
-def _stages(run: Run) -> Block:
+def _stages(run: RunRecord) -> Block:
     stages = run.receipt.get("stages")
     if not isinstance(stages, list) or not all(isinstance(each, Mapping) for each in stages) or not stages:
         return text("The receipt of this run does not list the model's stages.")

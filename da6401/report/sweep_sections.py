@@ -12,7 +12,7 @@ from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
 from da6401.report.charts import number
 from da6401.report.importance import correlation, importance
-from da6401.report.records import Sweep, Trial
+from da6401.report.records import SweepRecord, TrialRecord
 from da6401.runs.looks import selection_warning, times
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
 from da6401.study.objective import Candidate
@@ -20,7 +20,7 @@ from da6401.study.objective import Candidate
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
 
 
-def winner_of(sweep: Sweep) -> Path | None:
+def winner_of(sweep: SweepRecord) -> Path | None:
     """The run folder of the winner: of the confirmed ones the best, else of the best trial, where it is here."""
     confirmed = sweep.summary.get("confirmed") or []
     folders = [sweep.folder / "confirm" / Path(confirmed[0]["run"]).name] if confirmed else []
@@ -28,7 +28,7 @@ def winner_of(sweep: Sweep) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def sweep_sections(sweep: Sweep) -> list[dict[str, Any]]:
+def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
     metric, winner = sweep.objective.metrics[0], winner_of(sweep)
     problems = [text(each, "warning") for each in sweep.problems]
     if not sweep.trials:
@@ -54,7 +54,7 @@ def sweep_sections(sweep: Sweep) -> list[dict[str, Any]]:
     return [*sections, section("Trials", _trials(sweep))]
 
 
-def _headline(sweep: Sweep, metric: Metric) -> list[Block]:
+def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
     counts = Counter(trial.state for trial in sweep.trials)
     words = {"pruned": "pruned", "fail": "failed", "running": "running"}
     others = [f"{counts[state]} {said}" for state, said in words.items() if counts[state]]
@@ -97,7 +97,7 @@ def _headline(sweep: Sweep, metric: Metric) -> list[Block]:
     return [facts(*items, *tail), *notes]
 
 
-def _looks(sweep: Sweep) -> list[Block]:
+def _looks(sweep: SweepRecord) -> list[Block]:
     """Each look at the test split, and that a choice after one is no longer blind."""
     if not sweep.looked:
         return [text("The test split has not been looked at for any run of this sweep.")]
@@ -112,7 +112,7 @@ def _looks(sweep: Sweep) -> list[Block]:
     return [*warning, table(title, ["run", "time (UTC)", "by da6401", "purpose"], rows)]
 
 
-def _other_part(sweep: Sweep, best: Trial) -> Candidate[Trial] | None:
+def _other_part(sweep: SweepRecord, best: TrialRecord) -> Candidate[TrialRecord] | None:
     """The best of the other part: Part A is the CNN from scratch, Part B every pretrained backbone."""
     own = best.run.config.get("model", {}).get("name")
     rivals = [
@@ -122,7 +122,7 @@ def _other_part(sweep: Sweep, best: Trial) -> Candidate[Trial] | None:
     return next(iter(sweep.objective.best(rivals)), None)
 
 
-def _differences(sweep: Sweep, trial: Trial) -> list[list[Any]]:
+def _differences(sweep: SweepRecord, trial: TrialRecord) -> list[list[Any]]:
     """Where a trial's config differs from the default trial's; its parameters where there is none."""
     default = sweep.default
     if default is None or not default.run.config or not trial.run.config:
@@ -131,7 +131,7 @@ def _differences(sweep: Sweep, trial: Trial) -> list[list[Any]]:
     return [[key, cell(old), cell(new)] for key, old, new in found if not NO_EFFECT_ON_WEIGHTS.fullmatch(key)]
 
 
-def _changes(sweep: Sweep, winner: Trial) -> Block:
+def _changes(sweep: SweepRecord, winner: TrialRecord) -> Block:
     rows = _differences(sweep, winner)
     if not rows:
         return text(f"Trial {winner.number} is the default configuration itself.")
@@ -139,7 +139,7 @@ def _changes(sweep: Sweep, winner: Trial) -> Block:
     return table(f"Trial {winner.number} {against}", ["key", "default", "winner"], rows)
 
 
-def _trials(sweep: Sweep) -> Block:
+def _trials(sweep: SweepRecord) -> Block:
     best, metrics = {trial.number for trial in sweep.best}, sweep.objective.metrics
     rows = []
     for trial in sweep.trials:

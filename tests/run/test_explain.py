@@ -17,13 +17,13 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from da6401.cli import main
 from da6401.commands import evaluate
+from da6401.commands.explain.drawing import Example, embedding_plot, label, own_style, prediction_grid, save
+from da6401.commands.explain.views import Answers, Picture, choose, views
 from da6401.config.schema import Activation
 from da6401.data.sets import ImageSet
 from da6401.models.cnn import Cnn
 from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
-from da6401.report.explain_pictures import Example, embedding_plot, label, own_style, prediction_grid, save
-from da6401.report.explain_views import Answers, Picture, choose, views
 from da6401.runs.looks import read_looks
 from da6401.runs.run_folder import read_result
 from da6401.training.run import run

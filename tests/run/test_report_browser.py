@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from da6401.report.html import document
+from da6401.report.contents import report_data
 from da6401.report.page import page
 from da6401.report.sweep_sections import sweep_sections
 from tests.unit.test_report import HOSTILE, sweep, trial, write_run
@@ -93,7 +93,7 @@ def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A sweep and its winner, of three classes with hostile names, every chart drawn."""
     folder = tmp_path_factory.mktemp("page")
     data = searched(40, 4)
-    winner = document([write_run(folder / "run", names=HOSTILE)], None)["parts"][0]
+    winner = report_data([write_run(folder / "run", names=HOSTILE)], None)["parts"][0]
     visit(browser, folder, {**data, "parts": [*data["parts"], {**winner, "id": "part1", "title": "The winner"}]})
     drawn = browser.execute_async_script(DRAW_ALL)
     assert len(drawn) >= 12

@@ -9,16 +9,11 @@ from typing import get_args
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import NeuronGuidedBackprop
+from captum.attr import LayerAttribution, LayerGradCam, NeuronGuidedBackprop
 from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d
 
-from da6401.config.backbones import FACTS
-from da6401.config.schema import BACKBONES, Activation, Backbone
-from da6401.models.cnn import Cnn
-from da6401.models.pretrained import build_backbone
-from da6401.models.stages import StagedModel
-from da6401.report.attribution import (
+from da6401.commands.explain.attribution import (
     Nonlinearities,
     grad_cam,
     input_gradients,
@@ -28,6 +23,11 @@ from da6401.report.attribution import (
     patch_sums,
     strongest_neurons,
 )
+from da6401.config.backbones import FACTS
+from da6401.config.schema import BACKBONES, Activation, Backbone
+from da6401.models.cnn import Cnn
+from da6401.models.pretrained import build_backbone
+from da6401.models.stages import StagedModel
 
 
 class TwoLayers(nn.Module):
@@ -259,6 +259,17 @@ def test_grad_cam_by_hand() -> None:
     model = Averages()
     heat = grad_cam(model, model.maps, image.repeat(3, 1, 1, 1), torch.tensor([0, 1, 2]))
     assert heat.tolist() == [[[3, 2], [1, 0]], [[0, 2], [4, 6]], [[0, 0], [0, 0]]]
+
+
+def test_grad_cam_is_captums() -> None:
+    model, images, classes = cnn(), pictures(3, 32), torch.tensor([2, 0, 1])
+    layer = model.get_submodule("stages.block4.activation")
+    expected = LayerAttribution.interpolate(
+        LayerGradCam(model, layer).attribute(images, target=classes, relu_attributions=True), (32, 32), "bilinear"
+    )
+    found = grad_cam(model, layer, images, classes)
+    assert found.max() > 0
+    assert torch.equal(found, expected.detach()[:, 0])
 
 
 def test_patch_sums_by_hand() -> None:

@@ -23,13 +23,12 @@ from da6401.errors import RunError, UserError
 from da6401.report import figures
 from da6401.report.charts import label
 from da6401.report.collect import read_sweep, signature
-from da6401.report.html import document
+from da6401.report.contents import report_data
+from da6401.report.explanations import pictures
 from da6401.report.importance import correlation, importance
 from da6401.report.page import page
-from da6401.report.pictures import pictures
-from da6401.report.records import Run, Sweep, Trial
+from da6401.report.records import RunRecord, SweepRecord, TrialRecord
 from da6401.report.run_figures import calibration, confusion
-from da6401.report.run_sections import wilson
 from da6401.report.serve import Source
 from da6401.report.sweep_sections import sweep_sections
 from da6401.runs.atomic_files import write_yaml
@@ -64,29 +63,31 @@ def write_run(folder: Path, value: float = 0.5, names: Sequence[str] = ("a", "b"
     return folder
 
 
-def trial(number: int, values: tuple[float, ...] | None, params: Mapping[str, Any] | None = None, **more: Any) -> Trial:
+def trial(
+    number: int, values: tuple[float, ...] | None, params: Mapping[str, Any] | None = None, **more: Any
+) -> TrialRecord:
     lines = [{"epoch": 1.0, "val_accuracy": 0.1}, {"epoch": 2.0, "val_accuracy": values[0] if values else 0.2}]
-    run = Run(folder=Path(f"trial-{number}"), config={}, result=None, epochs=lines, receipt={})
+    run = RunRecord(folder=Path(f"trial-{number}"), config={}, result=None, epochs=lines, receipt={})
     start = datetime(2026, 1, 1) + timedelta(minutes=number)
     given: dict[str, Any] = {
         "state": "complete" if values else "pruned", "reason": "", "slot": str(number % 2), "attempts": 1,
         "constraints": {}, "is_default": number == 0, "end": start + timedelta(seconds=50),
     }  # fmt: skip
-    return Trial(
+    return TrialRecord(
         number=number, values=values, params=dict(params or {}), run=run, start=start, **(given | more)
     )  # fmt: skip
 
 
 def sweep(
-    trials: Sequence[Trial], metrics: tuple[Metric, ...] = (ACCURACY,), study: optuna.Study | None = None
-) -> Sweep:
-    return Sweep(
+    trials: Sequence[TrialRecord], metrics: tuple[Metric, ...] = (ACCURACY,), study: optuna.Study | None = None
+) -> SweepRecord:
+    return SweepRecord(
         folder=Path("s"), name="s", trials=list(trials), objective=Objective(metrics), logarithmic=frozenset(),
         summary={}, frozen=study.trials if study else [], problems=[],
     )  # fmt: skip
 
 
-def studied(count: int) -> Sweep:
+def studied(count: int) -> SweepRecord:
     """A sweep in which lr decides and noise does nothing."""
     spaces = {"lr": FloatDistribution(0, 1), "noise": CategoricalDistribution(("x", "y"))}
     study = optuna.create_study(direction="maximize")
@@ -110,10 +111,10 @@ def test_calibration_by_hand() -> None:
     assert error == pytest.approx((3 * (0.9 - 2 / 3) + 1 * (1 - 0.62)) / 4, abs=1e-6)
 
 
-def test_wilsons_interval_by_hand() -> None:
-    assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert wilson(1.0, 10)[1] == 1.0
-    assert wilson(1.0, 10)[0] == pytest.approx(10 / (10 + 1.96**2), abs=1e-6)
+@pytest.mark.parametrize(("value", "interval"), [(0.5, "0.150 to 0.850"), (1.0, f"{4 / (4 + 1.96**2):.3f} to 1.000")])
+def test_wilsons_interval_by_hand(tmp_path: Path, value: float, interval: str) -> None:
+    (shown,) = blocks_of(report_data([write_run(tmp_path / "r", value)], None)["parts"][0]["sections"], "facts")
+    assert f"95% interval {interval}, n = 4" in shown["items"][0]["note"]
 
 
 def test_the_confusion_matrix_has_the_truth_in_its_rows() -> None:
@@ -195,7 +196,7 @@ def test_labels_stay_literal() -> None:
 
 def test_names_of_others_change_nothing_in_the_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", names=HOSTILE)
-    data = document([run], None) | {"made": "now"}
+    data = report_data([run], None) | {"made": "now"}
     text = page(data, live=False)
     held = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert held is not None
@@ -211,14 +212,14 @@ def test_a_run_says_what_it_lacks(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")
     (run / VALIDATION).unlink()
     (run / RESULT).unlink()
-    said = [block["text"] for block in blocks_of(document([run], None)["parts"][0]["sections"], "text")]
+    said = [block["text"] for block in blocks_of(report_data([run], None)["parts"][0]["sections"], "text")]
     assert any("unfinished" in text for text in said)
     assert any("no predictions" in text for text in said)
     assert any("stages" in text for text in said)
 
 
 def test_precision_and_recall_by_hand(tmp_path: Path) -> None:
-    tables = blocks_of(document([write_run(tmp_path / "r")], None)["parts"][0]["sections"], "table")
+    tables = blocks_of(report_data([write_run(tmp_path / "r")], None)["parts"][0]["sections"], "table")
     rows = next(block["rows"] for block in tables if "precision" in block["columns"])
     assert rows[0] == ["a", 0.5, 1.0, pytest.approx(2 / 3), 1, 2]
     assert rows[1] == ["b", 1.0, pytest.approx(2 / 3), pytest.approx(0.8), 3, 2]
@@ -229,7 +230,7 @@ def test_a_damaged_run_is_a_message(tmp_path: Path, damage: str) -> None:
     run = write_run(tmp_path / "r")
     (run / damage).write_text("{damaged\n[")
     with pytest.raises(RunError, match=damage):
-        document([run], None)
+        report_data([run], None)
 
 
 @pytest.mark.parametrize("what", ["nothing", "a file", "empty"])
@@ -240,14 +241,14 @@ def test_a_folder_without_a_run_is_a_message(tmp_path: Path, what: str) -> None:
     elif what == "empty":
         path.mkdir()
     with pytest.raises(RunError, match=r"neither a run nor a sweep|is no folder"):
-        document([path], None)
+        report_data([path], None)
 
 
 @pytest.mark.parametrize("content", [b"", b"no database" * 200])
 def test_a_damaged_study_is_a_message_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "study.db").write_bytes(content)
     with pytest.raises(RunError, match="cannot be read"):
-        document([tmp_path], None)
+        report_data([tmp_path], None)
     assert (tmp_path / "study.db").read_bytes() == content
 
 
@@ -267,7 +268,7 @@ def test_without_a_study_the_folders_tell(tmp_path: Path) -> None:
 def test_several_folders_are_compared(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", 0.5)
     other = write_run(tmp_path / "other", 0.6, config="optimizer.lr=0.5")
-    parts = document([one, other], None)["parts"]
+    parts = report_data([one, other], None)["parts"]
     assert [part["title"] for part in parts] == ["Side by side", "Run one", "Run other"]
     tables = blocks_of(parts[0]["sections"], "table")
     assert [row[4] for row in tables[0]["rows"]] == [0.5, 0.6]
@@ -286,7 +287,7 @@ def test_pictures_have_room_and_stay_in_their_folder(tmp_path: Path, monkeypatch
     assert len(shown["items"]) == 1
     assert shown["items"][0]["source"].startswith("data:image/webp;base64,")
     assert "secret.png" in note["text"]
-    monkeypatch.setattr("da6401.report.pictures.ROOM", 10)
+    monkeypatch.setattr("da6401.report.explanations.ROOM", 10)
     assert pictures(tmp_path / "run")[0]["items"] == []
     (folder / "about.json").write_text("{")
     assert pictures(tmp_path / "run")[0]["tone"] == "warning"
@@ -320,14 +321,14 @@ def test_a_port_that_cannot_be_is_a_message(tmp_path: Path) -> None:
 def test_numbers_in_the_page_are_finite(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")
     write_yaml(run / CONFIG, {"optimizer": {"lr": math.inf}})
-    json.dumps(document([run], None), allow_nan=False)
+    json.dumps(report_data([run], None), allow_nan=False)
 
 
 def test_a_page_says_how_often_the_test_split_was_looked_at(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name) for name in "ab"]
 
     def said(folders: Sequence[Path]) -> str:
-        return json.dumps(document(folders, None))
+        return json.dumps(report_data(folders, None))
 
     assert "The test split has not been looked at for this run." in said(runs[:1])
     assert "honest" not in said(runs)
@@ -340,14 +341,14 @@ def test_a_page_says_how_often_the_test_split_was_looked_at(tmp_path: Path) -> N
     assert "honest" not in said(runs[1:])
     columns, rows = next(
         (block["columns"], block["rows"])
-        for block in document(runs, None)["parts"][0]["sections"][0]["blocks"]
+        for block in report_data(runs, None)["parts"][0]["sections"][0]["blocks"]
         if block["kind"] == "table"
     )
     assert [row[columns.index("test looks")] for row in rows] == [1, 2]
 
 
 def test_a_sweeps_page_warns_of_a_choice_after_a_look() -> None:
-    def warned(*trials: Trial, **looked: Sequence[Look]) -> bool:
+    def warned(*trials: TrialRecord, **looked: Sequence[Look]) -> bool:
         read = dataclasses.replace(sweep(trials), looked={Path("s", name): looks for name, looks in looked.items()})
         told = [block["text"] for block in blocks_of(sweep_sections(read), "text") if "honest" in block["text"]]
         return len(told) == 1

@@ -15,10 +15,8 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
-from da6401.data.sources import ImageSet
-from da6401.models.stages import StagedModel
-from da6401.report import explain_pictures as pictures
-from da6401.report.attribution import (
+from da6401.commands.explain import drawing
+from da6401.commands.explain.attribution import (
     MapLayer,
     grad_cam,
     input_gradients,
@@ -28,7 +26,9 @@ from da6401.report.attribution import (
     patch_sums,
     strongest_neurons,
 )
-from da6401.report.explain_pictures import Bar, Example, Floats
+from da6401.commands.explain.drawing import Bar, Example, Floats
+from da6401.data.sources import ImageSet
+from da6401.models.stages import StagedModel
 from da6401.runs.predictions import confusion_counts
 
 CLASSES, IMAGES_EACH, EXPLAINED = 10, 3, 10
@@ -123,7 +123,7 @@ def _grid(answers: Answers, split: str) -> Picture:
         "Predictions",
         f"{shown} images of the {split} split, {len(rows)} classes with up to {IMAGES_EACH} images each, drawn at "
         "random and not chosen for their answers. So few images say little of the accuracy: see the confusion matrix.",
-        lambda: pictures.prediction_grid([answers.examples(row) for row in rows]),
+        lambda: drawing.prediction_grid([answers.examples(row) for row in rows]),
     )
 
 
@@ -135,7 +135,7 @@ def _confusion(answers: Answers, split: str) -> Picture:
         "Confusion matrix",
         f"All {count:,} images of the {split} split, {right:,} of them right ({right / count:.1%}). A row is a true "
         "class and adds up to 100%; a share of few images is uncertain.",
-        lambda: pictures.confusion_plot(counts_KK, answers.class_names),
+        lambda: drawing.confusion_plot(counts_KK, answers.class_names),
     )
 
 
@@ -152,14 +152,14 @@ def _first_layer(model: StagedModel, answers: Answers, images_MCHW: Tensor) -> l
             "Filters of the first convolution",
             f"{which} filters, {height} x {width} px, as colours: grey is zero, brighter is positive, darker negative. "
             "Each is divided by its own largest weight, so strong and weak filters look alike.",
-            lambda: pictures.filter_sheet(weights_FCSS[:FILTERS].numpy()),
+            lambda: drawing.filter_sheet(weights_FCSS[:FILTERS].numpy()),
         ),
         Picture(
             "feature_maps.png",
             "Feature maps of the first convolution",
             f"{which} filters' outputs for one image, before normalisation and activation: red is positive, blue "
             "negative. Each map is divided by its own largest magnitude, so strong and weak maps look alike.",
-            lambda: pictures.map_sheet(
+            lambda: drawing.map_sheet(
                 answers.examples(answers.choice.explained[:1])[0].pixels, maps_FHW[:FILTERS].numpy()
             ),
         ),
@@ -190,9 +190,9 @@ def _neurons(model: StagedModel, layer: MapLayer, answers: Answers, images_MCHW:
         "Guided backpropagation",
         which + "Grey is no influence. The picture shows what the neuron responds to in the image; it tends to redraw "
         "edges whatever the classes are, so it is no reason for a decision.",
-        lambda: pictures.heat_pairs(
+        lambda: drawing.heat_pairs(
             answers.examples(answers.choice.explained),
-            pictures.signed_channels(gradients_MCHW.numpy(), full=FULL), words,
+            drawing.signed_channels(gradients_MCHW.numpy(), full=FULL), words,
             Bar("gray", -1, 1, f"guided gradient of each colour / the picture's {FULL:.1%} quantile of magnitude"),
         ),
     )  # fmt: skip
@@ -207,10 +207,10 @@ def _gradient_x_input(
         "Gradient x input (in place of guided backpropagation)",
         why + "Red speaks for it, blue against it; pixels of the mean colour get none by construction, and the "
         "picture is noisy by nature.",
-        lambda: pictures.heat_pairs(
+        lambda: drawing.heat_pairs(
             answers.examples(answers.choice.explained),
-            pictures.signed_colours(heat_MHW.numpy(), alpha=1, full=FULL), words,
-            Bar(pictures.SIGNED, -1, 1, f"gradient x input / the picture's {FULL:.1%} quantile of magnitude"),
+            drawing.signed_colours(heat_MHW.numpy(), alpha=1, full=FULL), words,
+            Bar(drawing.SIGNED, -1, 1, f"gradient x input / the picture's {FULL:.1%} quantile of magnitude"),
         ),
     )  # fmt: skip
 
@@ -225,7 +225,7 @@ def _grad_cam(model: StagedModel, last: MapLayer, answers: Answers, images_MCHW:
         if (layer.height, layer.width) != (last.height, last.width)
         else ""
     )
-    words = [f"for {pictures.label(answers.class_names[number])}" for number in predicted_M]
+    words = [f"for {drawing.label(answers.class_names[number])}" for number in predicted_M]
     words = [text if heat_HW.any() else f"{text}\nno evidence" for text, heat_HW in zip(words, heat_MHW, strict=True)]
     return Picture(
         "gradcam.png",
@@ -233,9 +233,9 @@ def _grad_cam(model: StagedModel, last: MapLayer, answers: Answers, images_MCHW:
         f"Where {layer.name} holds evidence for the predicted class, right or wrong. {earlier}The map has "
         f"{layer.height} x {layer.width} places and is enlarged, so outlines mean nothing; each picture has its own "
         "scale, and evidence against the class is not shown.",
-        lambda: pictures.heat_pairs(
-            answers.examples(answers.choice.explained), pictures.heat_colours(heat_MHW.numpy(), alpha=0.6), words,
-            Bar(pictures.HEAT, 0, 1, "evidence for the predicted class / largest in the picture"),
+        lambda: drawing.heat_pairs(
+            answers.examples(answers.choice.explained), drawing.heat_colours(heat_MHW.numpy(), alpha=0.6), words,
+            Bar(drawing.HEAT, 0, 1, "evidence for the predicted class / largest in the picture"),
         ),
     )  # fmt: skip
 
@@ -244,7 +244,7 @@ def _class_gradients(model: StagedModel, answers: Answers, images_MCHW: Tensor) 
     """For a transformer, which has no last convolution: what speaks for the predicted class, by pixel and by patch."""
     predicted_M = answers.predicted_N[answers.choice.explained]
     gradients_MCHW = input_gradients(model, model, images_MCHW, torch.from_numpy(predicted_M)[:, None], guided=False)
-    words = [f"for {pictures.label(answers.class_names[number])}" for number in predicted_M]
+    words = [f"for {drawing.label(answers.class_names[number])}" for number in predicted_M]
     patch = next(module for module in model.stages.modules() if isinstance(module, nn.Conv2d)).kernel_size[0]
     heat_MHW = patch_sums((gradients_MCHW * (images_MCHW - model.mean)).sum(1), patch)
     why = (
@@ -256,10 +256,10 @@ def _class_gradients(model: StagedModel, answers: Answers, images_MCHW: Tensor) 
         "Gradient x input by patch (in place of Grad-CAM)",
         why + f"So this is the predicted class's gradient times the network's input, summed over each patch of {patch} "
         f"x {patch} px: red speaks for the class, blue against it. It knows nothing of the attention between patches.",
-        lambda: pictures.heat_pairs(
+        lambda: drawing.heat_pairs(
             answers.examples(answers.choice.explained),
-            pictures.signed_colours(heat_MHW.numpy(), alpha=0.6, full=1), words,
-            Bar(pictures.SIGNED, -1, 1, "gradient x input of a patch / largest magnitude in the picture"),
+            drawing.signed_colours(heat_MHW.numpy(), alpha=0.6, full=1), words,
+            Bar(drawing.SIGNED, -1, 1, "gradient x input of a patch / largest magnitude in the picture"),
         ),
     )  # fmt: skip
     why += "So this is the gradient of the predicted class's logit times the network's input. "
@@ -277,7 +277,7 @@ def _embedding(answers: Answers, seed: int, split: str) -> list[Picture]:
         start = "pca" if width > 1 else "random"
         layout = TSNE(perplexity=perplexity, init=start, random_state=seed)
         rows_P = answers.choice.embedded_P
-        return pictures.embedding_plot(
+        return drawing.embedding_plot(
             layout.fit_transform(answers.features_PE), answers.labels_N[rows_P],
             answers.labels_N[rows_P] == answers.predicted_N[rows_P], answers.class_names, answers.choice.classes,
         )  # fmt: skip

@@ -10,14 +10,14 @@ from da6401.redact import safe
 from da6401.report import run_figures
 from da6401.report.blocks import section, table, text
 from da6401.report.collect import read_run, read_sweep, reads_as_sweep
-from da6401.report.records import Run, Sweep
+from da6401.report.records import RunRecord, SweepRecord
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_sections import sweep_sections, winner_of
 from da6401.runs.looks import comparison_warnings
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, flat
 
 
-def document(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
+def report_data(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
     """The whole report.
 
     Raises:
@@ -33,7 +33,7 @@ def document(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
         parts.append({"id": "compared", "title": "Side by side", "sections": _comparison(read)})
     for index, (each, title) in enumerate(zip(read, titles, strict=True)):
         own = {"id": f"part{index}", "title": title if len(read) > 1 else ""}
-        if isinstance(each, Run):
+        if isinstance(each, RunRecord):
             parts.append({**own, "sections": run_sections(each)})
             continue
         parts.append({**own, "sections": sweep_sections(each)})
@@ -45,23 +45,23 @@ def document(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
     return {"title": titles[0] if len(read) == 1 else f"Compared: {names}", "parts": parts}
 
 
-def _title(read: Run | Sweep) -> str:
-    return f"Sweep {read.name}" if isinstance(read, Sweep) else f"Run {read.folder.absolute().name}"
+def _title(read: RunRecord | SweepRecord) -> str:
+    return f"Sweep {read.name}" if isinstance(read, SweepRecord) else f"Run {read.folder.absolute().name}"
 
 
-def _comparison(read: Sequence[Run | Sweep]) -> list[dict[str, Any]]:
-    runs: dict[str, Run] = {}
+def _comparison(read: Sequence[RunRecord | SweepRecord]) -> list[dict[str, Any]]:
+    runs: dict[str, RunRecord] = {}
     rows: list[list[Any]] = []
     for each in read:
-        winner = winner_of(each) if isinstance(each, Sweep) else each.folder
+        winner = winner_of(each) if isinstance(each, SweepRecord) else each.folder
         if winner is None:
             rows.append([safe(each.folder), None, "no completed trial", *[None] * 7])
             continue
-        run = read_run(winner, predictions=True) if isinstance(each, Sweep) else each
+        run = read_run(winner, predictions=True) if isinstance(each, SweepRecord) else each
         runs[str(each.folder)] = run
         result = run.result
         rows.append([
-            safe(each.folder), len(each.trials) if isinstance(each, Sweep) else 1, run.status,
+            safe(each.folder), len(each.trials) if isinstance(each, SweepRecord) else 1, run.status,
             run.config.get("model", {}).get("name"), result and result.val_accuracy, result and result.test_accuracy,
             len(run.looks), result and result.parameters, result and result.macs, result and round(result.seconds, 1),
         ])  # fmt: skip

@@ -14,7 +14,6 @@ from itertools import takewhile
 from typing import Any
 
 import torch
-from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.overrides import TorchFunctionMode
@@ -135,14 +134,24 @@ def _path(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def layer_output(model: nn.Module, layer: nn.Module, images_BCHW: Tensor) -> Tensor:
     """What the layer, a part of the model or the model itself, gives for these images."""
+    return _outputs(model, layer, images_BCHW)[0]
+
+
+def _outputs(model: nn.Module, layer: nn.Module, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs of the layer and of the model."""
     outputs: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        outputs.append(output)
+        return output.clone()  # the next module may work in place
+
+    handle = layer.register_forward_hook(keep)
     try:
-        model(images_BCHW)
+        answer = model(images_BCHW)
     finally:
         handle.remove()
     assert len(outputs) == 1, "a module that is called once"
-    return outputs[0]
+    return outputs[0], answer
 
 
 @torch.no_grad()
@@ -189,10 +198,12 @@ def input_gradients(
 
 def grad_cam(model: nn.Module, layer: nn.Module, images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
     """Grad-CAM (arXiv 1610.02391) of each image's class: evidence for it, >= 0, enlarged to the image: (B, H, W)."""
-    heat_B1HW = LayerGradCam(model, layer).attribute(images_BCHW, target=classes_B, relu_attributions=True)
-    height, width = images_BCHW.shape[2:]
-    enlarged_B1HW: Tensor = LayerAttribution.interpolate(heat_B1HW.detach(), (height, width), "bilinear")
-    return enlarged_B1HW[:, 0]
+    with torch.enable_grad():
+        maps_BCHW, logits_BK = _outputs(model, layer, images_BCHW.detach().clone().requires_grad_(True))
+        total = logits_BK.gather(1, classes_B[:, None]).sum()
+        (gradients_BCHW,) = torch.autograd.grad(total, maps_BCHW)
+    heat_B1HW = (gradients_BCHW.mean((2, 3), keepdim=True) * maps_BCHW.detach()).sum(1, keepdim=True).relu()
+    return nn.functional.interpolate(heat_B1HW, images_BCHW.shape[2:], mode="bilinear")[:, 0]
 
 
 def patch_sums(heat_BHW: Tensor, patch: int) -> Tensor:

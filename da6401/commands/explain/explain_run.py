@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from da6401.commands.evaluate import answers_of, look_at_test
+from da6401.commands.explain.drawing import own_style, save
+from da6401.commands.explain.views import Answers, choose, views
 from da6401.config.schema import RunConfig
 from da6401.data.sources import ImageSet, load_training_data
 from da6401.errors import DataError, RunError
 from da6401.models.stages import StagedModel
 from da6401.redact import safe
-from da6401.report.explain_pictures import own_style, save
-from da6401.report.explain_views import Answers, choose, views
 from da6401.runs.atomic_files import explain_write_errors, write_json
 from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.trained_model import load_model

@@ -5,32 +5,21 @@ from __future__ import annotations
 import math
 import string
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from da6401.commands.side_by_side import RECORDED, side_by_side, table_console
 from da6401.config.metrics import names_of
 from da6401.errors import RunError
 from da6401.redact import safe
-from da6401.runs.looks import comparison_warnings, read_looks
-from da6401.runs.run_folder import (
-    CONFIG,
-    METRICS,
-    RECEIPT,
-    RESULT,
-    flat,
-    read_json,
-    read_metrics,
-    read_result,
-    read_yaml,
-)
+from da6401.report.run_record import RunRecord, read_run
+from da6401.runs.looks import comparison_warnings
+from da6401.runs.run_folder import CONFIG, differences, flat, read_yaml
 
-RECORDED = ("data_fingerprint", "device", "device_name", "threads", "git_commit", "git_dirty", "packages", "python")
 REACHED = (
     *("status", "val_accuracy", "val_loss", "best_epoch", "epochs_run", "test_accuracy", "test_loss"),
     "test_looks",  # how often the test split was looked at
@@ -39,8 +28,6 @@ REACHED = (
 CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 CURVE_WIDTH = 50  # characters of a curve; longer runs are thinned out
-PIPE_WIDTH = 160  # characters of a table through a pipe
-LONGEST = 40  # characters of a value in a table
 
 
 def compare_runs(folders: Sequence[Path]) -> int:
@@ -52,24 +39,26 @@ def compare_runs(folders: Sequence[Path]) -> int:
     if not 2 <= len(folders) <= len(string.ascii_uppercase):
         raise RunError(f"compare takes 2 to {len(string.ascii_uppercase)} run folders, not {len(folders)}")
     labels = string.ascii_uppercase[: len(folders)]
-    settings = [_settings(folder) for folder in folders]
-    reached = [_reached(folder) for folder in folders]
-    curves = [read_metrics(folder) if (folder / METRICS).exists() else [] for folder in folders]
-    console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
+    runs = [read_run(folder) for folder in folders]
+    differing = differences(*map(_settings, runs))
+    console = table_console()
     for label, folder in zip(labels, folders, strict=True):
         console.print(f"{label}  {escape(safe(folder))}", soft_wrap=True, highlight=False)
 
-    names = dict.fromkeys(name for each in settings for name in each)
-    unlike = [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
-    if unlike:
-        console.print(_table("keys that differ", labels, {name: [s.get(name) for s in settings] for name in unlike}))
+    headings = ("", *labels)
+    if differing:
+        console.print(side_by_side(headings, map(_rounded, differing), title="keys that differ"))
     else:
         console.print("\nno key differs: config, data, code, versions and device are the same")
-    console.print(_table("reached", labels, {name: [each.get(name) for each in reached] for name in REACHED}))
-    for told in comparison_warnings(folders):
-        console.print(escape(told), soft_wrap=True, highlight=False)
+    reached = [
+        {**(vars(run.result) if run.result else {}), "status": run.status, "test_looks": len(run.looks)} for run in runs
+    ]
+    rows = (_rounded([name, *(each.get(name) for each in reached)]) for name in REACHED)
+    console.print(side_by_side(headings, rows, title="reached"))
+    for warning in comparison_warnings(folders):
+        console.print(escape(warning), soft_wrap=True, highlight=False)
     for name in CURVES:
-        console.print(_curves(name, labels, [[line[name] for line in lines if name in line] for lines in curves]))
+        console.print(_curves(name, labels, [[line[name] for line in run.epochs if name in line] for run in runs]))
     return 0
 
 
@@ -82,46 +71,30 @@ def sparkline(values: Sequence[float], *, low: float, high: float, marks: str) -
     return "".join(marks[min(len(marks) - 1, int((value - low) / span * len(marks)))] for value in chosen)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    receipt = read_json(folder / RECEIPT) if (folder / RECEIPT).exists() else {}
-    config = flat(read_yaml(folder / CONFIG))
+def _settings(run: RunRecord) -> dict[str, Any]:
+    config = flat(run.config or read_yaml(run.folder / CONFIG))  # which says that there is none
     if "sweep.objectives" in config:  # older configs have them as one text
         config["sweep.objectives"] = names_of(config["sweep.objectives"])
-    return config | flat({name: receipt.get(name) for name in RECORDED}, "receipt: ")
+    recorded = {name: run.receipt.get(name) for name in RECORDED if name != "seed"}  # that is in the config
+    return config | flat(recorded, "receipt: ")
 
 
-def _reached(folder: Path) -> dict[str, Any]:
-    reached = vars(read_result(folder)) if (folder / RESULT).exists() else {"status": "unfinished"}
-    return {**reached, "test_looks": len(read_looks(folder))}
-
-
-def _table(title: str, labels: str, rows: Mapping[str, Sequence[Any]]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("", *labels):
-        table.add_column(heading, overflow="fold")
-    for name, values in rows.items():
-        table.add_row(*(escape(text) for text in (safe(name), *map(_cell, values))))
-    return table
+def _rounded(row: Sequence[Any]) -> list[Any]:
+    return [f"{value:.6g}" if isinstance(value, float) else value for value in row]
 
 
 def _curves(name: str, labels: str, curves: Sequence[Sequence[float]]) -> Table:
     every = [value for values in curves for value in values]
     best = max if name.endswith("accuracy") else min
     marks = BLOCKS if (sys.stdout.encoding or "").lower().startswith("utf") else PLAIN
-    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("", "epochs", "curve, one scale for all", "first", "last", "best", "in epoch"):
-        table.add_column(heading, no_wrap=True)
+    rows = []
     for label, values in zip(labels, curves, strict=True):
         if not values:
-            table.add_row(label, "0", "-", "-", "-", "-", "-")
+            rows.append([label, 0, *[None] * 5])
             continue
         top = best(values)
         line = sparkline(values, low=min(every), high=max(every), marks=marks)
-        ends = (f"{values[0]:.4f}", f"{values[-1]:.4f}", f"{top:.4f}")
-        table.add_row(label, str(len(values)), line, *ends, str(values.index(top) + 1))
-    return table
-
-
-def _cell(value: Any) -> str:
-    text = "-" if value is None else f"{value:.6g}" if isinstance(value, float) else safe(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+        ends = (f"{value:.4f}" for value in (values[0], values[-1], top))
+        rows.append([label, len(values), line, *ends, values.index(top) + 1])
+    headings = ("", "epochs", "curve, one scale for all", "first", "last", "best", "in epoch")
+    return side_by_side(headings, rows, title=name, no_wrap=True)

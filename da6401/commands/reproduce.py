@@ -13,68 +13,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from da6401.commands.side_by_side import RECORDED, side_by_side, table_console
 from da6401.config.compose import saved_config
 from da6401.config.quoting import quoted
 from da6401.config.validate import tree_of
 from da6401.errors import RunError
 from da6401.redact import safe
-from da6401.runs.run_folder import (
-    BEST,
-    CONFIG,
-    LAST,
-    METRICS,
-    NO_EFFECT_ON_WEIGHTS,
-    RECEIPT,
-    RESULT,
-    RunResult,
-    differences,
-    read_json,
-    read_metrics,
-    read_result,
-)
+from da6401.report.run_record import RunRecord, read_run
+from da6401.runs.run_folder import BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
 from da6401.training.checkpoint import load_checkpoint, model_state, weights_sha256
 from da6401.training.run import run
 
 NOT_REPRODUCED = 4
-# Where things lie and what is watched: keys that move no bit, besides those of NO_EFFECT_ON_WEIGHTS.
+# Where files are and what is tracked: keys without effect on the weights, besides those of NO_EFFECT_ON_WEIGHTS.
 PLACES = re.compile(r"data\.(root|cache\w*)|tracking\..*")
-# What of a receipt can move the metrics, the likeliest first, and what it is called.
-RECORDED = {
-    "data_fingerprint": "data fingerprint",
-    "seed": "seed",
-    "device": "device",
-    "device_name": "device's name",
-    "threads": "threads",
-    "git_commit": "code: commit",
-    "git_dirty": "code: dirty diff",
-    "packages": "packages",
-    "torch_build": "torch's build",
-    "python": "python",
-}
+Epoch = Mapping[str, float]
 TIMINGS = frozenset({"seconds", "images_per_second"})  # of a line of metrics: these differ from run to run
-PIPE_WIDTH = 160  # characters of a table through a pipe
-LONGEST = 60  # characters of a value in the table
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a run folder says of its run; of a stranger's or unfinished folder, what is there."""
-
-    receipt: Mapping[str, Any]
-    metrics: Sequence[Mapping[str, float]]
-    result: RunResult | None
-    weights: str | None  # sha256 after the last epoch
-    best: str | None  # sha256 of best.pt's weights
-
-    @property
-    def complete(self) -> bool:
-        """Whether the run came to the end that its config asks for."""
-        return self.result is not None and self.result.status in ("completed", "diverged")
 
 
 @dataclass(frozen=True)
@@ -101,57 +57,54 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     """
     before = saved_config(folder / CONFIG)
     cfg = saved_config(folder / CONFIG, quoted(overrides))
-    then = read_record(folder)  # before the training: a damaged folder costs no hours
+    then = read_run(folder)  # before the training: a damaged folder costs no hours
+    hashes_then = weight_hashes(then)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     parent = folder.parent if os.access(folder.parent, os.W_OK) else Path("outputs", "runs")
     name = folder.name or folder.resolve().name
     again = parent / f"{name}-again-{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run(cfg, again)
-    now = read_record(again)
+    now = read_run(again)
+    ended = then.result is not None and then.result.status in ("completed", "diverged")
 
     changes = differences(tree_of(before), tree_of(cfg))
     settings = [Row(f"config {key}", old, new) for key, old, new in changes] or [Row("config", "as saved", "as saved")]
     settings += list(recorded_rows(then.receipt, now.receipt))
-    metrics = list(metric_rows(then, now))
-    console = Console() if Console().is_terminal else Console(width=PIPE_WIDTH)
+    metrics = list(metric_rows(then.epochs, now.epochs, ended=ended))
+    weights = [Row(what, hashes_then[what], sha256) for what, sha256 in weight_hashes(now).items()]
+    rows = ([row.what, _verdict(row), row.then, row.now] for row in (*settings, *metrics, *weights))
+    console = table_console()
     console.print(f"then: {escape(safe(folder))}\nnow:  {escape(safe(again))}", soft_wrap=True, highlight=False)
-    console.print(_table([*settings, *metrics, *weight_rows(then, now)]))
-    moved = [key for key, _, _ in changes if not (NO_EFFECT_ON_WEIGHTS.fullmatch(key) or PLACES.fullmatch(key))]
+    console.print(side_by_side(("what", "", "then", "now"), rows))
     if changes:
         console.print(f"changed as asked: {escape(safe(', '.join(key for key, _, _ in changes)))}", soft_wrap=True)
-    if not then.complete:
-        print(f"the run of then did not end: its {len(then.metrics)} finished epochs are compared")
-    if then.metrics and all(row.agrees for row in metrics):
-        print(f"reproduced: identical metrics in all {len(then.metrics)} epochs")
+    if not ended:
+        print(f"the earlier run did not end: its {len(then.epochs)} finished epochs are compared")
+    if then.epochs and all(row.agrees for row in metrics):
+        print(f"reproduced: identical metrics in all {len(then.epochs)} epochs")
         return 0
-    suspects = [f"config {key}" for key in moved]
+    changed = [key for key, _, _ in changes if not (NO_EFFECT_ON_WEIGHTS.fullmatch(key) or PLACES.fullmatch(key))]
+    suspects = [f"config {key}" for key in changed]
     suspects += [row.what for row in settings if not (row.agrees or row.what.startswith("config"))]
-    if not then.metrics:
-        suspects = ["the run of then has no finished epoch to compare with"]
+    if not then.epochs:
+        suspects = ["the earlier run has no finished epoch to compare with"]
     cause = ", ".join(suspects[:3]) or "nothing that was recorded; is trainer.deterministic off?"
     print(f"not reproduced; the likely cause: {safe(cause)}")
     return NOT_REPRODUCED
 
 
-def read_record(folder: Path) -> Record:
-    """The receipt, the metrics, the result and the hashes of the weights, where they are there.
-
-    Raises:
-        RunError: one of them is damaged.
-    """
-    result = read_result(folder) if (folder / RESULT).exists() else None
-    return Record(
-        receipt=read_json(folder / RECEIPT) if (folder / RECEIPT).exists() else {},
-        metrics=read_metrics(folder) if (folder / METRICS).exists() else [],
-        result=result,
-        weights=(result and result.weights_sha256) or _weights_of(folder / LAST),
-        best=(result and result.best_weights_sha256) or _weights_of(folder / BEST),
-    )
+def weight_hashes(record: RunRecord) -> dict[str, str | None]:
+    """The sha256 of the last epoch's and of the best weights, from result.json, else from the checkpoints."""
+    result = record.result
+    return {
+        "weights, last (sha256)": (result and result.weights_sha256) or _hash_of(record.folder / LAST),
+        "weights, best (sha256)": (result and result.best_weights_sha256) or _hash_of(record.folder / BEST),
+    }
 
 
-def _weights_of(path: Path) -> str | None:
+def _hash_of(checkpoint: Path) -> str | None:
     try:
-        return weights_sha256(model_state(load_checkpoint(path)))
+        return weights_sha256(model_state(load_checkpoint(checkpoint)))
     except RunError:
         return None  # a sweep may have removed it, and result.json is the place where its hash should be
 
@@ -168,12 +121,16 @@ def recorded_rows(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[R
             yield from (Row(f"{what}.{name}", a, b) for name, a, b in differences(old, new))
 
 
-def metric_rows(then: Record, now: Record) -> Iterator[Row]:
-    """Each metric: in the first epoch in which it differs, else in the last. A missing epoch differs."""
-    count = max(len(then.metrics), len(now.metrics)) if then.complete else len(then.metrics)
-    names = dict.fromkeys(name for line in [*then.metrics, *now.metrics] for name in line if name not in TIMINGS)
+def metric_rows(then: Sequence[Epoch], now: Sequence[Epoch], *, ended: bool) -> Iterator[Row]:
+    """Each metric: in the first epoch in which it differs, else in the last. A missing epoch differs.
+
+    Args:
+        ended: ``then`` is a whole run; otherwise only its own epochs are compared.
+    """
+    count = max(len(then), len(now)) if ended else len(then)
+    names = dict.fromkeys(name for line in [*then, *now] for name in line if name not in TIMINGS)
     for name in names:
-        pairs = [(_at(then.metrics, index, name), _at(now.metrics, index, name)) for index in range(count)]
+        pairs = [(_at(then, index, name), _at(now, index, name)) for index in range(count)]
         if pairs:
             unlike = [index for index, (old, new) in enumerate(pairs) if old != new]
             index = unlike[0] if unlike else count - 1
@@ -182,31 +139,12 @@ def metric_rows(then: Record, now: Record) -> Iterator[Row]:
             yield Row(f"{name}, epoch {index + 1}", *pairs[index])
 
 
-def _at(lines: Sequence[Mapping[str, float]], index: int, name: str) -> float | None:
+def _at(lines: Sequence[Epoch], index: int, name: str) -> float | None:
     value = lines[index].get(name, math.nan) if index < len(lines) else math.nan
     return None if math.isnan(value) else value
 
 
-def weight_rows(then: Record, now: Record) -> Iterator[Row]:
-    """The hashes of the weights, after the last epoch and in best.pt."""
-    yield Row("weights, last (sha256)", then.weights, now.weights)
-    yield Row("weights, best (sha256)", then.best, now.best)
-
-
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("what", "", "then", "now"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        verdict = "agrees" if row.agrees else "not recorded" if row.then is None else "DIFFERS"
-        if row.agrees and row.then is None:
-            verdict = "agrees" if row.what.startswith("code") else "not recorded"
-        table.add_row(*(escape(_cell(text)) for text in (row.what, verdict, row.then, row.now)))
-    return table
-
-
-def _cell(value: Any) -> str:
-    text = "-" if value is None else safe(value)
-    if re.fullmatch(r"[0-9a-f]{40,}", text):
-        return text[:16]
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+def _verdict(row: Row) -> str:
+    if row.then is None and not (row.agrees and row.what.startswith("code")):
+        return "not recorded"
+    return "agrees" if row.agrees else "DIFFERS"

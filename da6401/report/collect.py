@@ -1,21 +1,21 @@
-"""What a report reads: run folders, sweep folders and studies, as plain values. Nothing here writes or trains."""
+"""What a report reads of sweep folders and studies, as plain values. Nothing here writes or trains."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from da6401.errors import RunError
 from da6401.redact import safe
-from da6401.report.records import RunRecord, SweepRecord, TrialRecord
-from da6401.runs.looks import looked_in_sweep, recorded_looks, with_unrecorded
-from da6401.runs.predictions import read_predictions
+from da6401.report.explanations import ABOUT
+from da6401.report.run_record import RunRecord, read_cached, read_run
+from da6401.report.sweep_record import SweepRecord, TrialRecord
+from da6401.runs.looks import looked_in_sweep
 from da6401.runs.run_folder import (
     CONFIG,
     DATABASE,
@@ -26,18 +26,14 @@ from da6401.runs.run_folder import (
     SUMMARY,
     TEST,
     VALIDATION,
-    RunResult,
+    differences,
     flat,
     read_json,
-    read_metrics,
-    read_result,
-    read_yaml,
 )
 from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, numbered_runs, trial_folder
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.study.storage import reading, sqlite_address
 
-Read = TypeVar("Read")
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
 
 
@@ -57,36 +53,13 @@ def reads_as_sweep(folder: Path, storage: str | None) -> bool:
     return False
 
 
-def read_run(folder: Path, *, predictions: bool) -> RunRecord:
-    """A run folder; what is not there yet is empty.
-
-    Raises:
-        RunError: a file that is there is damaged.
-    """
-    splits = {"test": TEST, "validation": VALIDATION} if predictions else {}
-    result = _kept(folder / RESULT, _result)
-    return RunRecord(
-        folder=folder,
-        config=_kept(folder / CONFIG, read_yaml) or {},
-        result=result,
-        looks=with_unrecorded(_kept(folder / LOOKS, recorded_looks) or [], result),
-        epochs=_kept(folder / METRICS, _epochs) or [],
-        receipt=(_kept(folder / RECEIPT, read_json) or {}) if predictions else {},
-        predictions={
-            split: read
-            for split, name in splits.items()
-            if (read := _kept(folder / name, read_predictions)) is not None
-        },
-    )
-
-
 def read_sweep(folder: Path, storage: str | None) -> SweepRecord:
     """A sweep folder with its study; without a study, as much as the trials' folders tell.
 
     Raises:
         RunError: the study cannot be opened, or sweep.json is damaged.
     """
-    summary = _kept(folder / SUMMARY, read_json) or {}
+    summary = read_cached(folder / SUMMARY, read_json) or {}
     name = str(summary.get("study", folder.absolute().name))
     problems: list[str] = []
     frozen: list[FrozenTrial] = []
@@ -115,7 +88,7 @@ def read_sweep(folder: Path, storage: str | None) -> SweepRecord:
 
 def signature(folders: Sequence[Path], storage: str | None) -> str:
     """What changes whenever a report of these folders would."""
-    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST, VALIDATION, LOOKS, "explain/about.json")
+    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST, VALIDATION, LOOKS, ABOUT)
     seen = []
     places = [place for folder in folders for place in (folder, *found_runs(folder), *confirmations(folder))]
     for path in sorted(place / file for place in places for file in files):
@@ -130,28 +103,6 @@ def signature(folders: Sequence[Path], storage: str | None) -> str:
                 trials = read_sweep(folder, storage).frozen
                 seen += [f"{trial.number} {trial.state} {len(trial.intermediate_values)}" for trial in trials]
     return "\n".join(seen)
-
-
-def _kept(path: Path, read: Callable[[Path], Read]) -> Read | None:
-    """A file's content, read again only where it has changed; None where it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return cast(Read, _read(read, path, found.st_mtime_ns, found.st_size))
-
-
-@functools.lru_cache(maxsize=8192)  # a page that is made again and again reads what is new, not 500 configs
-def _read(read: Callable[[Path], object], path: Path, changed: int, size: int) -> object:
-    return read(path)
-
-
-def _result(path: Path) -> RunResult:
-    return read_result(path.parent)
-
-
-def _epochs(path: Path) -> list[dict[str, float]]:
-    return read_metrics(path.parent)
 
 
 def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str], dict[str, Any]]:
@@ -193,7 +144,7 @@ def _trial(trial: FrozenTrial, run: RunRecord, *, told: str) -> TrialRecord:
 def _trial_run(folder: Path, problems: list[str]) -> RunRecord:
     """The run folder of a trial; a damaged one is said, and the report goes on without it."""
     try:
-        return read_run(folder, predictions=False)
+        return read_run(folder)
     except RunError as error:
         problems.append(safe(error))
         return RunRecord(folder=folder, config={}, result=None, epochs=[], receipt={})
@@ -202,15 +153,13 @@ def _trial_run(folder: Path, problems: list[str]) -> RunRecord:
 def _without_study(folder: Path, problems: list[str]) -> tuple[list[TrialRecord], Objective]:
     """The trials as their folders tell: their values, and as parameters the keys in which their configs differ."""
     runs = {number: _trial_run(run, problems) for number, run in numbered_runs(folder).items()}
-    leaves = {number: flat(run.config) for number, run in runs.items() if run.config}
-    keys = dict.fromkeys(key for each in leaves.values() for key in each)
-    differing = [key for key in keys if len({str(each.get(key)) for each in leaves.values()}) > 1]
+    differing = [row[0] for row in differences(*(run.config for run in runs.values() if run.config))]
     objective = Objective.of_config(next((run.config for run in runs.values() if run.config), {}))
     trials = []
     for number, run in runs.items():
         state = STATES.get(run.status, "fail") if run.result else "running"
         values = objective.values(run.result, latency_ms=lambda: None) if run.result else None
-        own = leaves.get(number, {})
+        own = flat(run.config)
         trials.append(
             TrialRecord(
                 number=number, state=state, values=values if state == "complete" else None,

@@ -9,12 +9,13 @@ from typing import Any
 from da6401.redact import safe
 from da6401.report import run_figures
 from da6401.report.blocks import section, table, text
-from da6401.report.collect import read_run, read_sweep, reads_as_sweep
-from da6401.report.records import RunRecord, SweepRecord
+from da6401.report.collect import read_sweep, reads_as_sweep
+from da6401.report.run_record import RunRecord, read_run
 from da6401.report.run_sections import run_sections
+from da6401.report.sweep_record import SweepRecord
 from da6401.report.sweep_sections import sweep_sections, winner_of
 from da6401.runs.looks import comparison_warnings
-from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, flat
+from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
 
 
 def report_data(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
@@ -67,14 +68,16 @@ def _comparison(read: Sequence[RunRecord | SweepRecord]) -> list[dict[str, Any]]
         ])  # fmt: skip
     columns = ["folder", "trials", "status", "model", "validation accuracy", "test accuracy", "test looks",
                "parameters", "multiply-accumulates", "seconds"]  # fmt: skip
-    leaves = [flat(run.config) for run in runs.values()]
-    keys = dict.fromkeys(key for each in leaves for key in each if not NO_EFFECT_ON_WEIGHTS.fullmatch(key))
-    unlike = [key for key in keys if len({str(each.get(key)) for each in leaves}) > 1]
-    rows_unlike = [[key, *(each.get(key) for each in leaves)] for key in unlike]
-    differing = table("Keys of the config that differ", ["key", *runs], rows_unlike)
+    found = differences(*(run.config for run in runs.values()))
+    differing = [row for row in found if not NO_EFFECT_ON_WEIGHTS.fullmatch(row[0])]
     warnings = [text(told, "warning") for told in comparison_warnings([run.folder for run in runs.values()])]
     return [
         section("Result", *warnings, table("Runs, and the winners of sweeps", columns, rows)),
         section("Curves", run_figures.together(runs)) if runs else section("Curves", text("None yet.")),
-        section("Differences", differing if unlike else text("No key of their configs differs.")),
+        section(
+            "Differences",
+            table("Keys of the config that differ", ["key", *runs], differing)
+            if differing
+            else text("No key of their configs differs."),
+        ),
     ]

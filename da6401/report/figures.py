@@ -9,7 +9,7 @@ from typing import Any
 
 from da6401.config.metrics import KINDS, Metric, word
 from da6401.report.charts import Chart, axis, chart, epochs, label, number
-from da6401.report.records import SweepRecord, TrialRecord, is_numeric
+from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
 
 SHADES = 6  # of the lines in parallel coordinates
 STATES = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}

@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 
 from da6401.config.metrics import Metric, word
 from da6401.report.charts import Chart, bars
-from da6401.report.records import SweepRecord, is_numeric
+from da6401.report.sweep_record import SweepRecord, is_numeric
 
 EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
     "PED-ANOVA": PedAnovaImportanceEvaluator,

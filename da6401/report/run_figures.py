@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from da6401.report.charts import Chart, axis, chart, epochs, label
-from da6401.report.records import RunRecord
+from da6401.report.run_record import RunRecord
 from da6401.runs.predictions import Predictions
 
 BINS = 10  # of the reliability curve, equally wide

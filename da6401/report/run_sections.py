@@ -12,7 +12,7 @@ from da6401.report import run_figures
 from da6401.report.blocks import Block, command, facts, section, table, text
 from da6401.report.charts import number
 from da6401.report.explanations import pictures
-from da6401.report.records import RunRecord
+from da6401.report.run_record import RunRecord
 from da6401.runs.looks import choice_warnings, times
 from da6401.runs.predictions import Predictions
 from da6401.runs.run_folder import flat
@@ -94,23 +94,16 @@ def _looks(run: RunRecord) -> Block:
 
 
 def _classes(predictions: Predictions) -> Block:
-    rows = []
-    for name, hits, support, said in predictions.by_class():
-        precision, recall = hits / said if said else None, hits / support if support else None
-        f1 = 2 * hits / (said + support) if said + support else None
-        rows.append([name, precision, recall, f1, support, said])
+    rows = [[c.name, c.precision, c.recall, c.f1, c.images, c.predicted] for c in predictions.by_class()]
     columns = ["class", "precision", "recall", "F1", "images", "predicted"]
     return table("Precision and recall of each class", columns, rows)
 
 
 def _mistakes(predictions: Predictions) -> Block:
-    wrong = predictions.mistakes
-    if not len(wrong):
+    wrong = predictions.mistakes()
+    if not wrong:
         return text("There is none: every image is right.")
-    names = predictions.class_names
-    rows = [[predictions.names[i], names[predictions.labels_N[i]], names[predictions.predicted[i]],
-             float(predictions.confidence[i]), float(predictions.probabilities_NK[i, predictions.labels_N[i]])]
-            for i in wrong[:MISTAKES]]  # fmt: skip
+    rows = [mistake[1:] for mistake in wrong[:MISTAKES]]
     columns = ["image", "true class", "predicted", "confidence", "probability of the true class"]
     return table(f"The {len(rows)} surest of {len(wrong)} mistakes", columns, rows)
 

@@ -12,7 +12,7 @@ from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
 from da6401.report.charts import number
 from da6401.report.importance import correlation, importance
-from da6401.report.records import SweepRecord, TrialRecord
+from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import selection_warning, times
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
 from da6401.study.objective import Candidate

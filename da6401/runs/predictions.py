@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,39 @@ from da6401.runs.atomic_files import write_atomic
 from da6401.runs.run_folder import TEST, VALIDATION
 
 DIGITS = 9  # significant ones: a float32 comes back with the same bits
+
+
+class ClassScore(NamedTuple):
+    """How a class is predicted; what would be divided by 0 is None."""
+
+    name: str
+    images: int  # of this class
+    predicted: int  # as this class, right or wrong
+    right: int
+
+    @property
+    def precision(self) -> float | None:
+        return self.right / self.predicted if self.predicted else None
+
+    @property
+    def recall(self) -> float | None:
+        return self.right / self.images if self.images else None
+
+    @property
+    def f1(self) -> float | None:
+        total = self.images + self.predicted
+        return 2 * self.right / total if total else None
+
+
+class Mistake(NamedTuple):
+    """An image that is predicted wrong."""
+
+    row: int  # of the predictions
+    image: str
+    true: str
+    predicted: str
+    confidence: float  # 0..1, the predicted class's probability
+    true_probability: float  # 0..1, the true class's
 
 
 @dataclass(frozen=True)
@@ -51,16 +85,22 @@ class Predictions:
         """(K, K): images by true class (row) and predicted class (column)."""
         return confusion_counts(self.labels_N, self.predicted, classes=len(self.class_names))
 
-    def by_class(self) -> list[tuple[str, int, int, int]]:
-        """Of each class its name, the images that are of it and predicted so, those of it, those predicted so."""
-        sums = [each.tolist() for each in (self.counts.diagonal(), self.counts.sum(1), self.counts.sum(0))]
-        return list(zip(self.class_names, *sums, strict=True))
+    def by_class(self) -> list[ClassScore]:
+        """How each class is predicted."""
+        sums = [each.tolist() for each in (self.counts.sum(1), self.counts.sum(0), self.counts.diagonal())]
+        return [ClassScore(*each) for each in zip(self.class_names, *sums, strict=True)]
 
-    @cached_property
-    def mistakes(self) -> npt.NDArray[np.int64]:
-        """The positions of the images that are predicted wrong, the most confident first."""
+    def mistakes(self) -> list[Mistake]:
+        """The images that are predicted wrong, the most confident first."""
         wrong = np.flatnonzero(self.predicted != self.labels_N)
-        return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
+        return [
+            Mistake(
+                row, self.names[row], self.class_names[true := self.labels_N[row]],
+                self.class_names[self.predicted[row]], float(self.confidence[row]),
+                float(self.probabilities_NK[row, true]),
+            )
+            for row in wrong[np.argsort(-self.confidence[wrong], kind="stable")].tolist()
+        ]  # fmt: skip
 
 
 def confusion_counts(

@@ -210,11 +210,12 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     return epochs
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The dotted keys in which two trees differ, with both values; None stands for a key that one does not have."""
-    before, after = flat(old), flat(new)
-    names = dict.fromkeys([*before, *after])
-    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+def differences(*trees: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The dotted keys in which trees differ, each with its value in every tree; None: the tree has no such key."""
+    leaves = [flat(tree) for tree in trees]
+    names = dict.fromkeys(name for each in leaves for name in each)
+    rows = [(name, *(each.get(name) for each in leaves)) for name in names]
+    return [row for row in rows if any(value != row[1] for value in row[2:])]
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

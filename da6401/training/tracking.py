@@ -269,8 +269,8 @@ def _classes(answers: Predictions) -> wandb.Table:
     import wandb
 
     table = wandb.Table(columns=["class", "images", "precision", "recall"])
-    for name, right, are, said in answers.by_class():
-        table.add_data(safe(name), are, right / max(said, 1), right / max(are, 1))
+    for score in answers.by_class():
+        table.add_data(safe(score.name), score.images, score.precision or 0.0, score.recall or 0.0)
     return table
 
 
@@ -280,10 +280,9 @@ def _mistakes(answers: Predictions, picture: Picture) -> wandb.Table:
     from PIL import Image
 
     table = wandb.Table(columns=["image", "file", "class", "predicted", "confidence"])
-    for row in answers.mistakes[:MOST_MISTAKES].tolist():
-        image = wandb.Image(Image.fromarray(picture(row)).resize((THUMBNAIL, THUMBNAIL)), file_type="jpg")
-        classes = [answers.class_names[each[row]] for each in (answers.labels_N, answers.predicted)]
-        table.add_data(image, *map(safe, (answers.names[row], *classes)), float(answers.confidence[row]))
+    for each in answers.mistakes()[:MOST_MISTAKES]:
+        image = wandb.Image(Image.fromarray(picture(each.row)).resize((THUMBNAIL, THUMBNAIL)), file_type="jpg")
+        table.add_data(image, *map(safe, (each.image, each.true, each.predicted)), each.confidence)
     return table
 
 

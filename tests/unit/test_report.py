@@ -27,9 +27,10 @@ from da6401.report.contents import report_data
 from da6401.report.explanations import pictures
 from da6401.report.importance import correlation, importance
 from da6401.report.page import page
-from da6401.report.records import RunRecord, SweepRecord, TrialRecord
 from da6401.report.run_figures import calibration, confusion
+from da6401.report.run_record import RunRecord
 from da6401.report.serve import Source
+from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.report.sweep_sections import sweep_sections
 from da6401.runs.atomic_files import write_yaml
 from da6401.runs.looks import Look, record_look

@@ -1,4 +1,4 @@
-"""A run, a sweep and its trials, as the report knows them: plain values, and what follows from them alone."""
+"""A sweep and its trials as plain values, and what follows from them alone."""
 
 from __future__ import annotations
 
@@ -12,27 +12,9 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from da6401.config.metrics import Metric
-from da6401.runs.looks import Look, Looked
-from da6401.runs.predictions import Predictions
-from da6401.runs.run_folder import RunResult
+from da6401.report.run_record import RunRecord
+from da6401.runs.looks import Looked
 from da6401.study.objective import Candidate, Objective, is_complete
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """A run folder, as far as it goes."""
-
-    folder: Path
-    config: dict[str, Any]  # nested; {} where the run has not begun
-    result: RunResult | None  # None: unfinished
-    epochs: list[dict[str, float]]
-    receipt: dict[str, Any]
-    predictions: dict[str, Predictions] = field(default_factory=dict)  # by split; {} where they were not asked for
-    looks: Sequence[Look] = ()  # at the test split, the first first
-
-    @property
-    def status(self) -> str:
-        return self.result.status if self.result else "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)

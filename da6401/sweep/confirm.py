@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import FrozenTrial
 
 from da6401.config.metrics import Metric
@@ -21,8 +20,8 @@ from da6401.errors import MachineError, RunError
 from da6401.runs.run_folder import read_result
 from da6401.runs.trial_folders import confirmation
 from da6401.study.objective import Objective, median_of
-from da6401.sweep.ending import machine_failure
-from da6401.sweep.launch import Job, RunJobs
+from da6401.sweep.failures import machine_failure
+from da6401.sweep.jobs import Job, RunJobs
 from da6401.sweep.trial import latency_ms
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ def confirm(
     space: SearchSpace,
     folder: Path,
     settings: SweepConfig,
-    launch: RunJobs,
+    run_jobs: RunJobs,
 ) -> list[Confirmed]:
     """Retrain the best ``sweep.confirm_top`` trials within the hard limits with ``sweep.confirm_seeds`` seeds each.
 
@@ -79,12 +78,12 @@ def confirm(
     missing = [job for _, own in chosen for job in own if _value(folder / job.folder, objective) is None]
     params, problems = {each.trial.number: each.trial.params for each, _ in chosen}, list[str]()
     if missing:  # together: a launcher runs them side by side
-        for job, ended in zip(missing, launch(missing), strict=True):
-            problem = machine_failure(ended, params[job.number])
+        for job, ended in zip(missing, run_jobs(missing), strict=True):
+            problem = machine_failure(ended.error, params[job.number])
             if problem is not None:
                 problems.append(f"{folder / job.folder} is not confirmed: {problem}")
-            elif ended.status is not JobStatus.COMPLETED:
-                log.warning("%s: not confirmed: %s", folder / job.folder, _reason(ended))
+            elif ended.error is not None:
+                log.warning("%s: not confirmed: %s", folder / job.folder, ended.reason)
     if problems:  # not left out: they go on, here or on another machine
         raise MachineError("\n".join(problems))
     confirmed = []
@@ -102,11 +101,6 @@ def _job(space: SearchSpace, trial: FrozenTrial, seed: int) -> Job:
     """The training of a trial with another seed."""
     fixed = [text for text in space.overrides(trial.params) if not text.startswith(("seed=", "++seed="))]
     return Job((*fixed, f"seed={seed}"), trial.number, confirmation(trial.number, seed))
-
-
-def _reason(ended: JobReturn) -> str:
-    error = ended._return_value
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _middle(runs: Mapping[Path, float], metric: Metric) -> Path:

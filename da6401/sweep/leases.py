@@ -1,14 +1,14 @@
-"""Who runs which trial: claims that no two workers share, leases that end with their worker, trials put back.
+"""Which worker runs which trial: a worker leases a trial, and the lease ends when the worker dies.
 
-A study's total is its trials 0 to n_trials - 1. A trial is claimed by taking it from WAITING to RUNNING, which every
-storage does for one caller alone; a trial that is new is made as WAITING first. So there are never more than n_trials
-running and finished, however many machines work on the study.
+A study's total is its trials 0 to n_trials - 1. A worker claims a trial by changing its state from WAITING to RUNNING,
+which every storage allows one caller only; a new trial is created as WAITING. So at most n_trials are running or
+finished, however many machines work on the study.
 
-A worker holds a file lock as long as it lives, and where machines share the study its trials also bear a heartbeat. A
-trial that is RUNNING under a lock that nobody holds, or whose heart has stood still for `sweep.lease_seconds`, belongs
-to a dead worker: it goes back to WAITING, with its parameters, and whoever asks next takes it up from its last
-checkpoint, or anew where the run folder is on another machine's disk. A worker that was only asleep finds out that its
-trial has another owner, and lets go of it.
+A live worker holds a file lock. Where machines share the study, it also writes a heartbeat into its trial. A RUNNING
+trial whose worker has lost its lock, or has written no heartbeat for `sweep.lease_seconds`, is requeued: it becomes
+WAITING again, keeps its parameters, and the next worker resumes it from its last checkpoint, or restarts it where the
+run folder is on another machine's disk. A worker that was only suspended sees that its trial has another owner, and
+stops running it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 OWNER, ATTEMPTS, REASON, HEARTBEAT = "owner", "attempts", "reason", "heartbeat"  # user attributes of a trial
-SKIPPED = "skipped"  # of one that was not trained: it would have repeated another
-PUT_BACK = "put_back"  # another: who left the trial last, and why that machine cannot run it
-NOBODY = ""  # the owner of a trial that was put back
+SKIPPED = "skipped"  # a trial that was not trained since it would have repeated another
+REQUEUED = "put_back"  # the last worker that could not run the trial, and why
+NOBODY = ""  # the owner of a requeued trial
 NEW = create_trial(state=TrialState.WAITING, user_attrs={ATTEMPTS: 1})
-WORKERS = ".workers"  # in a sweep's folder: the locks of those that live
-BEATS = 4  # heartbeats in a lease
+WORKERS = ".workers"  # in a sweep's folder: the locks of its live workers
+BEATS = 4  # heartbeats per lease
 
 
 class Worker:
@@ -47,9 +47,9 @@ class Worker:
 
     Args:
         folder: the sweep's folder.
-        retries: how often a trial whose worker died is taken up again.
-        lease_seconds: the silence after which a worker of another machine is taken for dead; 0 where all workers are
-            on this machine.
+        retries: how often a trial is requeued after its worker died.
+        lease_seconds: a worker of another machine without a heartbeat for so long counts as dead; 0 where all workers
+            are on this machine.
     """
 
     def __init__(self, study: optuna.Study, folder: Path, *, retries: int, lease_seconds: float) -> None:
@@ -59,40 +59,40 @@ class Worker:
         self.lease_seconds = lease_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
         key = f"{_machine()}{uuid.uuid4().hex}"
-        # What stands before the last dash is for people: the report's timeline has a row for each.
+        # The part before the last dash is for people: the report's timeline has a row for each.
         self.name = f"{platform.node()}/{slot()}-{key}" if lease_seconds else f"{slot()}-{key}"
-        self.lease = FileLock(self.folder / f"{key}.lock")
-        self.lease.acquire()
+        self.lock = FileLock(self.folder / f"{key}.lock")
+        self.lock.acquire()
         self.turn = FileLock(self.folder / "turn.lock")
         self.running: int | None = None  # the id of the trial that this worker runs
-        self.seen: dict[int, tuple[object, float]] = {}  # of others' trials: the last heartbeat, and when it was new
+        self.seen: dict[int, tuple[object, float]] = {}  # of others' trials: the last heartbeat, and when it changed
         self.outages = 0
         self.closed = threading.Event()
         if lease_seconds:
             threading.Thread(target=self._beat, daemon=True).start()
 
     def close(self) -> None:
-        """Give the lease back; a trial still claimed is put back, and this stop is none of its attempts."""
+        """Release the lock and requeue the claimed trial, without counting this as one of its attempts."""
         self.closed.set()
         try:
-            with hurried(self.study._storage), self.turn:  # a signal may be why: the process has seconds left
+            with hurried(self.study._storage), self.turn:  # after a signal the process has seconds left
                 for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     if trial.user_attrs.get(OWNER) == self.name:
                         self._set(trial, ATTEMPTS, int(trial.user_attrs.get(ATTEMPTS, 1)) - 1)
-                        self._put_back(trial)
+                        self._requeue(trial)
         except Exception as error:
             if not isinstance(error, UserError) and machine_problem(error, memory_bytes=memory_of_machine()) is None:
                 raise
-            log.warning("%s. Its trial goes back when the lease is over.", str(error).rstrip("."))
+            log.warning("%s. Its trial is requeued when the lease ends.", str(error).rstrip("."))
         finally:
-            self.lease.release()
-            Path(self.lease.lock_file).unlink(missing_ok=True)
+            self.lock.release()
+            Path(self.lock.lock_file).unlink(missing_ok=True)
 
     def claim(self, total: int) -> FrozenTrial | None:
         """The next trial, as it was before it became this worker's; None where all are finished or being run."""
         self.running = None
-        with self.turn:  # for the workers of this machine: those of others meet in the storage
-            trials = self._recover()
+        with self.turn:  # among the workers of this machine; the storage decides between machines
+            trials = self._requeue_orphans()
             for trial in trials[:total]:
                 if trial.state is TrialState.WAITING and self._take(trial):
                     return trial
@@ -100,42 +100,42 @@ class Worker:
             while count < total:
                 new = storage.get_trial(storage.create_new_trial(self.study._study_id, NEW))
                 count = new.number + 1
-                if count <= total and self._take(new):  # beyond the total it waits for a larger one
+                if count <= total and self._take(new):  # beyond the total it waits for a larger total
                     return new
             return None
 
     def owns(self, trial: FrozenTrial) -> bool:
-        """Whether a trial that this worker claimed is its own still; on one machine its lock says so."""
-        return self.lease.is_locked and (not self.lease_seconds or owner_of(self.study, trial._trial_id) == self.name)
+        """Whether this worker still owns a trial that it claimed; on one machine its lock is enough."""
+        return self.lock.is_locked and (not self.lease_seconds or owner_of(self.study, trial._trial_id) == self.name)
 
-    def put_back(self, trial: FrozenTrial) -> None:
-        """Leave a trial to whoever asks next."""
+    def requeue(self, trial: FrozenTrial) -> None:
+        """Let the next worker have a trial."""
         self.running = None
-        self._put_back(trial)
+        self._requeue(trial)
 
-    def give_up(self, trial: FrozenTrial, problem: str) -> MachineError:
-        """Leave a trial that this machine cannot run to others; the error in which this worker then ends.
+    def leave_to_others(self, trial: FrozenTrial, problem: str) -> MachineError:
+        """Requeue a trial that this machine cannot run; returns the error with which this worker is to end.
 
-        It counts as an attempt, so that a trial does not go round machines for ever: one that ran out of them fails.
+        This counts as an attempt: a trial without attempts left fails, so that no trial goes from machine to machine
+        for ever.
         """
-        ended = f"trial {trial.number} is put back, and this worker ends: {problem}"
         try:
             attempts = int(self.study._storage.get_trial(trial._trial_id).user_attrs.get(ATTEMPTS, 1))
             if attempts > max(1, self.retries):
                 self._set(trial, REASON, f"{problem} ({attempts} attempts)"[:400])
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                 return MachineError(f"trial {trial.number} failed, and this worker ends: {problem}")
-            self._set(trial, PUT_BACK, f"{self.name.rpartition('-')[0]}: {problem}"[:400])
-            self.put_back(trial)
+            self._set(trial, REQUEUED, f"{self.name.rpartition('-')[0]}: {problem}"[:400])
+            self.requeue(trial)
         except Exception as error:  # the study's file may lie on the disk that is full
             if machine_problem(error, memory_bytes=memory_of_machine()) is None:
                 raise
-        return MachineError(ended)
+        return MachineError(f"trial {trial.number} is requeued, and this worker ends: {problem}")
 
     def others_running(self) -> bool:
-        """Whether a trial is being run by a worker that lives."""
+        """Whether a live worker is running a trial."""
         with self.turn:
-            return any(trial.state is TrialState.RUNNING for trial in self._recover())
+            return any(trial.state is TrialState.RUNNING for trial in self._requeue_orphans())
 
     def _take(self, trial: FrozenTrial) -> bool:
         try:
@@ -145,15 +145,15 @@ class Worker:
             return False
         self._set(trial, OWNER, self.name)
         before = trial.user_attrs.get(ATTEMPTS)
-        attempts = int(before or 0) + 1 if OWNER in trial.user_attrs else 1  # a new one says 1, and is nobody's yet
+        attempts = int(before or 0) + 1 if OWNER in trial.user_attrs else 1  # NEW says 1, and has no owner
         if attempts != before:
             self._set(trial, ATTEMPTS, attempts)
         self.running = trial._trial_id
         return True
 
-    def _recover(self) -> list[FrozenTrial]:
-        """Put back the trials of dead workers; one that lost its worker too often is failed. All trials afterwards."""
-        if outages(self.study._storage) != self.outages:  # nobody could be heard meanwhile
+    def _requeue_orphans(self) -> list[FrozenTrial]:
+        """Requeue the trials of dead workers, or fail those without attempts left; returns all trials afterwards."""
+        if outages(self.study._storage) != self.outages:  # no heartbeat could be written meanwhile
             self.seen.clear()
             self.outages = outages(self.study._storage)
         trials, changed = self.study.get_trials(deepcopy=False), False
@@ -161,9 +161,7 @@ class Worker:
             if trial.state is not TrialState.RUNNING:
                 continue
             owner = str(trial.user_attrs.get(OWNER, NOBODY))
-            if owner == self.name or self._lives(owner, trial):
-                continue
-            if owner_of(self.study, trial._trial_id) != owner:
+            if owner == self.name or self._lives(owner, trial) or owner_of(self.study, trial._trial_id) != owner:
                 continue
             changed = True
             attempts = int(trial.user_attrs.get(ATTEMPTS, 1))
@@ -171,34 +169,34 @@ class Worker:
                 self._set(trial, REASON, f"killed {attempts} times")
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             else:
-                self._put_back(trial)
+                self._requeue(trial)
         return self.study.get_trials(deepcopy=False) if changed else trials
 
-    def _put_back(self, trial: FrozenTrial) -> None:
+    def _requeue(self, trial: FrozenTrial) -> None:
         try:
             self._set(trial, OWNER, NOBODY)
             self.study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
-        except UpdateFinishedTrialError:  # its owner was alive after all, and has finished it
+        except UpdateFinishedTrialError:  # its owner was alive, and has finished it
             pass
 
     def _set(self, trial: FrozenTrial, name: str, value: str | int) -> None:
         self.study._storage.set_trial_user_attr(trial._trial_id, name, value)
 
     def _lives(self, owner: str, trial: FrozenTrial) -> bool:
-        """Whether a trial's owner lives: by its lock where it is on this machine, else by its heartbeat."""
+        """Whether a trial's owner is alive: by its lock on this machine, else by its heartbeat."""
         key = owner.rpartition("-")[2]
-        lease = self.folder / f"{key}.lock"
-        if key.startswith(_machine()) and lease.exists():
+        lock = self.folder / f"{key}.lock"
+        if key.startswith(_machine()) and lock.exists():
             try:
-                with FileLock(lease, blocking=False):
+                with FileLock(lock, blocking=False):
                     pass
             except Timeout:
                 return True
-            lease.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
             return False
         if not self.lease_seconds:
             return False
-        # By this machine's clock and the heartbeats that it saw: the clocks of two machines need not agree.
+        # By this machine's clock and the heartbeats that it saw: clocks of two machines can differ.
         beat = (owner, trial.user_attrs.get(HEARTBEAT), trial.user_attrs.get(ATTEMPTS))
         now = time.monotonic()
         last, since = self.seen.get(trial.number, (None, now))
@@ -208,7 +206,7 @@ class Worker:
         return now - since <= self.lease_seconds
 
     def _beat(self) -> None:
-        """On a thread: let the trial that runs say that its worker lives."""
+        """The heartbeat thread: writes a new number into the running trial."""
         count = 0
         while not self.closed.wait(self.lease_seconds / BEATS):
             trial_id, count = self.running, count + 1
@@ -218,24 +216,24 @@ class Worker:
                 self.study._storage.set_trial_user_attr(trial_id, HEARTBEAT, count)
             except UpdateFinishedTrialError:  # it has just ended
                 continue
-            except UserError:  # the storage stays away: whoever waits for it on the main thread says so
+            except UserError:  # the storage is away: the main thread, which waits for it too, reports that
                 return
 
 
 def ended_here(study: optuna.Study) -> bool:
-    """Whether the trial that finished last was run on this machine: so that one of many does what is done once."""
+    """Whether this machine ran the trial that finished last, and so does what one machine of many has to do."""
     finished = study.get_trials(deepcopy=False, states=FINISHED)
     last = max(finished, key=lambda trial: (trial.datetime_complete, trial.number), default=None)
     return last is None or str(last.user_attrs.get(OWNER, NOBODY)).rpartition("-")[2].startswith(_machine())
 
 
 def owner_of(study: optuna.Study, trial_id: int) -> str | None:
-    """The name of the worker that a running trial belongs to; None where the trial does not run."""
+    """The name of the worker that owns a running trial; None where the trial is not running."""
     trial = study._storage.get_trial(trial_id)
     return str(trial.user_attrs.get(OWNER, NOBODY)) if trial.state is TrialState.RUNNING else None
 
 
 def _machine() -> str:
-    """Eight digits that tell this machine, since it was started, from others."""
+    """Eight digits that identify this machine since its last boot."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return boot.read_text().strip()[:8] if boot.exists() else f"{uuid.getnode() & 0xFFFFFFFF:08x}"

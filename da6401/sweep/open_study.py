@@ -48,7 +48,7 @@ def open_study(*, name: str, storage: BaseStorage, objective: Objective) -> tupl
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage)
         if directions_of(study) == objective.directions or study.get_trials(deepcopy=False):
-            hold_objective(study, objective)
+            check_same_objective(study, objective)
             return study, False
         optuna.delete_study(study_name=name, storage=storage)  # one without trials binds nobody
         return open_study(name=name, storage=storage, objective=objective)
@@ -61,7 +61,7 @@ def directions_of(study: optuna.Study) -> list[str]:
     return [direction.name.lower() for direction in study.directions]
 
 
-def hold_objective(study: optuna.Study, objective: Objective) -> None:
+def check_same_objective(study: optuna.Study, objective: Objective) -> None:
     """See that a study that goes on optimises the same, and have it written down.
 
     Raises:

@@ -19,7 +19,7 @@ Parameter = tuple[int, str, float, BaseDistribution]  # the trial's id, a name, 
 
 
 @contextmanager
-def written_together(trial: optuna.Trial) -> Iterator[list[Parameter]]:
+def batch_param_writes(trial: optuna.Trial) -> Iterator[list[Parameter]]:
     """The parameters that are suggested within the block are written at its end: all that stand in the list by then.
 
     Optuna has a transaction for each, which took a quarter of what a sweep adds to a trial's training.
@@ -65,7 +65,7 @@ def replace_value(trial: optuna.Trial, parameters: list[Parameter], name: str, v
     """Give a parameter that was suggested, and is not written yet, another value.
 
     Args:
-        parameters: the list of ``written_together``.
+        parameters: the list of ``batch_param_writes``.
     """
     frozen = trial._cached_frozen_trial
     distribution = frozen.distributions[name]

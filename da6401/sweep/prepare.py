@@ -26,21 +26,20 @@ from da6401.study.objective import Objective
 from da6401.study.storage import copied, is_shared, open_storage
 from da6401.sweep import worker_pool
 from da6401.sweep.checkpoint_retention import Checkpoints
-from da6401.sweep.inputs import check_inputs
-from da6401.sweep.jobs import Jobs
-from da6401.sweep.launch import Launch, launch_with
+from da6401.sweep.failures import RETRY_OF, retried, retry_failed
+from da6401.sweep.jobs import JobComposer, RunJobs, job_runner
 from da6401.sweep.open_study import (
     best_of_study,
     enqueue_first,
     open_study,
     storage_of,
 )
+from da6401.sweep.preflight import check_inputs
 from da6401.sweep.pruners import build_pruner
-from da6401.sweep.retrying import RETRY_OF, retried, retry_failed
-from da6401.sweep.run_folders import hold_folder
-from da6401.sweep.same_search import hold_search, stored_distributions
+from da6401.sweep.same_space import check_same_space, stored_distributions
 from da6401.sweep.samplers import build_sampler, takes_in_order
 from da6401.sweep.suggest import COUNTED, Suggester, total_trials
+from da6401.sweep.sweep_folder import check_owner
 from da6401.sweep.trial import forget_study
 
 if TYPE_CHECKING:
@@ -65,8 +64,8 @@ class Sweep:
     settings: SweepConfig
     max_failures: float
     checkpoints: Checkpoints
-    jobs: Jobs
-    launch: Launch
+    composer: JobComposer
+    run_jobs: RunJobs
     started: float  # by time.perf_counter()
 
     @property
@@ -90,7 +89,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     space = _space(sweeper, config, arguments)
     settings = config_from_tree({"sweep": plain(config.sweep)}).sweep
     assert sweeper.context is not None, "Hydra calls setup first"
-    jobs = Jobs(sweeper.context, config)
+    composer = JobComposer(sweeper.context, config)
     named = str(config.hydra.runtime.choices["hydra/sweeper/sampler"])
     extend = _custom_search_space(sweeper.custom_search_space)
     in_order = takes_in_order(named, space, extended=extend is not None)
@@ -99,7 +98,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     sampler = build_sampler(named, plain(sweeper.sampler), seed=seed)
     pruner = plain(sweeper.pruner)
     if sweeper.workers is None and worker_pool.CHECKED not in os.environ:  # on the machine that trains
-        check_inputs(space, jobs, fetch=not settings.dry_run)
+        check_inputs(space, composer, fetch=not settings.dry_run)
 
     alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
     address = storage_of(sweeper.storage, folder, alone=alone)
@@ -113,8 +112,8 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
     is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
     if leads:  # a worker has the leader's command, and overrides of its own
-        hold_folder(folder, name, write=not settings.dry_run)
-        hold_search(study, space, jobs, extend=str(config.resume) == "extend")
+        check_owner(folder, name, write=not settings.dry_run)
+        check_same_space(study, space, composer, extend=str(config.resume) == "extend")
     study.sampler = sampler
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
     if leads and is_new and not in_order:
@@ -128,7 +127,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     total = _total(suggester, trials, sweeper.n_trials)
     return Sweep(
         study, space, suggester, folder, address, total, pruner, settings, sweeper.max_failure_rate * total,
-        Checkpoints(folder, settings), jobs, launch_with(launcher, jobs), worker_pool.began(),
+        Checkpoints(folder, settings), composer, job_runner(launcher, composer), worker_pool.began(),
     )  # fmt: skip
 
 

@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.domains import Choices, Domain, Value
 from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.sweep.failures import retried
 from da6401.sweep.param_writes import Parameter as ToWrite
-from da6401.sweep.param_writes import replace_value, written_together
-from da6401.sweep.retrying import retried
+from da6401.sweep.param_writes import batch_param_writes, replace_value
 from da6401.sweep.samplers import open_trial, reseed
 
 REPEATS = 10  # suggestions of a trial that repeat others', before the next point is taken
@@ -88,7 +88,7 @@ class Suggester:
     Args:
         in_order: take the points of the space one after the other, as a grid does, and not the sampler's.
         seed: of the sampler.
-        stored: what Optuna is to be asked for where the study has had other choices (same_search.py).
+        stored: what Optuna is to be asked for where the study has had other choices (same_space.py).
     """
 
     study: optuna.Study
@@ -112,7 +112,7 @@ class Suggester:
         for attempt in range(REPEATS):
             reseed(self.study.sampler, seed=self.seed, number=claimed.number, attempt=attempt)
             trial = open_trial(self.study, claimed._trial_id)
-            with written_together(trial) as parameters:
+            with batch_param_writes(trial) as parameters:
                 point = self._suggested(trial, claimed, parameters, attempt)
                 is_new = self.space.identity(point) not in taken
                 if not is_new:
@@ -121,7 +121,7 @@ class Suggester:
                 return trial, point
         if self.space.is_finite and self.extend is None:
             return self._written(claimed, next_point(self.space, trials, claimed.number))
-        with written_together(trial := open_trial(self.study, claimed._trial_id)) as parameters:
+        with batch_param_writes(trial := open_trial(self.study, claimed._trial_id)) as parameters:
             return trial, self._suggested(trial, claimed, parameters, REPEATS)  # a sampler that stands still
 
     def repeats(self, number: int, point: Point) -> int | None:
@@ -155,7 +155,7 @@ class Suggester:
         if point is None:
             return None
         distributions = {parameter.name: self._distribution(parameter) for parameter in self.space.parameters}
-        with written_together(open_trial(self.study, claimed._trial_id)) as parameters:
+        with batch_param_writes(open_trial(self.study, claimed._trial_id)) as parameters:
             for name, value in point.items():
                 distribution = distributions[name]
                 parameters.append((claimed._trial_id, name, distribution.to_internal_repr(value), distribution))

@@ -28,7 +28,7 @@ from da6401.runs.trial_folders import trial_folder
 from da6401.study.objective import Candidate, Objective
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
-from da6401.sweep.leases import PUT_BACK, REASON
+from da6401.sweep.leases import REASON, REQUEUED
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ def trial_table(trials: Sequence[FrozenTrial], objective: Objective, *, title: s
         else:
             values = ["-"] * len(objective.metrics)
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else "-"
-        told = REASON if trial.state is not TrialState.WAITING else PUT_BACK
+        told = REASON if trial.state is not TrialState.WAITING else REQUEUED
         reason = f"  ({trial.user_attrs[told]})" if told in trial.user_attrs else _over(trial)
         star = "*" if trial.number in winners else " "
         name = f"{star}{trial.number}"

@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobReturn, JobStatus
-
 from da6401.config.schema import RunConfig
 from da6401.errors import PrunedError, RunError, TakenOverError, UserError
 from da6401.runs.run_folder import CONFIG, RunResult, read_result, read_yaml
 from da6401.study.objective import Objective
+from da6401.sweep.jobs import Ended
 from da6401.sweep.trial_timeout import running_limit
 
 if TYPE_CHECKING:
@@ -142,25 +141,24 @@ def latency_ms(run: Path) -> float:
     return 1000 * sorted(seconds[5:])[10]
 
 
-def ended_before(run: Path, objective: Objective) -> JobReturn | None:
-    """The end of a trial whose worker died between finishing the run and telling the study."""
+def earlier_end(run: Path, objective: Objective) -> Ended | None:
+    """How a run ended whose worker died before it told the study; None where the run is to begin or to continue."""
     try:
         result = read_result(run)
-        theirs = Objective.of_config(read_yaml(run / CONFIG)).names
+        pruned_for = Objective.of_config(read_yaml(run / CONFIG)).names
     except RunError:
         return None
-    if result.status == "interrupted":  # it goes on from its checkpoint
+    names = ", ".join(objective.names)
+    if result.status == "interrupted":  # it continues from its checkpoint
         return None
-    names, ended = ", ".join(objective.names), JobReturn()
-    ended.status = JobStatus.FAILED
-    ended.return_value = PrunedError(result.reason) if result.status == "pruned" else RunError(result.reason)
     if result.status == "completed":
         try:
-            ended.return_value = objective.values(result, latency_ms=lambda: latency_ms(run))
-            ended.status = JobStatus.COMPLETED
-        except UserError as lost:  # a value that is measured, and the checkpoint for it is gone
-            ended.return_value = RunError(f"the run had finished, and {names} cannot be told of it: {lost}")
-    elif result.status == "pruned" and theirs != objective.names:
-        told = f"the run in {run} was pruned for its {', '.join(theirs)}, and this study optimises {names}"
-        ended.return_value = RunError(f"{told}; use another sweep folder (study=...)")
-    return ended
+            return Ended(value=objective.values(result, latency_ms=lambda: latency_ms(run)))
+        except UserError as error:  # a value that is measured, without the checkpoint to measure
+            return Ended(error=RunError(f"the run had finished, but {names} cannot be measured: {error}"))
+    if result.status != "pruned":
+        return Ended(error=RunError(result.reason))
+    if pruned_for == objective.names:
+        return Ended(error=PrunedError(result.reason))
+    problem = f"the run in {run} was pruned for its {', '.join(pruned_for)}, and this study optimises {names}"
+    return Ended(error=RunError(f"{problem}; use another sweep folder (study=...)"))

@@ -21,7 +21,6 @@ from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
@@ -29,6 +28,7 @@ from da6401.config.quoting import quote
 from da6401.config.validate import value_problems
 from da6401.cores import available_cores
 from da6401.errors import InterruptedRun, UserError
+from da6401.sweep.jobs import launch
 from da6401.training.signals import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
@@ -153,24 +153,9 @@ def launch_workers(launcher: Launcher, arguments: Sequence[str], *, folder: Path
              if not each.is_sweep_override()]  # fmt: skip
     subdir = "hydra.sweep.subdir=.workers/slot-${hydra.job.num}"  # a worker is no trial
     log.info("%d workers by hydra/launcher", slots)
-    for job in jobs_of(launcher, [[*given, *same_study(folder), subdir]] * slots, first=1):
-        if job.status is not JobStatus.COMPLETED:
-            raise UserError(f"hydra/launcher: a worker has failed: {job._return_value}") from job._return_value
-
-
-def jobs_of(launcher: Launcher, overrides: Sequence[Sequence[str]], *, first: int) -> Sequence[JobReturn]:
-    """What a launcher's jobs came to.
-
-    Raises:
-        UserError: the launcher could not run them; what it says is its scheduler's.
-    """
-    try:
-        return launcher.launch(overrides, initial_job_idx=first)
-    except UserError:
-        raise
-    except Exception as error:  # Ray's, submitit's and joblib's errors have no common base
-        reason = (str(error).strip() or type(error).__name__).splitlines()
-        raise UserError(f"hydra/launcher: {reason[0]}; {reason[-1]}" if reason[1:] else reason[0]) from error
+    for job in launch(launcher, [[*given, *same_study(folder), subdir]] * slots, first=1):
+        if job.error is not None:
+            raise UserError(f"hydra/launcher: a worker has failed: {job.error}") from job.error
 
 
 def slots_of(launcher: DictConfig, n_jobs: int) -> int:

@@ -22,7 +22,7 @@ import da6401
 from da6401.errors import InterruptedRun, PrunedError
 from da6401.runs import run_folder
 from da6401.runs.run_folder import RESULT, read_result
-from da6401.sweep import scheduler, summary
+from da6401.sweep import run_trials, summary
 from da6401.training import loop
 from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
@@ -212,7 +212,7 @@ def test_a_signal_after_the_last_trial_stops_what_follows(tmp_path: Path, monkey
         return lines[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(scheduler, "progress_line", told)
+        patch.setattr(run_trials, "progress_line", told)
         with pytest.raises(InterruptedRun) as stopped:
             sweep(tmp_path / "sweep", "sweep.confirm_top=1", "sweep.confirm_seeds=1")
     assert stopped.value.exit_code == 143

@@ -20,7 +20,7 @@ import da6401
 from da6401.errors import MachineError, NoDeviceError, UserError
 from da6401.runs.atomic_files import explain_write_errors
 from da6401.runs.run_folder import RESULT, read_result
-from da6401.sweep.leases import ATTEMPTS, OWNER, PUT_BACK, REASON, Worker
+from da6401.sweep.leases import ATTEMPTS, OWNER, REASON, REQUEUED, Worker
 from tests.run.test_resume import outcome
 from tests.tiny_runs import SMALL
 from tests.tiny_runs import da6401 as command
@@ -113,12 +113,12 @@ def test_a_failure_of_the_machine_puts_the_trial_back_and_ends_the_worker(
     fails, reason = MACHINE[name]
     with monkeypatch.context() as patch:
         _FailAt(patch, fails, times={1})
-        with pytest.raises(MachineError, match=rf"trial 1 is put back, and this worker ends: .*{reason}"):
+        with pytest.raises(MachineError, match=rf"trial 1 is requeued, and this worker ends: .*{reason}"):
             sweep(tmp_path / "s")
     assert states(tmp_path / "s") == ["COMPLETE", "WAITING"]
     left = trials(tmp_path / "s")[1]
     assert left.user_attrs[OWNER] == ""
-    assert reason in left.user_attrs[PUT_BACK]
+    assert reason in left.user_attrs[REQUEUED]
     assert REASON not in left.user_attrs
     assert reason in re.sub(r"\s+", " ", capsys.readouterr().out), "the sweep's table says why it waits"
     assert not (tmp_path / "s" / "trial-1" / RESULT).exists()  # unfinished: it goes on
@@ -138,13 +138,13 @@ def test_a_failure_of_the_configuration_is_a_failed_trial(
     assert states(tmp_path / "s") == ["COMPLETE", "FAIL", "COMPLETE"]
     failed = trials(tmp_path / "s")[1]
     assert str(CONFIGURATION[name]) in failed.user_attrs[REASON]
-    assert PUT_BACK not in failed.user_attrs
+    assert REQUEUED not in failed.user_attrs
     assert read_result(tmp_path / "s" / "trial-1").status == "failed"
 
 
 def test_a_trial_does_not_go_round_machines_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _FailAt(monkeypatch, raising(MemoryError()), times={0, 1, 2})
-    for told in ("trial 0 is put back", "trial 0 is put back", "trial 0 failed, and this worker ends"):
+    for told in ("trial 0 is requeued", "trial 0 is requeued", "trial 0 failed, and this worker ends"):
         with pytest.raises(MachineError, match=told):
             sweep(tmp_path / "s", "trainer.epochs=5")
     (failed,) = trials(tmp_path / "s")
@@ -184,7 +184,7 @@ def test_data_that_is_gone_after_the_first_trial_is_waited_for(
             root.mkdir()
 
     _AfterTrial(monkeypatch, unmounted, number=0)
-    with pytest.raises(MachineError, match=r"trial 1 is put back.*data"):
+    with pytest.raises(MachineError, match=r"trial 1 is requeued.*data"):
         folder_sweep(tmp_path / "s", str(root), *GRID)
     assert states(tmp_path / "s") == ["COMPLETE", "WAITING"]
     if mount_point:
@@ -198,16 +198,16 @@ class _AfterTrial:
     """Something that happens when a trial of this number has been told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None], *, number: int) -> None:
-        from da6401.sweep import scheduler
+        from da6401.sweep import run_trials
 
-        original = scheduler._tell
+        original = run_trials._report_end
 
         def tell(sweep: Any, trial: Any, ended: Any, run: Path) -> None:
             original(sweep, trial, ended, run)
             if trial.number == number:
                 happens()
 
-        monkeypatch.setattr(scheduler, "_tell", tell)
+        monkeypatch.setattr(run_trials, "_report_end", tell)
 
 
 def test_a_folder_that_a_trial_chose_is_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_a_folder_that_a_trial_chose_is_the_trials(tmp_path: Path, monkeypatch: 
     assert states(tmp_path / "s") == ["COMPLETE", "FAIL"]
     failed = trials(tmp_path / "s")[1]
     assert "does not exist" in failed.user_attrs[REASON]
-    assert PUT_BACK not in failed.user_attrs
+    assert REQUEUED not in failed.user_attrs
 
 
 def test_a_worker_without_the_data_leaves_and_the_other_goes_on(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_worker_without_the_data_leaves_and_the_other_goes_on(tmp_path: Path) 
     found = trials(tmp_path / "outputs" / "sweeps" / "s")
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3
     assert all(trial.user_attrs[OWNER].startswith("2-") for trial in found)
-    assert sum(PUT_BACK in trial.user_attrs for trial in found) == 1
+    assert sum(REQUEUED in trial.user_attrs for trial in found) == 1
 
 
 # ---- the study's own storage, and what comes after the trials -----------------------------------------------------
@@ -266,7 +266,7 @@ def test_a_study_on_a_full_disk_ends_the_worker_with_the_reason(
             sweep(tmp_path / "s")
     with monkeypatch.context() as patch:  # where not even the putting back can be written
         _FailAt(patch, disk_full, times={0})
-        patch.setattr(Worker, "_put_back", full_storage)
+        patch.setattr(Worker, "_requeue", full_storage)
         with pytest.raises(MachineError, match="No space left on device"):
             sweep(tmp_path / "s")
     sweep(tmp_path / "s")

@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from hydra.core.utils import JobReturn, JobStatus
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
@@ -27,8 +26,8 @@ from da6401.runs.atomic_files import write_yaml
 from da6401.runs.run_folder import RunResult, read_metrics, read_result, write_result
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.sweep.confirm import confirm
-from da6401.sweep.launch import Job
-from da6401.sweep.trial import ended_before
+from da6401.sweep.jobs import Ended, Job
+from da6401.sweep.trial import earlier_end
 from tests.tiny_runs import SMALL
 
 FOLDER = Path("outputs/sweeps/s")
@@ -170,12 +169,12 @@ def test_only_trials_within_the_limits_are_confirmed(tmp_path: Path) -> None:
         study.add_trial(trial)
     launched: list[int] = []
 
-    def launch(jobs: Sequence[Job]) -> Sequence[JobReturn]:
+    def launch(jobs: Sequence[Job]) -> Sequence[Ended]:
         for job in jobs:
             launched.append(job.number)
             (tmp_path / job.folder).mkdir(parents=True)
             write_result(tmp_path / job.folder, dataclasses.replace(DONE, val_accuracy=job.number / 10))
-        return [JobReturn(status=JobStatus.COMPLETED) for _ in jobs]
+        return [Ended() for _ in jobs]
 
     settings = SweepConfig(max_parameters=1000, confirm_top=2, confirm_seeds=1)
     found = confirm(study, space, tmp_path, settings, launch)
@@ -277,7 +276,7 @@ def test_a_latency_that_can_no_longer_be_measured_is_said() -> None:
     shutil.rmtree(FOLDER / "trial-0" / "checkpoints")
     (trial,) = sweep(*words, n=1, code=1).trials
     assert trial.state is TrialState.FAIL
-    assert "latency_ms cannot be told" in trial.user_attrs["reason"]
+    assert "latency_ms cannot be measured" in trial.user_attrs["reason"]
     assert "holds a run already" not in trial.user_attrs["reason"]
 
 
@@ -294,8 +293,8 @@ def test_a_latency_that_can_no_longer_be_measured_is_said() -> None:
 def test_what_a_finished_folder_tells_of_the_loss(status: Any, saved: str, outcome: Any, tmp_path: Path) -> None:
     write_yaml(tmp_path / "config.yaml", {"sweep": {"objectives": saved}})
     write_result(tmp_path, dataclasses.replace(DONE, status=status, val_loss=0.75))
-    ended = ended_before(tmp_path, Objective.of(SweepConfig(objectives=["val_loss"])))
-    told = None if ended is None else ended._return_value
+    ended = earlier_end(tmp_path, Objective.of(SweepConfig(objectives=["val_loss"])))
+    told = None if ended is None else ended.error or ended.value
     assert told == outcome if not isinstance(outcome, type) else type(told) is outcome
     if status == "pruned" and saved == "val_accuracy":
         assert "pruned for its val_accuracy, and this study optimises val_loss" in str(told)

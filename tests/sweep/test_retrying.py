@@ -12,7 +12,7 @@ from da6401.cli import main
 from da6401.runs.run_folder import read_result, read_yaml
 from da6401.runs.trial_folders import folder_name
 from da6401.study.storage import open_storage
-from da6401.sweep.retrying import RETRY_OF
+from da6401.sweep.failures import RETRY_OF
 from da6401.training.loop import fit
 from tests.tiny_runs import SMALL
 

@@ -28,7 +28,7 @@ from da6401.runs.run_folder import read_result
 from da6401.study.objective import Objective
 from da6401.study.storage import PatientStorage, is_shared, open_storage, outages
 from da6401.sweep.leases import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
-from da6401.sweep.param_writes import written_together
+from da6401.sweep.param_writes import batch_param_writes
 from da6401.sweep.trial import TrialWatcher
 from da6401.training.run import run
 from tests.tiny_runs import SMALL, command
@@ -271,7 +271,7 @@ def patient_with_a_file(folder: Path) -> BaseStorage:
 def test_parameters_are_written_at_the_end(storage: Callable[[Path], BaseStorage], tmp_path: Path) -> None:
     study = optuna.create_study(storage=storage(tmp_path), sampler=optuna.samplers.RandomSampler(seed=0))
     trial = study.ask()
-    with written_together(trial):
+    with batch_param_writes(trial):
         lr, units = trial.suggest_float("lr", 1e-4, 1e-1, log=True), trial.suggest_categorical("units", [16, 32])
         assert trial.params == {"lr": lr, "units": units}
         held = optuna.load_study(study_name=study.study_name, storage=storage(tmp_path)).get_trials()
@@ -287,7 +287,7 @@ def test_of_parameters_that_cannot_all_be_written_none_is(tmp_path: Path) -> Non
 
     def suggest(units: Sequence[int], error: type[BaseException] | None = None) -> None:
         trial = study.ask()
-        with written_together(trial):
+        with batch_param_writes(trial):
             trial.suggest_float("lr", 1e-4, 1e-1, log=True)
             trial.suggest_categorical("units", units)
             if error is not None:
@@ -471,6 +471,6 @@ def test_a_worker_whose_lock_is_held_on_this_machine_is_alive_though_its_heart_i
     die(slow)  # no heartbeat any more, but the process is there
     time.sleep(2 * LEASE)
     assert other.claim(total=1) is None
-    assert isinstance(slow.lease, FileLock)
-    slow.lease.release()
+    assert isinstance(slow.lock, FileLock)
+    slow.lock.release()
     assert other.claim(total=1) is not None  # at once: its lock says it

@@ -27,7 +27,7 @@ def test_the_clock_starts_with_the_first_step_and_is_read_at_the_others() -> Non
         with pytest.raises(TrialTimeoutError, match=r"took longer than sweep\.trial_minutes=0\.0005"):
             flag.check()
         flag.signum = signal.SIGTERM
-        with pytest.raises(InterruptedRun):  # whose trial is put back, and not failed
+        with pytest.raises(InterruptedRun):  # whose trial is requeued, and not failed
             flag.step_begins()
 
 

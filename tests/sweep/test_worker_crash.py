@@ -128,7 +128,7 @@ def test_a_trial_that_kills_its_worker_too_often_fails(tmp_path: Path) -> None:
         claimed = dead.claim(total=1)
         assert claimed is not None
         assert (claimed.number, study.trials[0].user_attrs[ATTEMPTS]) == (0, attempt)
-        dead.lease.release()  # what the end of its process does
+        dead.lock.release()  # what the end of its process does
     assert worker(study, tmp_path).claim(total=1) is None
     assert study.trials[0].state is TrialState.FAIL
     assert study.trials[0].user_attrs["reason"] == "killed 3 times"

@@ -14,7 +14,7 @@ from da6401.sweep.prepare import Sweep
 SHOWN = 5  # trials
 
 
-def rehearse(sweep: Sweep) -> None:
+def print_dry_run(sweep: Sweep) -> None:
     """Print the first trials that the sweep would run, and the expected time.
 
     Args:

@@ -16,7 +16,7 @@ from da6401.cli import main
 from da6401.config.read_space import NOT_SEARCHED
 from da6401.config.validate import documented_keys
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME, read_yaml
-from da6401.sweep.same_search import BASE, SPACE
+from da6401.sweep.same_space import BASE, SPACE
 from tests.tiny_runs import SMALL
 
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")

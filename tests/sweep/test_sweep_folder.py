@@ -20,7 +20,7 @@ from da6401.errors import BusyError
 from da6401.runs.atomic_files import write_yaml
 from da6401.runs.run_folder import CONFIG, LOCK, RESULT, read_result, read_yaml
 from da6401.runs.run_lock import used
-from da6401.sweep.run_folders import make_room
+from da6401.sweep.sweep_folder import move_other_run
 from tests.tiny_runs import SMALL, command
 
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
@@ -106,7 +106,7 @@ def test_what_makes_room(case: str, tmp_path: Path) -> None:
         write_yaml(run / CONFIG, {"seed": 0, "device": "cpu"})
         (run / "metrics.jsonl").touch()
         spoil(run)
-        make_room(run, {"seed": 0, "device": "cpu"}, sweep=tmp_path)
+        move_other_run(run, {"seed": 0, "device": "cpu"}, sweep=tmp_path)
         assert used(run) is stays
     kept = sorted(path.name for path in tmp_path.glob("earlier/*"))
     assert kept == ([] if stays else ["trial-0", "trial-0-2"])
@@ -117,5 +117,5 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     run.mkdir()
     write_yaml(run / CONFIG, {"seed": 1})
     with FileLock(run / LOCK), pytest.raises(BusyError):
-        make_room(run, {"seed": 0}, sweep=tmp_path)
+        move_other_run(run, {"seed": 0}, sweep=tmp_path)
     assert used(run)

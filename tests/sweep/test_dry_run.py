@@ -13,7 +13,7 @@ from PIL import Image
 
 from da6401.cli import main
 from da6401.runs.run_folder import read_yaml
-from da6401.sweep.jobs import Jobs
+from da6401.sweep.jobs import Job, JobComposer
 from tests.tiny_runs import SMALL, SMALL_BACKBONE
 
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
@@ -123,12 +123,12 @@ def test_inputs_are_looked_at_before_the_first_trial(
 
 def test_inputs_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     composed: list[tuple[str, ...]] = []
-    original = Jobs.config_of
+    original = JobComposer.config_of
 
-    def counted(self: Jobs, overrides: Sequence[str], number: int) -> object:
-        composed.append(tuple(overrides))
-        return original(self, overrides, number)
+    def counted(self: JobComposer, job: Job) -> object:
+        composed.append(job.overrides)
+        return original(self, job)
 
-    monkeypatch.setattr(Jobs, "config_of", counted)
+    monkeypatch.setattr(JobComposer, "config_of", counted)
     assert main([*SWEEP, "optimizer.lr=interval(0.1,0.2)", "model.dropout=choice(0.0,0.1)", "sweep.dry_run=true"]) == 0
     assert len(composed) == 1, "what does not say which data, weights and device is not varied"

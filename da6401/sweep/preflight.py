@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from da6401.config.schema import RunConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import ConfigError, UserError
-from da6401.sweep.jobs import Jobs
+from da6401.sweep.jobs import Job, JobComposer
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ NEEDS = re.compile(r"(data|model|experiment|trainer)(/.*)?|data\..*|model\.weigh
 MOST = 200  # combinations of their values that are looked at
 
 
-def check_inputs(space: SearchSpace, jobs: Jobs, *, fetch: bool) -> None:
+def check_inputs(space: SearchSpace, composer: JobComposer, *, fetch: bool) -> None:
     """See that every trial's device, data and weights are there, for each value that a searched key can have.
 
     By the functions that a run calls, as far as they are cheap: no image is decoded.
@@ -47,7 +47,7 @@ def check_inputs(space: SearchSpace, jobs: Jobs, *, fetch: bool) -> None:
     ]
     told: dict[str, UserError] = {}
     seen: set[str] = set()
-    for cfg in _configs(space, jobs):
+    for cfg in _configs(space, composer):
         for need, check in checks:
             key = repr(need(cfg))
             if key in seen:
@@ -63,11 +63,11 @@ def check_inputs(space: SearchSpace, jobs: Jobs, *, fetch: bool) -> None:
         raise UserError("\n".join(told))
 
 
-def _configs(space: SearchSpace, jobs: Jobs) -> Iterator[RunConfig]:
+def _configs(space: SearchSpace, composer: JobComposer) -> Iterator[RunConfig]:
     """The trials' configurations, as far as they differ in what they need."""
     needs = tuple(each for each in space.parameters if NEEDS.fullmatch(each.key) and each.is_finite)
     for point in itertools.islice(dataclasses.replace(space, parameters=needs).points(), MOST):
         try:
-            yield jobs.config_of(space.overrides(point), 0)
+            yield composer.config_of(Job(tuple(space.overrides(point))))
         except ConfigError:  # other searched keys would have to fit to these; the trials say what does not
             continue

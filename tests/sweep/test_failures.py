@@ -15,7 +15,7 @@ from da6401.config.schema import SweepConfig
 from da6401.errors import AllFailedError, UserError
 from da6401.study.objective import Objective
 from da6401.sweep import worker_pool
-from da6401.sweep.ending import failure
+from da6401.sweep.failures import sweep_failure
 from da6401.sweep.leases import REASON
 from da6401.sweep.summary import progress_line
 from tests.tiny_runs import SMALL
@@ -33,18 +33,18 @@ def failed(reason: str) -> FrozenTrial:
 def test_the_commonest_reason_is_told_whatever_its_numbers() -> None:
     trials = [failed("the loss is nan in epoch 1, step 12"), failed("no room"), failed("the loss is inf in epoch 1")]
     trials += [failed("the loss is nan in epoch 2, step 1")]
-    problem = failure(trials, most=4)
+    problem = sweep_failure(trials, most=4)
     assert isinstance(problem, AllFailedError)
     assert problem.exit_code == 1
     told = "no trial was completed: the loss is nan in epoch 1, step 12 (2 of 4; the other reasons stand in the table)"
     assert str(problem) == told
-    too_many = failure(trials, most=2)
+    too_many = sweep_failure(trials, most=2)
     assert isinstance(too_many, UserError)
     assert too_many.exit_code == 2
     assert "max_failure_rate" in str(too_many)
     for state in (TrialState.COMPLETE, TrialState.PRUNED):
-        assert failure([*trials, create_trial(state=state, value=0.5)], most=4) is None
-    assert failure([create_trial(state=TrialState.WAITING)], most=0) is None
+        assert sweep_failure([*trials, create_trial(state=state, value=0.5)], most=4) is None
+    assert sweep_failure([create_trial(state=TrialState.WAITING)], most=0) is None
 
 
 @pytest.mark.parametrize("slots", [1, 2])

@@ -15,7 +15,7 @@ from da6401.config.domains import Interval, Value
 from da6401.config.search_space import Parameter, SearchSpace
 from da6401.errors import ConfigError
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME
-from da6401.sweep.jobs import Jobs
+from da6401.sweep.jobs import JobComposer
 from da6401.sweep.param_writes import rewrite_choices
 from da6401.sweep.suggest import distribution_of
 
@@ -26,7 +26,7 @@ FIXED = " (fixed)"  # older versions have such entries in SPACE: the overrides t
 Base = dict[str, dict[str, Any]]
 
 
-def hold_search(study: optuna.Study, space: SearchSpace, jobs: Jobs, *, extend: bool) -> None:
+def check_same_space(study: optuna.Study, space: SearchSpace, composer: JobComposer, *, extend: bool) -> None:
     """Write down what the study searches; a study that goes on must search the same, and train it alike.
 
     One whose trials have not begun binds nobody. What does not change the meaning of a result may differ.
@@ -37,7 +37,7 @@ def hold_search(study: optuna.Study, space: SearchSpace, jobs: Jobs, *, extend: 
     Raises:
         ConfigError: something has changed, with the difference; or, with ``extend``, in a way that no study can follow.
     """
-    now, base = space_of(space), base_of(space, jobs)
+    now, base = space_of(space), base_of(space, composer)
     before, base_before = study.user_attrs.get(SPACE), study.user_attrs.get(BASE)
     trials = study.get_trials(deepcopy=False)
     begun = any(trial.params or trial.state is not TrialState.WAITING for trial in trials)
@@ -66,18 +66,18 @@ def space_of(space: SearchSpace) -> dict[str, Any]:
     }
 
 
-def base_of(space: SearchSpace, jobs: Jobs) -> Base:
+def base_of(space: SearchSpace, composer: JobComposer) -> Base:
     """The values that all trials share; and by "key=option" those that come with an option of a searched group.
 
     What is searched itself is left out, and what does not change the meaning of a result.
     """
-    groups = [parameter for parameter in space.parameters if parameter.key in jobs.groups]
+    groups = [parameter for parameter in space.parameters if parameter.key in composer.groups]
     searched = {parameter.key for parameter in space.parameters}
 
     def values(chosen: Mapping[str, Value]) -> dict[str, Any]:
         point = space.draw(lambda parameter: chosen.get(parameter.name, _first(parameter)))
         own = {each.name: point[each.name] for each in groups if each.name in point}
-        found = jobs.values(space.overrides(own))
+        found = composer.values(space.overrides(own))
         return {
             key: value
             for key, value in found.items()

@@ -34,10 +34,10 @@ from da6401.config.schema import (
 )
 from da6401.cores import available_cores
 from da6401.data import sources
-from da6401.data.augment.augment import Augmenter
+from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import batches, seeded
-from da6401.data.cache.entries import FOLDER_VARIABLE, clear
-from da6401.data.sets import ImageSet
+from da6401.data.cache.cache_folder import FOLDER_VARIABLE, clear
+from da6401.data.image_sets import ImageSet
 from da6401.models.build import build_model
 from da6401.training import loop
 from da6401.training.optim import build_optimizer

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from da6401 import __version__
 from da6401.commands import completion
 from da6401.config.arguments import CommandParser
+from da6401.config.splits import SCORED_SPLITS, VALIDATION
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.redact import redacted, remember_secrets, safe, safe_logs
 from da6401.runs.atomic_files import REMEDIES, write_problem
@@ -199,7 +200,7 @@ def _parser() -> CommandParser:
     export.add_argument("--out", type=Path, help="the folder for them; RUN/export without")
     explain = _run_verb(verbs, "explain", "pictures of what the model sees and where it errs", _explain)
     text = "whose images to show: validation, or test, which is recorded as a look at it"
-    explain.add_argument("--split", choices=("validation", "test"), default="validation", help=text)
+    explain.add_argument("--split", choices=SCORED_SPLITS, default=VALIDATION, help=text)
     text = "one self-contained HTML page of a run, a sweep, or several"
     report = verbs.add_parser("report", help=text, description=text, allow_abbrev=False)
     report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="run and sweep folders")
@@ -209,9 +210,9 @@ def _parser() -> CommandParser:
     report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
     report.set_defaults(handler=_report)
 
-    from da6401.commands.data import register
+    from da6401.commands.data import add_verbs
 
-    register(verbs)
+    add_verbs(verbs.add_parser("data", help="fetch, check or describe a data set"))
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use: fewer than the machine has, in a container or under a scheduler."""
+"""How many CPU cores this process may use (a container or a scheduler may allow less than the machine has); memory."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def available_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = cpu_limit(CGROUPS, OWN_GROUPS)
     return cores if limit is None else max(1, min(cores, math.ceil(limit)))
+
+
+def memory_of_machine() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def cpu_limit(groups: Path, own_groups: Path) -> float | None:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import unquote
 
@@ -48,6 +48,16 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def one_line(text: object) -> str:
+    """As printable, line ends and tabs too: a file's name may hold any character."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+
+
+def listed(names: Sequence[object], *, most: int = 20) -> str:
+    """The first names, each on one line, separated by commas; "..." where there are more."""
+    return ", ".join([*map(one_line, names[:most]), *(["..."] if len(names) > most else [])])
 
 
 def safe(text: object) -> str:

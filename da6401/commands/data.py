@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-from da6401.config.schema import ValRole
+from da6401.config.splits import ValRole
+from da6401.data.tree import IMAGE_PATH
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,16 +15,15 @@ if TYPE_CHECKING:
 WIDTH = 100  # of a table through a pipe, in characters
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Adds `data`; the namespace's ``handler`` takes the namespace and returns the exit code."""
-    data = subparsers.add_parser("data", help="fetch, check or describe a data set")
+def add_verbs(data: argparse.ArgumentParser) -> None:
+    """Add the verbs of `data`; the namespace's ``handler`` takes the namespace and returns the exit code."""
     verbs = data.add_subparsers(title="verbs", required=True, metavar="VERB")
 
     fetch = verbs.add_parser(
         "fetch",
         help="download a data set",
         description="Downloads iNaturalist-12K (3.8 GB; the photographs are mostly CC BY-NC) and unpacks it. A "
-        "download that was cut off goes on where it stopped. A zip that you put into DIR yourself is used as it is.",
+        "download that was cut off is resumed. A zip that you put into DIR yourself is used as it is.",
     )
     fetch.add_argument("name", choices=["inaturalist12k"], help="the data set")
     fetch.add_argument(
@@ -39,7 +39,6 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Reads every file of every split. Exit code 0: clean (duplicates within a split are a warning); "
         "2: images in two splits, or whatever `train` or `evaluate` would refuse.",
     )
-    _tree_arguments(check)
     check.set_defaults(handler=_check)
 
     info = verbs.add_parser(
@@ -47,12 +46,15 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="splits, classes, sizes, and what would be used as train, validation and test",
         description="Reads the files' headers only; `check` looks deeper.",
     )
-    _tree_arguments(info)
     info.set_defaults(handler=_info)
+    for verb in (check, info):
+        verb.add_argument("root", metavar="ROOT", type=Path, help=f"the folder that holds train/{IMAGE_PATH}")
+        text = "data.val_role of the training (default: auto)"
+        verb.add_argument("--val-role", choices=get_args(ValRole), default="auto", help=text)
 
     cache = verbs.add_parser(
         "cache",
-        help="what is kept on the disk for the next runs, and clearing it",
+        help="list or clear what is kept on the disk for the next runs",
         description="Lists decoded images and whatever else is kept for the next runs. Nothing in it is unique: what "
         "is cleared is made again when it is needed. DA6401_CACHE_DIR names another folder for it.",
     )
@@ -62,26 +64,21 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     cache.set_defaults(handler=_cache)
 
 
-def _tree_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("root", metavar="ROOT", type=Path, help="the folder that holds train/<class>/<image>")
-    text = "data.val_role of the training (default: auto)"
-    verb.add_argument("--val-role", choices=get_args(ValRole), default="auto", help=text)
-
-
 def _fetch(args: argparse.Namespace) -> int:
     import shlex
 
-    from da6401.data.fetch.fetch import URL_BASE, fetch_inaturalist
+    from da6401.data.fetch.inaturalist import URL_BASE, fetch_inaturalist
     from da6401.data.layout import split_folders
     from da6401.data.tree import list_split
+    from da6401.redact import one_line
 
     fetched = fetch_inaturalist(size=args.size, to=args.to, url_base=args.url_base or URL_BASE)
     print(f"{'Already there' if fetched.already_there else 'Fetched'}: {fetched.root}")
     for _, folder in split_folders(fetched.root):
         split = list_split(fetched.root.resolve(), folder)
-        print(f"  {folder}: {len(split.entries):,} files, {len(split.class_names)} classes")
-        for name in split.class_names:
-            print(f"    {name}: {sum(entry.class_name == name for entry in split.entries):,}")
+        print(f"  {folder}: {len(split.files):,} files, {len(split.class_names)} classes")
+        for name, count in split.counts().items():
+            print(f"    {one_line(name)}: {count:,}")
     if fetched.archive is not None:
         print(f"The zip is no longer needed: {fetched.archive}")
     print(f"Train on it: da6401 train experiment=part_a data=inaturalist12k {shlex.quote(f'data.root={fetched.root}')}")
@@ -106,7 +103,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _cache(args: argparse.Namespace) -> int:
-    from da6401.data.cache.entries import cache_folder, clear, list_entries
+    from da6401.data.cache.cache_folder import cache_folder, clear, list_entries
     from da6401.data.describe import print_cache
 
     if args.clear is None:

@@ -17,10 +17,9 @@ from da6401.config.schema import FolderConfig, RunConfig
 from da6401.data.images import quiet_pillow, read_image
 from da6401.data.layout import find_layout
 from da6401.data.sources import ImageSet, load_test_data
-from da6401.data.tree import shown
 from da6401.errors import DataError, UserError
 from da6401.models.stages import StagedModel
-from da6401.redact import json_text, safe
+from da6401.redact import json_text, one_line, safe
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import RESULT, SUMMARY, TEST, read_json, read_result, write_result
@@ -150,7 +149,7 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
             answer = {"image": str(path), "class": class_names[best], "probability": each[class_names[best]]}
             print(json_text({**answer, "probabilities": each}))
         else:
-            print(f"{shown(safe(path))}  {shown(safe(class_names[best]))}  {float(probabilities_K[best]):.4f}")
+            print(f"{one_line(safe(path))}  {one_line(safe(class_names[best]))}  {float(probabilities_K[best]):.4f}")
     return 2 if refused else 0
 
 

@@ -23,8 +23,9 @@ from da6401.config.model_schema import (
     PretrainedConfig,
 )
 from da6401.config.rule import key
+from da6401.config.splits import ValRole
 
-__all__ = [  # of model_schema; what is defined below needs no mention
+__all__ = [  # of other modules; what is defined below needs no mention
     "BACKBONES",
     "Activation",
     "Backbone",
@@ -34,9 +35,9 @@ __all__ = [  # of model_schema; what is defined below needs no mention
     "Organisation",
     "Pooling",
     "PretrainedConfig",
+    "ValRole",
 ]
 
-ValRole = Literal["auto", "validation", "test"]
 Resize = Literal["stretch", "crop"]
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -1,4 +1,4 @@
-"""Batches in a seeded order, gathered and copied ahead of the arithmetic."""
+"""Batches in a seeded order, gathered and copied to the device while the batch before is computed."""
 
 # B batch, N images, C = 3 channels, H = W side
 
@@ -17,13 +17,13 @@ from torch import Tensor
 from da6401.data.cache.image_cache import CachedRows
 from da6401.data.sources import ImageSet
 
-AHEAD = 2  # batches that the thread may have ready before they are asked for
-SMALL = 2**18  # numbers in a batch: gathering fewer costs less than handing them from thread to thread
+AHEAD = 2  # batches that the thread gathers in advance
+SMALL = 2**18  # values in a batch: gathering fewer costs less than passing them between threads
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's pictures (uint8, on the device) or features, labels, and their positions in the epoch."""
+    """One step's images (uint8, on the device) or features, their labels, and their positions in the epoch."""
 
     images_BCHW: Tensor
     labels_B: Tensor
@@ -31,9 +31,9 @@ class Batch:
 
 
 def seeded(*parts: int) -> torch.Generator:
-    """A CPU generator of its own for one purpose: seed, purpose, epoch. Nobody else's draws move it."""
+    """A CPU generator for one purpose, such as (seed, purpose, epoch); no other generator's draws change its own."""
     state = 0
-    for part in parts:  # a small mixing function, so that neighbouring epochs and purposes share nothing
+    for part in parts:  # a small mixing function: neighbouring epochs and purposes share nothing
         state = (state * 6364136223846793005 + part + 1442695040888963407) % 2**64
         state ^= state >> 29
     return torch.Generator().manual_seed(state % 2**63)
@@ -53,11 +53,10 @@ def batch_rows(count: int, batch_size: int, *, training: bool) -> list[Tensor]:
 def batches(
     images: ImageSet, *, batch_size: int, device: torch.device, shuffle: torch.Generator | None
 ) -> Iterator[Batch]:
-    """All images once, in a random order for training, or as they stand where ``shuffle`` is None.
+    """All images once, in a random order for training, or in the set's order where ``shuffle`` is None.
 
-    A thread gathers the next batches while one is computed with, unless they are small; on CUDA they are pinned and
-    copied without waiting. It ends with the iteration, however that ends. The order is drawn here, so the thread has
-    no part in chance.
+    A thread gathers the next batches unless they are small; it ends when the iteration ends, for whatever reason. For
+    CUDA they are pinned and copied without waiting. The order is drawn before, so it does not depend on the thread.
     """
     count = len(images.labels_N)
     order_N = torch.arange(count) if shuffle is None else torch.randperm(count, generator=shuffle)
@@ -65,7 +64,7 @@ def batches(
     ahead: Batch | None = None
     with closing(_gathered(images, order_N, rows, pinned=device.type == "cuda")) as gathered:
         for batch in gathered:
-            # Copied by this thread, on the stream that will read it, one batch before it is needed.
+            # Copied by this thread, on the CUDA stream that will read it, one batch early.
             images_BCHW = batch.images_BCHW.to(device, non_blocking=True)
             labels_B = batch.labels_B.to(device, non_blocking=True)
             if ahead is not None:
@@ -78,7 +77,7 @@ def batches(
 def _gathered(
     images: ImageSet, order_N: Tensor, rows: Sequence[Tensor], *, pinned: bool
 ) -> Generator[Batch, None, None]:
-    """The batches on the CPU, at most AHEAD of them gathered before they are asked for."""
+    """The batches on the CPU, at most AHEAD of them gathered in advance."""
 
     def gather(rows_B: Tensor) -> Batch:
         chosen_B = order_N[rows_B]
@@ -107,7 +106,7 @@ def _gathered(
 
 
 def equal_parts(size: int, parts: int) -> list[slice]:
-    """So many slices of 0..size, or ``size`` of them where that is less; the first ones may be longer by one."""
+    """``parts`` slices of 0..size (at most ``size`` of them) whose lengths differ by at most one."""
     parts = min(parts, size)
     ends = [size // parts * number + min(number, size % parts) for number in range(parts + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]

@@ -1,63 +1,76 @@
-"""Many files into one array, each read from the disk once: hashed, decoded, and the bad ones kept apart."""
+"""Many image files into one array, in threads: each is read once, hashed and decoded; bad files are listed."""
 
 # N images, S side in px
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from da6401.config.schema import Resize
-from da6401.data.decode_pool import in_threads
+from da6401.cores import available_cores
 from da6401.data.images import BadImageError, quiet_pillow, read_file, read_image
-from da6401.data.tree import BadFile, Entry
+from da6401.data.progress import with_progress
+from da6401.data.tree import BadFile, LabelledFile
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Rows(Protocol):
-    """Where decoded pictures go: an array (N, 3, S, S), or a file that takes its rows in any order."""
+    """Where decoded images go: an array (N, 3, S, S), or a file whose rows may be written in any order."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __setitem__(self, row: int, picture: npt.NDArray[np.uint8], /) -> None: ...
+    def __setitem__(self, row: int, image: npt.NDArray[np.uint8], /) -> None: ...
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of the entries: row ``good[i]`` of the array is filled, and ``digests[i]`` is its file's sha256."""
+    """The outcome of each row: the sha256 of a file that was decoded, or why it was not."""
 
-    good: tuple[int, ...]
-    digests: tuple[str, ...]
-    bad: tuple[BadFile, ...]
+    digests: dict[int, str]
+    bad: dict[int, BadFile]
 
 
-def decode_entries(entries: Sequence[Entry], out: Rows, *, resize: Resize, label: str) -> Decoded:
-    """Decodes entry i into ``out[i]``; the row of a bad file is left as it was."""
-    assert out.shape[0] == len(entries), "one row an entry"
+def decode_files(files: Sequence[LabelledFile], out: Rows, *, resize: Resize, label: str) -> Decoded:
+    """Decode file i into ``out[i]``; the row of a bad file is left as it was."""
+    assert out.shape[0] == len(files), "one row a file"
     size = out.shape[-1]
 
     def decode(row: int) -> str | BadFile:
-        entry = entries[row]
         try:
-            content = read_file(entry.path)
+            content = read_file(files[row].path)
             out[row] = read_image(content, size=size, resize=resize)
         except BadImageError as problem:
-            return BadFile(entry.name, problem.reason)
+            return BadFile(files[row].name, problem.reason)
         return hashlib.sha256(content).hexdigest()
 
-    good: list[int] = []
-    digests: list[str] = []
-    bad: list[BadFile] = []
+    decoded = Decoded({}, {})
     with quiet_pillow():
-        for row, result in enumerate(in_threads(decode, range(len(entries)), label=label)):
-            if isinstance(result, BadFile):
-                bad.append(result)
+        for row, outcome in enumerate(in_threads(decode, range(len(files)), label=label)):
+            if isinstance(outcome, BadFile):
+                decoded.bad[row] = outcome
             else:
-                good.append(row)
-                digests.append(result)
-    return Decoded(tuple(good), tuple(digests), tuple(bad))
+                decoded.digests[row] = outcome
+    return decoded
+
+
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> Iterator[Result]:
+    """``work(item)`` for every item, in order, with a progress bar; one thread a core that this process may use.
+
+    Threads are enough: Pillow and hashlib release the interpreter's lock. An exception, Ctrl-C included, cancels the
+    items that have not begun.
+    """
+    pool = ThreadPoolExecutor(max_workers=available_cores())
+    try:
+        yield from with_progress(pool.map(work, items), label, total=len(items))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

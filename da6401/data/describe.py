@@ -1,4 +1,4 @@
-"""A tree's report as text: tables on a terminal, the same in plain columns through a pipe."""
+"""The output of `da6401 data`: tables on a terminal, plain columns through a pipe."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from da6401.data.cache.entries import Listed, gigabytes, in_use
-from da6401.data.tree import shown
+from da6401.config.splits import TRAIN
+from da6401.data.cache.cache_folder import EntryInfo, gigabytes, in_use
 from da6401.data.tree_check import TreeReport
+from da6401.redact import one_line
 
-LONGEST_LIST = 200  # groups of duplicates; bad files and leaks are all named
+MOST_DUPLICATES = 200  # groups that are listed; of bad files and leaks all are
 
 
 def print_check(report: TreeReport, console: Console) -> None:
-    """What ``da6401 data check`` says: everything wrong, file by file, the counts, and a verdict."""
+    """`da6401 data check`: counts, every problem, and the verdict."""
     _line(console, f"Data set: {report.root}")
     print_counts(report, console)
     _section(console, "Problems of the tree", list(report.problems))
@@ -29,8 +30,8 @@ def print_check(report: TreeReport, console: Console) -> None:
     _section(console, "Leakage: the same image in two splits", [" = ".join(group) for group in report.leaks])
     _section(console, "Warning: the same image under two classes", [" = ".join(group) for group in report.conflicts])
     doubled = [" = ".join(group) for group in report.duplicates]
-    if len(doubled) > LONGEST_LIST:
-        doubled = [*doubled[:LONGEST_LIST], f"... and {len(doubled) - LONGEST_LIST} groups more"]
+    if len(doubled) > MOST_DUPLICATES:
+        doubled = [*doubled[:MOST_DUPLICATES], f"... and {len(doubled) - MOST_DUPLICATES} groups more"]
     _section(console, "Warning: duplicates within a split", doubled)
     _section(console, "Ignored, outside class folders", list(report.loose))
     _section(console, "Notes", list(report.notes))
@@ -51,8 +52,8 @@ def print_check(report: TreeReport, console: Console) -> None:
         _line(console, "Mend or delete the unusable files, or train without them: data.on_bad=skip")
 
 
-def print_cache(folder: Path, entries: Sequence[Listed], console: Console) -> None:
-    """What ``da6401 data cache`` says: the entries, the last used first."""
+def print_cache(folder: Path, entries: Sequence[EntryInfo], console: Console) -> None:
+    """`da6401 data cache`: the entries, the last used first."""
     total = sum(entry.size_bytes for entry in entries)
     _line(console, f"Cache: {folder}, {_counted(len(entries), 'entry', 'entries')}, {gigabytes(total)}")
     if not entries:
@@ -68,7 +69,7 @@ def print_cache(folder: Path, entries: Sequence[Listed], console: Console) -> No
 
 
 def print_info(report: TreeReport, console: Console) -> None:
-    """What ``da6401 data info`` says: counts, modes, sizes, and which folder serves as which split."""
+    """`da6401 data info`: counts, modes, sizes, and which folder is which split."""
     _line(console, f"Data set: {report.root}")
     print_counts(report, console)
     if report.files:
@@ -87,7 +88,7 @@ def print_info(report: TreeReport, console: Console) -> None:
         _line(console, f"Unusable files: {len(report.bad)}; `da6401 data check` names them")
     layout = report.layout
     if layout is None:
-        return  # why stands among the problems
+        return  # the problems say why
     for note in report.notes:
         _line(console, f"Note: {note}")
     held_out = f"a part of {layout.train}/ (data.val_fraction)"
@@ -105,7 +106,7 @@ def print_counts(report: TreeReport, console: Console) -> None:
     for split in report.splits:
         table.add_column(split, footer=f"{counts[split].total():,}", justify="right", no_wrap=True)
     for name in report.class_names:
-        table.add_row(escape(shown(name)), *(f"{counts[split][name]:,}" for split in report.splits))
+        table.add_row(escape(one_line(name)), *(f"{counts[split][name]:,}" for split in report.splits))
     console.print(table)
 
 
@@ -117,8 +118,8 @@ def _section(console: Console, title: str, lines: Sequence[str]) -> None:
 
 
 def _line(console: Console, text: str) -> None:
-    """One line as it is: no markup, no colours, no wrapping, nothing that could move the cursor."""
-    console.print(shown(text), markup=False, highlight=False, soft_wrap=True, emoji=False)
+    """One line without markup, colours, wrapping or control characters."""
+    console.print(one_line(text), markup=False, highlight=False, soft_wrap=True, emoji=False)
 
 
 def _counted(number: int, one: str, many: str) -> str:
@@ -134,7 +135,7 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _imbalance(report: TreeReport) -> str:
-    counts = [count for count in report.counts("train").values() if count]
+    counts = [count for count in report.counts(TRAIN).values() if count]
     if not counts or max(counts) < 1.5 * min(counts):
         return ""
     return (

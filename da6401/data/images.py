@@ -1,4 +1,4 @@
-"""One image file, read right: whatever its mode, depth, transparency or orientation, out comes 8-bit RGB."""
+"""One image file as 8-bit RGB, whatever its mode, depth, transparency or orientation."""
 
 # S side of the square result in px; W, H size of the file's picture in px
 
@@ -28,8 +28,8 @@ Image.init()
 # A closed list: some of Pillow's other readers start external programs (EPS runs Ghostscript) or guess from little.
 WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 FORMATS = tuple(name for name in WANTED if name in Image.OPEN)
-MAX_FILE_BYTES = 512 * 2**20  # of one file; a photograph has some 10 MiB, a mislaid archive gigabytes
-HEAD_BYTES = 256  # what tells one format from another
+MAX_FILE_BYTES = 512 * 2**20  # of one file; a photograph has some 10 MiB, an archive gigabytes
+HEAD_BYTES = 256  # enough to recognise a format
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow reads a 16-bit PGM as "I", scaled to 0..65535
 ORIENTATION = 0x0112  # EXIF tag; 1 and whatever is unknown mean upright
 TURNS = {
@@ -94,7 +94,7 @@ def inspect_image(file: IO[bytes], *, decode: bool) -> Picture:
     except BadImageError:
         raise
     except Exception as error:
-        raise BadImageError(_plain(error)) from error
+        raise BadImageError(_reason(error)) from error
 
 
 def read_file(path: Path) -> bytes:
@@ -122,9 +122,9 @@ def read_file(path: Path) -> bytes:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silences what Pillow says of metadata (bad EXIF, unknown tags) and of large pictures, which are an error here.
+    """Silence Pillow's warnings about metadata (bad EXIF, unknown tags) and about large images, which are refused.
 
-    Around the pool, not in its threads: the filters of ``warnings`` belong to the process.
+    To be used around the threads, not in them: the filters of ``warnings`` are the process's.
     """
     logger = logging.getLogger("PIL")
     before = logger.level
@@ -139,10 +139,10 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def _decoded(content: bytes, size: int | None) -> tuple[Picture, Image.Image]:
-    """The one way from a file's content to its picture: upright, RGB, at a size that is near ``size`` or above.
+    """A file's content as an upright RGB image, not smaller than ``size`` where the file is not.
 
     Raises:
-        BadImageError: it cannot be decoded at full size; at a reduced one libjpeg lacks some kinds of JPEG.
+        BadImageError: it cannot be decoded at full size. (At a reduced size libjpeg cannot read every JPEG.)
     """
     tags: TiffTags | None = None
     try:
@@ -165,11 +165,15 @@ def _decoded(content: bytes, size: int | None) -> tuple[Picture, Image.Image]:
             return _decoded(content, None)
         if tags is not None and "raw mode" in str(error):
             raise BadImageError(tags.refusal("an order of samples")) from error
-        raise BadImageError(_plain(error)) from error
+        raise BadImageError(_reason(error)) from error
 
 
 def _opened(file: IO[bytes]) -> tuple[Image.Image, TiffTags | None]:
-    """The picture before its pixels are read, and a TIFF's tags, if all that they say is known to be read right."""
+    """The image before its pixels are read, and a TIFF's tags.
+
+    Raises:
+        BadImageError: no image, too large, or a TIFF whose pixels Pillow might read wrong.
+    """
     head = file.read(HEAD_BYTES)
     if not head:
         raise BadImageError("empty file")
@@ -199,8 +203,7 @@ def _too_large(pixels: str) -> str:
     return f"{pixels}: more pixels than the safety limit of {Image.MAX_IMAGE_PIXELS:,} (a decompression bomb?)"
 
 
-def _plain(error: Exception) -> str:
-    """The reason in plain words."""
+def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return _too_large("too large")
@@ -214,7 +217,7 @@ def _plain(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # the pixels may be whole where the EXIF block is damaged
         return 1
 
 
@@ -240,14 +243,14 @@ def _from_sixteen_bits(image: Image.Image, grey_range: GreyRange) -> Image.Image
         raise BadImageError("32-bit pixels, whose range is not known: convert it to 8 or 16 bits")
     if grey_range.inverted:
         values = grey_range.largest - values
-    transparent = image.info.get("transparency")  # a PNG's: the value that is not to be seen
+    transparent = image.info.get("transparency")  # a PNG's: the value of transparent pixels
     if isinstance(transparent, int):
         values[values == transparent] = grey_range.largest
     return Image.fromarray(((255 * values + grey_range.largest // 2) // grey_range.largest).astype(np.uint8))
 
 
 def _rescale_transparency(image: Image.Image, *, bits: int) -> None:
-    """A PNG names its transparent value in its own bits, where Pillow's pixels have 8."""
+    """A PNG gives its transparent value in its own number of bits; Pillow's pixels have 8."""
     transparent = image.info.get("transparency")
     if image.mode == "L" and isinstance(transparent, int) and bits < 8:
         image.info["transparency"] = (transparent & (2**bits - 1)) * 255 // (2**bits - 1)
@@ -257,7 +260,7 @@ def _rescale_transparency(image: Image.Image, *, bits: int) -> None:
 
 def _resized(image: Image.Image, size: int, resize: Resize) -> npt.NDArray[np.uint8]:
     """Bicubic and antialiased, as Pillow does it to a level in 255; torch's vector code takes half the time."""
-    import torch  # `da6401 data check` looks at files without it
+    import torch  # `da6401 data check` does not need it
 
     pixels_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if resize == "crop":

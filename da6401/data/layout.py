@@ -1,4 +1,4 @@
-"""Which folder of a tree is which split, by their names: root/{train,validation,test}, in the words people have."""
+"""Which folder of a tree is which split, by the names that people use: root/{train,validation,test}."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from da6401.config.schema import ValRole
-from da6401.data.tree import LISTED, is_folder, link_problem, shown, visible
+from da6401.config.splits import TEST, TRAIN, VALIDATION, SplitName, ValRole
+from da6401.data.tree import IMAGE_PATH, is_folder, link_problem, visible
 from da6401.errors import DataError
+from da6401.redact import listed, one_line
 
 SEARCH_DEPTH = 3  # Data/nature_12K/inaturalist_12K/train
 SEARCH_FOLDERS = 500
-Role = Literal["train", "validation", "test"]
-# Whatever their case. Of two folders with one role neither is taken.
-NAMES: dict[str, Role] = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
+# In any case of letters. Two folders of one split are refused.
+FOLDER_NAMES: dict[str, SplitName] = {
+    "train": TRAIN, "training": TRAIN,
+    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "dev": VALIDATION,
+    "test": TEST, "testing": TEST,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which folder serves as which split; the root is the level that holds train/."""
+    """Which folder is which split; the root is the folder that holds train/."""
 
     root: Path
     train: str
@@ -35,7 +34,7 @@ class Layout:
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Those that are used."""
+        """The folders that are used."""
         return tuple(name for name in (self.train, self.validation, self.test) if name is not None)
 
 
@@ -46,23 +45,23 @@ def find_layout(root: str, val_role: ValRole) -> Layout:
         DataError: no such folder, no train/ in it, or folders that contradict each other or ``val_role``.
     """
     level = find_root(root)
-    splits: dict[Role, str] = {}
+    splits: dict[SplitName, str] = {}
     for role, name in split_folders(level):
         if role in splits:
-            both = f"both {shown(splits[role])}/ and {shown(name)}/"
+            both = f"both {one_line(splits[role])}/ and {one_line(name)}/"
             raise DataError(f"{both} are in {level}, and mean the {role} split: keep one of them.")
         splits[role] = name
-    val, test, where = splits.get("validation"), splits.get("test"), f"in {level}"
+    val, test, where = splits.get(VALIDATION), splits.get(TEST), f"in {level}"
     leave_out = f"{where}: leave val_role out."
-    if val_role == "validation" and val is None:
+    if val_role == VALIDATION and val is None:
         raise DataError(f"data.val_role=validation, but there is no val/ or validation/ {leave_out}")
-    if val_role == "test" and val is None and test is None:
+    if val_role == TEST and val is None and test is None:
         raise DataError(f"data.val_role=test, but there is no val/ or test/ {leave_out}")
-    if val_role == "test" and val is not None and test is not None:
+    if val_role == TEST and val is not None and test is not None:
         raise DataError(f"data.val_role=test, but there is a {test}/ beside {val}/ {leave_out}")
 
     notes = []
-    if val is not None and test is None and val_role != "validation":
+    if val is not None and test is None and val_role != VALIDATION:
         why = "there is no test/" if val_role == "auto" else "as told"
         notes.append(f"{val}/ is the test split (data.val_role={val_role}, {why}).")
         val, test = None, val
@@ -71,22 +70,21 @@ def find_layout(root: str, val_role: ValRole) -> Layout:
         test = None
     if test is None:
         notes.append("There is no test split: `evaluate` will not work on this tree.")
-    others = [shown(item.name) + "/" for item in visible(level) if is_folder(item) and item.name not in splits.values()]
+    others = [item.name + "/" for item in visible(level) if is_folder(item) and item.name not in splits.values()]
     if others:
-        more = ", ..." if len(others) > LISTED else ""
-        notes.append(f"Not used, beside the splits: {', '.join(others[:LISTED])}{more}")
-    return Layout(level, splits["train"], val, test, tuple(notes))
+        notes.append(f"Not used, beside the splits: {listed(others)}")
+    return Layout(level, splits[TRAIN], val, test, tuple(notes))
 
 
 def find_root(root: str) -> Path:
-    """The level at or below ``root`` that holds train/: an unpacked archive often brings a folder or two of its own.
+    """The level at or below ``root`` that holds train/: an unpacked archive often has a folder or two around it.
 
     Raises:
         DataError: none, or several at the same depth.
     """
     if not root:
         raise DataError(
-            "data.root is empty: say where the images are, data.root=FOLDER (with train/<class>/... in it)."
+            f"data.root is empty: say where the images are, data.root=FOLDER (with {TRAIN}/{IMAGE_PATH} in it)."
         )
     top = Path(root).expanduser()
     if not top.is_dir():
@@ -94,52 +92,55 @@ def find_root(root: str) -> Path:
         raise DataError(f"The data set's folder, {top.absolute()}, {what}.")
     level, seen = [top.resolve()], 0
     for _ in range(SEARCH_DEPTH + 1):
-        found = [folder for folder in level if any(role == "train" for role, _ in _splits_of(folder))]
+        found = [folder for folder in level if _has_train(folder)]
         if len(found) > 1:
-            several = ", ".join(str(folder) for folder in found[:LISTED])
-            raise DataError(f"{top.absolute()} holds several data sets: choose one of {several}.")
+            raise DataError(f"{top.absolute()} holds several data sets: choose one of {listed(found)}.")
         if found:
             return found[0]
         seen += len(level)
         if seen > SEARCH_FOLDERS:
             break
         level = [Path(item.path) for folder in level for item in _folders(folder) if not item.is_symlink()]
-    holds = ", ".join(f"{item.name}/" if is_folder(item) else item.name for item in visible(top)[:LISTED]) or "nothing"
+    holds = listed([f"{item.name}/" if is_folder(item) else item.name for item in visible(top)]) or "nothing"
     lost = next((f" {item.name} is {said}." for item in visible(top) if (said := link_problem(Path(item.path)))), "")
     raise DataError(
-        f"There is no train/ in {top.absolute()} (it holds: {shown(holds)}).{shown(lost)} "
-        "The tree must be train/<class>/<image>, and the same with val/ or validation/ and test/ where you have them."
+        f"There is no train/ in {top.absolute()} (it holds: {holds}).{one_line(lost)} "
+        f"The tree must be {TRAIN}/{IMAGE_PATH}, and the same with val/ or validation/ and test/ where you have them."
     )
 
 
-def split_folders(root: Path) -> list[tuple[Role, str]]:
-    """The splits' folders that the root has, train first; two with one role are two entries."""
-    order = list(dict.fromkeys(NAMES.values()))
+def split_folders(root: Path) -> list[tuple[SplitName, str]]:
+    """The splits' folders that the root has, train first; two folders of one split are two entries."""
+    order = list(dict.fromkeys(FOLDER_NAMES.values()))
     return sorted(_splits_of(root), key=lambda split: (order.index(split[0]), split[1]))
 
 
-def _splits_of(folder: Path) -> Iterator[tuple[Role, str]]:
+def _splits_of(folder: Path) -> Iterator[tuple[SplitName, str]]:
     for item in _folders(folder):
-        role = NAMES.get(item.name.lower())
-        if role is not None and not (role == "train" and _wraps(Path(item.path))):
+        role = FOLDER_NAMES.get(item.name.lower())
+        if role is not None and not (role == TRAIN and _contains_data_set(Path(item.path))):
             yield role, item.name
 
 
-def _wraps(folder: Path) -> bool:
+def _has_train(folder: Path) -> bool:
+    return any(role == TRAIN for role, _ in _splits_of(folder))
+
+
+def _contains_data_set(folder: Path) -> bool:
     """Whether a folder that is named as a split holds a data set: training/train and training/test, or one deeper."""
     inside = _folders(folder)
     if len(inside) == 1:  # one class is nothing to train on
-        return any(role == "train" for role, _ in _splits_of(Path(inside[0].path)))
-    roles = [NAMES.get(item.name.lower()) for item in inside]
-    return "train" in roles and None not in roles
+        return _has_train(Path(inside[0].path))
+    roles = [FOLDER_NAMES.get(item.name.lower()) for item in inside]
+    return TRAIN in roles and None not in roles
 
 
 def _folders(folder: Path) -> list[os.DirEntry[str]]:
-    if not os.access(folder, os.R_OK | os.X_OK):  # one that may not be listed is not the data set
+    if not os.access(folder, os.R_OK | os.X_OK):  # a folder that cannot be listed is not the data set
         return []
     return [item for item in visible(folder) if is_folder(item)]
 
 
 def _has_folders(folder: Path) -> bool:
-    """False only where it can be listed and there is none: the test split is not looked into further."""
+    """False only where the folder can be listed and has none; of the test split no more is looked at."""
     return not os.access(folder, os.R_OK | os.X_OK) or bool(_folders(folder))

@@ -1,4 +1,4 @@
-"""What a file is that is not read, by its first bytes, and how it becomes one that is."""
+"""Kinds of files that are not read, by their first bytes, and what to do with each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIRST_BYTES = {
     b"version https://git-lfs": "a Git LFS pointer",
 }
 UNPACK, LFS, FILM, HTML = "unpack it", "a Git LFS pointer", "a film", "a page of HTML"
-HOW = {
+REMEDIES = {
     **dict.fromkeys(("a zip archive", "a gzip archive", "a 7z archive", "a RAR archive"), UNPACK),
     LFS: "fetch the picture itself with `git lfs pull`",
     FILM: "save its frames as pictures",
@@ -35,7 +35,7 @@ HOW = {
 
 
 def name_of_kind(head: bytes) -> str | None:
-    """What a file is that begins so, and what to do, as "a PDF, which is not read: ..."; None where it is not known."""
+    """The kind of a file with these first bytes, and the remedy: "a PDF, which is not read: ..."; None if unknown."""
     kind = _container(head) if head[4:8] == b"ftyp" else None
     text = head.lstrip().lower()
     if kind is None and (text.startswith((b"<!doctype html", b"<html"))):
@@ -44,11 +44,11 @@ def name_of_kind(head: bytes) -> str | None:
         kind = next((kind for first, kind in FIRST_BYTES.items() if head.startswith(first)), None)
     if kind is None and head.startswith(b"\xff\xd8"):
         return "a JPEG of a kind that is not read (more than 8 bits, or a damaged header): convert it to an 8-bit one"
-    return None if kind is None else f"{kind}, which is not read: {HOW.get(kind, 'convert it to JPEG or PNG')}"
+    return None if kind is None else f"{kind}, which is not read: {REMEDIES.get(kind, 'convert it to JPEG or PNG')}"
 
 
 def _container(head: bytes) -> str:
-    """What the brands say: the main one, and those it can be read as."""
+    """The kind by the brands: the main one, and the compatible ones."""
     length = int.from_bytes(head[:4], "big")
     brands = (head[8:12], *(head[at : at + 4] for at in range(16, min(length, len(head)) - 3, 4)))
     if any(brand in AVIF for brand in brands):

@@ -1,34 +1,27 @@
-"""Which images of train are held out: stratified, seeded, and a function of nothing else."""
+"""Which images are held out: stratified and seeded."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from da6401.config.schema import DigitsConfig, SyntheticConfig
+from da6401.data.classes import single_problems
+from da6401.data.image_sets import ReadSplit, TrainingData, training_data
 from da6401.errors import DataError
-from da6401.redact import printable
 
 Label = TypeVar("Label", str, int)
 
 
-def single_problems(counts: Mapping[str, int]) -> list[str]:
-    """Why classes with so many images cannot give some of them to validation; one sentence, or none."""
-    single = sorted(name for name, count in counts.items() if count == 1)
-    if not single:
-        return []
-    named = ", ".join(printable(name) for name in single[:20]) + (", ..." if len(single) > 20 else "")
-    return [
-        f"cannot hold out a validation part: only one image in class {named}. "
-        "Every class needs at least two: add images, or remove the class."
-    ]
-
-
 def stratified_split(labels: Sequence[Label], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """The indices that stay and the indices held out, both rising.
+    """The indices that stay and the indices held out, both ascending.
 
-    Every class gives ``round(fraction * n)`` of its n images, but at least one and never all. Each class is drawn by
-    a generator of its own, seeded with ``seed`` and its label: more images of one class do not move the others'.
+    Every class gives ``round(fraction * n)`` of its n images, but at least one and never all. Each class has its own
+    generator, seeded with ``seed`` and its label: images added to one class do not change which others are held out.
 
     Raises:
         DataError: a class has a single image; the message names it.
@@ -48,3 +41,24 @@ def stratified_split(labels: Sequence[Label], fraction: float, seed: int) -> tup
         held_out.update(random.Random(f"{seed}:{label}").sample(indices, count))
     kept = [index for index in range(len(labels)) if index not in held_out]
     return kept, sorted(held_out)
+
+
+def hold_out(
+    cfg: DigitsConfig | SyntheticConfig,
+    class_names: Sequence[str],
+    labels_N: npt.NDArray[np.int64],
+    read: Callable[[Sequence[int]], ReadSplit],
+    *,
+    origin: str,
+    test: str,
+) -> TrainingData:
+    """Train and validation of a source without files: its images outside the test split, divided.
+
+    Args:
+        labels_N: of these images.
+        read: makes the images at some positions of them.
+        origin, test: what the images are, and which are the test split, for the note.
+    """
+    kept, held_out = stratified_split(labels_N.tolist(), cfg.val_fraction, cfg.split_seed)
+    note = f"{origin}: {len(kept)} train, {len(held_out)} validation (data.split_seed={cfg.split_seed}); {test}."
+    return training_data(class_names, read(kept), read(held_out), notes=[note])

@@ -1,6 +1,7 @@
-"""Deterministic coloured shapes on a noisy ground, for tests and benchmarks: a small network learns them in minutes.
+"""data=synthetic: deterministic coloured shapes on a noisy ground, for tests and benchmarks.
 
-The class decides the hue and the shape; position, size, ground and noise are each image's own.
+The class decides the hue and the shape; position, size, ground and noise are each image's own. A small network learns
+them in minutes.
 """
 
 # C classes, B images in a chunk, N images, S side in px
@@ -8,11 +9,20 @@ The class decides the hue and the shape; position, size, ground and noise are ea
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-VERSION = 1  # part of the data's fingerprint: raise it when the pictures change
+from da6401.config.schema import SyntheticConfig
+from da6401.config.splits import TEST, TRAIN
+from da6401.data.classes import refuse_other_classes
+from da6401.data.image_sets import ImageSet, ReadSplit, TrainingData, empty_images
+from da6401.data.split import hold_out
+
+VERSION = 1  # part of the data's fingerprint: raise it when the images change
+STREAMS = {TRAIN: 0, TEST: 1}  # of random numbers: no test image is a training image
 SHAPES = ("disc", "square", "diamond", "ring", "cross")
 GOLDEN = 0.6180339887498949  # steps of it round the colour wheel keep any number of hues apart
 CHUNK_PIXELS = 2**20  # of one chunk: keeps the intermediate float arrays at some tens of MiB
@@ -20,9 +30,40 @@ CHUNK_PIXELS = 2**20  # of one chunk: keeps the intermediate float arrays at som
 Floats = npt.NDArray[np.float32]
 
 
-def class_names(classes: int) -> tuple[str, ...]:
-    """Names that sort as they count: "0000-disc", "0001-square", ..."""
-    return tuple(f"{label:04d}-{SHAPES[label % len(SHAPES)]}" for label in range(classes))
+class Synthetic:
+    """The source of data=synthetic; the test split has a quarter as many images of each class, at least one."""
+
+    def __init__(self, cfg: SyntheticConfig) -> None:
+        self.cfg = cfg
+        # Names that sort as they count: "0000-disc", "0001-square", ...
+        self._class_names = tuple(f"{label:04d}-{SHAPES[label % len(SHAPES)]}" for label in range(cfg.classes))
+        self._test_each = max(1, cfg.images_per_class // 4)
+
+    def signature(self) -> str:
+        return ""
+
+    def load_training(self) -> TrainingData:
+        each = self.cfg.images_per_class
+        return hold_out(
+            self.cfg, self._class_names, np.repeat(np.arange(self.cfg.classes), each),
+            lambda places: self._draw(TRAIN, np.asarray(places), each),
+            origin="synthetic shapes", test=f"{self.cfg.classes * self._test_each} test",
+        )  # fmt: skip
+
+    def load_test(self, class_names: Sequence[str]) -> ImageSet:
+        refuse_other_classes(self.cfg.source, self._class_names, class_names)
+        return self._draw(TEST, np.arange(self.cfg.classes * self._test_each), self._test_each).images
+
+    def _draw(self, folder: str, places: npt.NDArray[np.int64], each: int) -> ReadSplit:
+        """The images at some places of a split that has ``each`` images of one class after another."""
+        labels_N, indices_N = places // each, places % each
+        images_NCHW = empty_images(len(places), self.cfg.image_size)
+        render(labels_N, indices_N, stream=STREAMS[folder], out=images_NCHW.numpy())
+        names = tuple(
+            f"{folder}/{self._class_names[label]}/{index:06d}" for label, index in zip(labels_N, indices_N, strict=True)
+        )
+        images = ImageSet(images_NCHW, torch.from_numpy(labels_N), names)
+        return ReadSplit(images, (f"synthetic version {VERSION}",) * len(names))  # with the name it decides the image
 
 
 def render(
@@ -30,8 +71,7 @@ def render(
 ) -> None:
     """Draws image ``indices[i]`` of class ``labels[i]`` into ``out[i]``; out is (N, 3, S, S).
 
-    An image depends on (stream, class, index, S) alone, never on how many others there are; ``stream`` keeps
-    train and test apart.
+    An image depends on (stream, class, index, S) alone, never on how many others there are.
     """
     size = out.shape[-1]
     step = max(1, CHUNK_PIXELS // (size * size))

@@ -1,7 +1,7 @@
-"""What a TIFF's tags say of its values, looked at before Pillow reads them.
+"""The tags of a TIFF that say what its values mean, checked before Pillow reads the pixels.
 
-Pillow goes by fewer tags, and some pictures would come out dark, inverted or as noise. What is not known to come out
-right is refused here, with the tags that say so; tests/unit/test_tiff.py has the combinations.
+Pillow uses fewer tags, and would give some images dark, inverted or as noise. Whatever is not known to be read right is
+refused here, with the tags; tests/unit/test_tiff.py has the combinations.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from PIL import _imaging
+from PIL import Image
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2
 
 # TIFF 6.0, section 8
@@ -33,7 +33,7 @@ CONVERT = "convert it to an 8-bit PNG"
 
 @dataclass(frozen=True)
 class GreyRange:
-    """Of grey values of 9 to 16 bits: 0 .. ``largest`` is black to white; ``inverted``, white to black."""
+    """Grey values of 9 to 16 bits: 0 .. ``largest`` is black to white, or white to black where ``inverted``."""
 
     largest: int = 65535
     inverted: bool = False
@@ -46,8 +46,8 @@ def is_tiff(head: bytes) -> bool:
 
 @functools.cache
 def silence_libtiff() -> None:
-    """libtiff writes its errors to the process's stderr, from within C; Pillow raises them, too, without the words."""
-    library = ctypes.CDLL(_imaging.__file__)
+    """Keep libtiff from writing its errors to stderr, from C; Pillow raises an exception as well."""
+    library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         if hasattr(library, name):  # not where Pillow was linked to libtiff statically
             handler = getattr(library, name)
@@ -56,10 +56,10 @@ def silence_libtiff() -> None:
 
 
 class TiffTags:
-    """The tags of a TIFF's first picture, those that say what its values mean."""
+    """The tags of a TIFF's first image that say what its values mean."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Reads them from the beginning of ``file`` and returns to it.
+        """Read them from the beginning of ``file``, and go back to it.
 
         Raises:
             Exception: nearly any, where the tags are damaged.
@@ -84,19 +84,19 @@ class TiffTags:
 
     @property
     def grey_range(self) -> GreyRange:
-        """How the values of a TIFF are to be read that is not refused."""
+        """The range of the values, where the TIFF is not refused."""
         return GreyRange(2 ** self.bits[0] - 1, self.photometric == WHITE_IS_ZERO)
 
     @property
     def problem(self) -> str:
-        """Why Pillow would read it otherwise than the tags say, and what to do; empty where it would not."""
+        """Why Pillow would read it wrong, and what to do; empty where it would not."""
         if self.camera:
             return "a camera's raw file, which is not read: develop it to JPEG or PNG"
         reason = self._odd_values() or self._odd_layout()
         return self.refusal(reason) if reason else ""
 
     def refusal(self, reason: str) -> str:
-        """The words for a TIFF "with ..." something, and the tags that differ from the plainest ones."""
+        """The message on a TIFF "with ..." something, and its tags that differ from the most common ones."""
         named = {
             "PhotometricInterpretation": (self.photometric,) if self.photometric >= 0 else (),
             "BitsPerSample": self.bits,
@@ -105,11 +105,11 @@ class TiffTags:
             "PlanarConfiguration": (2,) if self.planes else (),
             "FillOrder": (2,) if self.reversed_bits else (),
         }
-        told = ", ".join(f"{name} {' '.join(map(str, value))}" for name, value in named.items() if value)
-        return f"a TIFF with {reason}, which is not read ({told}): {CONVERT}"
+        tags = ", ".join(f"{name} {' '.join(map(str, value))}" for name, value in named.items() if value)
+        return f"a TIFF with {reason}, which is not read ({tags}): {CONVERT}"
 
     def _odd_values(self) -> str:
-        """What values would come out wrong, in words; empty where none would."""
+        """Which values Pillow would read wrong, in words; empty where none."""
         if 3 in self.formats:
             return "floating-point pixels of no known range"
         if 2 in self.formats:
@@ -131,7 +131,7 @@ class TiffTags:
         return "a small picture before the large one" if self.reduced else ""
 
     def _odd_layout(self) -> str:
-        """What order of samples would come out wrong, in words. In strips of its own for each colour, much would."""
+        """Which order of samples Pillow would read wrong, in words: of separate planes, most."""
         if not self.planes:
             return ""
         grey = self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)

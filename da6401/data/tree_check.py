@@ -1,4 +1,4 @@
-"""Looking a folder tree over before anything is trained on it: all three splits, the test split included."""
+"""`da6401 data check` and `info`: all splits of a folder tree, the test split too, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from da6401.config.schema import ValRole
-from da6401.data.decode_pool import in_threads
+from da6401.config.splits import TEST, VALIDATION, ValRole
+from da6401.data.classes import alike_notes, class_problems, training_problems
+from da6401.data.decode import in_threads
 from da6401.data.images import BadImageError, Picture, inspect_image, quiet_pillow, read_file
 from da6401.data.layout import Layout, find_layout, find_root, split_folders
-from da6401.data.tree import BadFile, Entry, Split, alike_notes, class_problems, list_split, training_problems
+from da6401.data.tree import BadFile, LabelledFile, SplitFiles, list_split
 from da6401.errors import DataError
 
 
@@ -33,7 +34,7 @@ class FileFacts:
 class TreeReport:
     """What a tree holds and what is wrong with it."""
 
-    root: Path  # the level that holds train/
+    root: Path  # the folder that holds train/
     val_role: ValRole
     layout: Layout | None  # None where the folders contradict each other, which is a problem
     splits: tuple[str, ...]
@@ -79,48 +80,48 @@ class TreeReport:
 
 
 def check_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
-    """Reads, hashes and fully decodes every file of every split, and judges as a training with this data.val_role.
+    """Read, hash and fully decode every file of every split; the problems are those of a training with this val_role.
 
     Raises:
         DataError: there is no tree to look at (no such folder, no train/, no class folders).
     """
-    return _look_over(root, val_role, _read_whole, "checking")
+    return _examine(root, val_role, _read_whole, "checking")
 
 
 def describe_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
-    """The same tree from its files' headers alone: quick, but damage and duplicates do not show.
+    """The same from the files' headers alone: quick, but damaged pixels and duplicates are not found.
 
     Raises:
         DataError: as check_tree.
     """
-    return _look_over(root, val_role, _read_header, "looking")
+    return _examine(root, val_role, _read_header, "reading headers")
 
 
-def _look_over(root: Path, val_role: ValRole, read: Callable[[Entry], FileFacts | BadFile], label: str) -> TreeReport:
-    level = find_root(str(root))
+def _examine(
+    folder: Path, val_role: ValRole, read: Callable[[LabelledFile], FileFacts | BadFile], label: str
+) -> TreeReport:
+    root = find_root(str(folder))
     layout, problems = None, list[str]()
     try:
-        layout = find_layout(str(level), val_role)
+        layout = find_layout(str(root), val_role)
     except DataError as error:
         problems.append(str(error))
-    # A test split without class folders is in no layout: nothing uses it, which is a note.
-    used = [folder for _, folder in split_folders(level) if layout is None or folder in layout.folders]
-    splits = [list_split(level, folder) for folder in used]
-    entries = [entry for split in splits for entry in split.entries]
+    # A test split without class folders is in no layout: it is not used, which is a note.
+    used = [name for _, name in split_folders(root) if layout is None or name in layout.folders]
+    splits = [list_split(root, name) for name in used]
     with quiet_pillow():
-        results = list(in_threads(read, entries, label=label))
+        results = list(in_threads(read, [file for split in splits for file in split.files], label=label))
     files = tuple(result for result in results if isinstance(result, FileFacts))
-    bad = [result for result in results if isinstance(result, BadFile)] + [
-        file for split in splits for file in split.bad
-    ]
+    bad = [result for result in results if isinstance(result, BadFile)]
+    bad += [file for split in splits for file in split.bad]
 
     train = splits[0]
     for split in splits[1:]:
-        problems += class_problems(train.class_names, split, owner=f"{train.folder}/", owners_lost=train.lost_links)
+        problems += class_problems(train.class_names, split, owner=f"{train.folder}/", owners_lost=train.lost_classes)
     problems += _problems_of_counts(splits, layout, files)
     class_names = tuple(sorted({name for split in splits for name in split.class_names}))
     return TreeReport(
-        root=level,
+        root=root,
         val_role=val_role,
         layout=layout,
         splits=tuple(split.folder for split in splits),
@@ -133,14 +134,16 @@ def _look_over(root: Path, val_role: ValRole, read: Callable[[Entry], FileFacts 
     )
 
 
-def _problems_of_counts(splits: Sequence[Split], layout: Layout | None, files: Sequence[FileFacts]) -> list[str]:
-    """What a training and an evaluation say of the readable images that there are."""
+def _problems_of_counts(splits: Sequence[SplitFiles], layout: Layout | None, files: Sequence[FileFacts]) -> list[str]:
+    """What a training and an evaluation would refuse: splits and classes with too few readable images."""
     found = Counter((file.split, file.class_name) for file in files)
-    train, role = splits[0], {} if layout is None else {layout.validation: "validation", layout.test: "test"}
+    train, role = splits[0], {} if layout is None else {layout.validation: VALIDATION, layout.test: TEST}
     counts = {name: found[train.folder, name] for name in train.class_names}
-    linked = [file.name.rpartition("/")[2] for file in train.bad if file.name.count("/") == 1]
     problems = training_problems(
-        counts, folder=train.folder, held_out=layout is not None and layout.validation is None, explained=linked
+        counts,
+        folder=train.folder,
+        held_out=layout is not None and layout.validation is None,
+        explained=train.bad_folders,
     )
     for split in splits[1:]:
         if split.folder in role and not any(found[split.folder, name] for name in split.class_names):
@@ -148,25 +151,25 @@ def _problems_of_counts(splits: Sequence[Split], layout: Layout | None, files: S
     return problems
 
 
-def _read_whole(entry: Entry) -> FileFacts | BadFile:
+def _read_whole(file: LabelledFile) -> FileFacts | BadFile:
     try:
-        content = read_file(entry.path)
+        content = read_file(file.path)
         picture = inspect_image(io.BytesIO(content), decode=True)
     except BadImageError as problem:
-        return BadFile(entry.name, problem.reason)
-    return _facts(entry, len(content), picture, hashlib.sha256(content).hexdigest())
+        return BadFile(file.name, problem.reason)
+    return _facts(file, len(content), picture, hashlib.sha256(content).hexdigest())
 
 
-def _read_header(entry: Entry) -> FileFacts | BadFile:
+def _read_header(file: LabelledFile) -> FileFacts | BadFile:
     try:
-        with entry.path.open("rb") as file:
-            picture = inspect_image(file, decode=False)
-        return _facts(entry, entry.path.stat().st_size, picture, "")
+        with file.path.open("rb") as content:
+            picture = inspect_image(content, decode=False)
+        return _facts(file, file.path.stat().st_size, picture, "")
     except BadImageError as problem:
-        return BadFile(entry.name, problem.reason)
+        return BadFile(file.name, problem.reason)
     except OSError as error:
-        return BadFile(entry.name, f"cannot be read: {error.strerror or error}")
+        return BadFile(file.name, f"cannot be read: {error.strerror or error}")
 
 
-def _facts(entry: Entry, size_bytes: int, picture: Picture, digest: str) -> FileFacts:
-    return FileFacts(entry.name, entry.name.split("/", 1)[0], entry.class_name, size_bytes, picture, digest)
+def _facts(file: LabelledFile, size_bytes: int, picture: Picture, digest: str) -> FileFacts:
+    return FileFacts(file.name, file.name.split("/", 1)[0], file.class_name, size_bytes, picture, digest)

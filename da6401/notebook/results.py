@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from da6401.config.schema import RunConfig
+from da6401.config.splits import VALIDATION, ScoredSplit
 from da6401.errors import RunError
 from da6401.notebook.notebook_html import card, chart, number, table
 from da6401.redact import safe
@@ -93,7 +94,7 @@ class Run:
         frame = pd.DataFrame(read_metrics(self.folder))
         return frame.astype({"epoch": int}).set_index("epoch") if len(frame) else frame
 
-    def predictions(self, split: Literal["validation", "test"] = "validation") -> pd.DataFrame:
+    def predictions(self, split: ScoredSplit = VALIDATION) -> pd.DataFrame:
         """One row an image: its name, true class, predicted class, confidence 0..1, correct, and p(<class>) each.
 
         Raises:
@@ -137,7 +138,7 @@ class Run:
         """The looks at the test split for this run, the first first: time (UTC), verb, purpose."""
         return read_looks(self.folder)
 
-    def explain(self, split: Literal["validation", "test"] = "validation") -> list[Path]:
+    def explain(self, split: ScoredSplit = VALIDATION) -> list[Path]:
         """`da6401 explain`: the pictures of what the model sees, as PNG files. "test" is recorded as a look at it."""
         from da6401.commands.explain.explain_run import explain_run
 

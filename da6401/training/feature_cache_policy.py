@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from da6401.config.freeze_rules import flips_only, mixes, views_of
 from da6401.config.schema import AugmentationConfig, PretrainedConfig
-from da6401.data.cache.entries import gigabytes
+from da6401.data.cache.cache_folder import gigabytes
 
 # Multiply-accumulates that must be saved for each byte that is read instead. Reading gives about 0.5 GB/s, two CPU
 # cores compute about 7 G MACs/s, a GPU some T MACs/s.

@@ -19,16 +19,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from da6401.config.freeze_rules import flips_only
 from da6401.config.schema import AugmentationConfig, PretrainedConfig, TrainerConfig
-from da6401.data.augment.augment import Augmenter
+from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import Batch, batches, seeded
 from da6401.data.cache.image_cache import CachedRows
-from da6401.data.cache.store import Held, Store
+from da6401.data.cache.store import CacheEntry, Store
+from da6401.data.progress import with_progress
 from da6401.data.sources import ImageSet, TrainingData
 from da6401.errors import DataError, ModelError
 from da6401.models.stages import StagedModel
@@ -94,9 +93,9 @@ class FeatureRows:
 class Features:
     """The features of both splits; each epoch draws one of the views of each training image."""
 
-    def __init__(self, data: TrainingData, decision: Decision, held: Held, *, seed: int) -> None:
+    def __init__(self, data: TrainingData, decision: Decision, held: CacheEntry, *, seed: int) -> None:
         shape, count = held.about["shape"], decision.rows
-        on_disk = CachedRows(held, held.folder / FILE, np.arange(count), shape, STORED[decision.dtype])
+        on_disk = CachedRows(held, FILE, np.arange(count), shape, STORED[decision.dtype])
         self._rows: Tensor | CachedRows = on_disk
         if decision.bytes <= IN_MEMORY:
             self._rows = on_disk[torch.arange(count)]
@@ -198,7 +197,7 @@ class Feeds:
             if each["cut"] == depth:
                 each.update(facts)
 
-    def _held(self, cfg: PretrainedConfig, decision: Decision, stop: StopFlag) -> tuple[Held, bool]:
+    def _held(self, cfg: PretrainedConfig, decision: Decision, stop: StopFlag) -> tuple[CacheEntry, bool]:
         """The entry, and whether it was computed now."""
         last = self.model.stage_names[decision.cut - 1]
         label = f"{cfg.name} up to {last}: {decision.rows} rows, {decision.views} views, {decision.dtype}"
@@ -243,18 +242,14 @@ class Feeds:
         (plain,) = views(self.augmentation, 1, images=len(self.data.validation.names))
         passes = [*((train, change) for change in changes), (self.data.validation, plain)]
         size = max(BATCH, self.trainer.batch_size)
-        console = Console(stderr=True)
         with open(path, "wb") as file:
             stream = (
                 change(batch.images_BCHW, batch.rows_B)
                 for images, change in passes
                 for batch in batches(images, batch_size=size, device=self.device, shuffle=None)
             )
-            for pixels_BCHW in track(
-                stream, description="frozen stages", console=console, transient=True,
-                total=sum(-(-len(images.names) // size) for images, _ in passes),
-                disable=not (self.trainer.progress and console.is_terminal),
-            ):  # fmt: skip
+            total = sum(-(-len(images.names) // size) for images, _ in passes)
+            for pixels_BCHW in with_progress(stream, "frozen stages", total=total, enabled=self.trainer.progress):
                 stop.check()
                 with torch.autocast(self.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
                     x = self.model.normalise(laid_out(pixels_BCHW, channels_last=self.trainer.channels_last))

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
+from da6401.cores import memory_of_machine as memory_of_machine
 from da6401.errors import BusyError, ConfigError, DataError, MachineError, ModelError, UnreachableError, UserError
 
 # What the operating system says of a machine.
@@ -115,11 +116,6 @@ def explain_failures(cfg: RunConfig) -> Iterator[None]:
         if told is error:
             raise
         raise told from error
-
-
-def memory_of_machine() -> int:
-    """Bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

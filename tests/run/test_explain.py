@@ -20,7 +20,7 @@ from da6401.commands import evaluate
 from da6401.commands.explain.drawing import Example, embedding_plot, label, own_style, prediction_grid, save
 from da6401.commands.explain.views import Answers, Picture, choose, views
 from da6401.config.schema import Activation
-from da6401.data.sets import ImageSet
+from da6401.data.image_sets import ImageSet
 from da6401.models.cnn import Cnn
 from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel

@@ -20,7 +20,7 @@ from da6401.commands.evaluate import evaluate_run
 from da6401.commands.reproduce import reproduce_run
 from da6401.config.backbones import FACTS
 from da6401.config.schema import BACKBONES
-from da6401.data.cache.entries import cache_folder, list_entries
+from da6401.data.cache.cache_folder import cache_folder, list_entries
 from da6401.data.sources import load_training_data
 from da6401.errors import DataError, InterruptedRun, ModelError
 from da6401.models.build import build_model

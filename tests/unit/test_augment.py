@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from da6401.config.schema import AugmentationConfig
-from da6401.data.augment.augment import BLOCK, Augmenter, mix
+from da6401.data.augment.augmenter import BLOCK, Augmenter, mix
 from da6401.data.batches import batch_rows, seeded
 
 ALL = AugmentationConfig(

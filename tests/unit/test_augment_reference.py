@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
 from da6401.config.schema import AugmentationConfig
-from da6401.data.augment.augment import Augmenter, resample, resize_boxes
+from da6401.data.augment.augmenter import Augmenter, resample, resize_boxes
 from da6401.data.augment.boxes import TRIES, crop_boxes, erase_boxes
 from da6401.data.augment.colour import colour_plan, jitter
 from da6401.data.augment.trivial_augment import CHANGES, trivial_augment

@@ -76,13 +76,13 @@ def test_a_process_bound_to_one_core_trains_and_decodes_with_one_thread() -> Non
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "import torch\n"
-        "from da6401.data import decode_pool\n"
+        "from da6401.data import decode\n"
         "from da6401.training.device import prepare\n"
         "from da6401.sweep.worker_pool import _own_cores\n"
         "made = []\n"
-        "plain = decode_pool.ThreadPoolExecutor\n"
-        "decode_pool.ThreadPoolExecutor = lambda max_workers: made.append(max_workers) or plain(max_workers)\n"
-        "assert list(decode_pool.in_threads(abs, [-1, -2], label='')) == [1, 2]\n"
+        "plain = decode.ThreadPoolExecutor\n"
+        "decode.ThreadPoolExecutor = lambda max_workers: made.append(max_workers) or plain(max_workers)\n"
+        "assert list(decode.in_threads(abs, [-1, -2], label='')) == [1, 2]\n"
         "prepare(seed=0, threads=0, deterministic=True)\n"
         "print(torch.get_num_threads(), *made, _own_cores())"
     )

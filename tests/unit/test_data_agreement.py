@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from da6401.config.schema import FolderConfig, ValRole
-from da6401.data.sets import TrainingData
+from da6401.data.image_sets import TrainingData
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.data.tree_check import TreeReport, check_tree
 from da6401.errors import DataError

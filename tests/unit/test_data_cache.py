@@ -20,8 +20,8 @@ from da6401.config.schema import FolderConfig
 from da6401.data import sources
 from da6401.data.batches import batches, seeded
 from da6401.data.cache import image_cache as cache_module
-from da6401.data.cache.entries import FOLDER_VARIABLE, list_entries
-from da6401.data.sets import ImageSet, TrainingData
+from da6401.data.cache.cache_folder import FOLDER_VARIABLE, list_entries
+from da6401.data.image_sets import ImageSet, TrainingData
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.errors import DataError
 
@@ -69,7 +69,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(cache_module, "decode_entries", refuse)
+    monkeypatch.setattr(cache_module, "decode_files", refuse)
 
 
 def assert_equal(one: TrainingData, other: TrainingData) -> None:
@@ -276,7 +276,7 @@ def test_a_process_that_leaves_in_mid_epoch_does_not_hang() -> None:
 import torch
 import da6401.data.batches
 from da6401.data.batches import batches
-from da6401.data.sets import ImageSet
+from da6401.data.image_sets import ImageSet
 da6401.data.batches.SMALL = 0
 images = ImageSet(torch.zeros(64, 3, 4, 4, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64), ("x",) * 64)
 stream = batches(images, batch_size=2, device=torch.device("cpu"), shuffle=None)
@@ -291,7 +291,7 @@ import os, sys
 import numpy as np, torch
 from da6401.data.batches import batches, seeded
 from da6401.data.cache.image_cache import CachedImages
-from da6401.data.sets import ImageSet
+from da6401.data.image_sets import ImageSet
 from da6401.data.cache.store import Store
 
 def peak():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from da6401.commands.data import register
+from da6401.commands.data import add_verbs
 from da6401.data.tree_check import check_tree, describe_tree
 from da6401.errors import DataError
 
@@ -38,8 +38,8 @@ def tree(tmp_path: Path) -> Path:
 
 def run(*arguments: object) -> int:
     parser = argparse.ArgumentParser()
-    register(parser.add_subparsers(required=True))
-    args = parser.parse_args(["data", *map(str, arguments)])
+    add_verbs(parser)
+    args = parser.parse_args([*map(str, arguments)])
     code: int = args.handler(args)
     return code
 
@@ -182,10 +182,10 @@ def test_strange_names_do_not_reach_the_terminal(tree: Path, capsys: pytest.Capt
 
 def test_the_verbs_never_import_torch(tree: Path) -> None:
     code = (
-        "import argparse, sys; from da6401.commands.data import register; p = argparse.ArgumentParser();"
-        "register(p.add_subparsers()); assert not {'PIL', 'rich', 'numpy'} & set(sys.modules);"
-        "import da6401.data.fetch.fetch;"
-        f"a = p.parse_args(['data', 'check', {str(tree)!r}]); a.handler(a);"
-        f"a = p.parse_args(['data', 'info', {str(tree)!r}]); a.handler(a); assert 'torch' not in sys.modules"
+        "import argparse, sys; from da6401.commands.data import add_verbs; p = argparse.ArgumentParser();"
+        "add_verbs(p); assert not {'PIL', 'rich', 'numpy'} & set(sys.modules);"
+        "import da6401.data.fetch.inaturalist;"
+        f"a = p.parse_args(['check', {str(tree)!r}]); a.handler(a);"
+        f"a = p.parse_args(['info', {str(tree)!r}]); a.handler(a); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

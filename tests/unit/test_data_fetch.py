@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from da6401.commands.data import register
+from da6401.commands.data import add_verbs
 from da6401.config.schema import FolderConfig
-from da6401.data.fetch import fetch
+from da6401.data.fetch import inaturalist as fetch
 from da6401.data.fetch.download import download
-from da6401.data.fetch.fetch import Fetched, fetch_inaturalist
+from da6401.data.fetch.inaturalist import Fetched, fetch_inaturalist
 from da6401.data.fetch.unzip import unpack
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.errors import DataError
@@ -265,7 +265,7 @@ def test_too_little_room_for_the_images(tmp_path: Path, monkeypatch: pytest.Monk
 
 def run(command: list[str]) -> int:
     parser = argparse.ArgumentParser()
-    register(parser.add_subparsers(required=True))
+    add_verbs(parser)
     args = parser.parse_args(command)
     code: int = args.handler(args)
     return code
@@ -278,7 +278,7 @@ def test_fetch_from_server_to_training_data(
     server.content = inaturalist()
     server.md5 = base64.b64encode(hashlib.md5(server.content).digest()).decode()
     server.cut_after = [3000]
-    command = ["data", "fetch", "inaturalist12k", "--to", str(tmp_path / "data"), "--url-base", server.url]
+    command = ["fetch", "inaturalist12k", "--to", str(tmp_path / "data"), "--url-base", server.url]
     assert run(command) == 0
     out = capsys.readouterr().out
     root = tmp_path / "data" / "inaturalist_12K"

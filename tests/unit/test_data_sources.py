@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, SyntheticConfig, ValRole
-from da6401.data import sets
-from da6401.data.decode import decode_entries
+from da6401.data import image_sets
+from da6401.data.decode import decode_files
 from da6401.data.sources import ImageSet, load_test_data, load_training_data
 from da6401.data.tree import list_split
 from da6401.data.tree_check import check_tree
@@ -334,7 +334,7 @@ def test_trials_of_one_process_share_one_decoding(tmp_path: Path) -> None:
 
 def test_images_that_cannot_fit_into_memory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"lower data\.image_size"):
-        sets.empty_images(10**9, 512)
+        image_sets.empty_images(10**9, 512)
 
 
 # ---- bad files --------------------------------------------------------------------------------------------------
@@ -468,11 +468,11 @@ def test_names_of_any_bytes_and_classes_of_any_script(tmp_path: Path) -> None:
 def test_real_photographs() -> None:
     if not CLOTHING.is_dir():
         pytest.skip(f"{CLOTHING} is not on this machine")
-    entries = list_split(CLOTHING.resolve(), "train").entries[::160][:20]
-    assert len(entries) == 20
+    files = list_split(CLOTHING.resolve(), "train").files[::160][:20]
+    assert len(files) == 20
     out = np.zeros((20, 3, 32, 32), dtype=np.uint8)
-    decoded = decode_entries(entries, out, resize="crop", label="test")
-    assert decoded.good == tuple(range(20))
-    assert len(set(decoded.digests)) == 20
+    decoded = decode_files(files, out, resize="crop", label="test")
+    assert list(decoded.digests) == list(range(20))
+    assert len(set(decoded.digests.values())) == 20
     assert out.std(axis=(1, 2, 3)).min() > 5
-    assert Counter(entry.class_name for entry in entries).total() == 20
+    assert Counter(file.class_name for file in files).total() == 20

@@ -19,8 +19,8 @@ import pytest
 
 from da6401.cli import main
 from da6401.data.cache import store
-from da6401.data.cache.entries import FOLDER_VARIABLE, clear, in_use, list_entries
-from da6401.data.cache.store import Held, Store
+from da6401.data.cache.cache_folder import FOLDER_VARIABLE, clear, in_use, list_entries
+from da6401.data.cache.store import CacheEntry, Store
 from da6401.errors import DataError
 
 KB = 1000
@@ -59,7 +59,7 @@ def never(folder: Path) -> Mapping[str, Any]:
     raise AssertionError("built again")
 
 
-def opened(key: str, size: int = KB, limit: int = 10**9, build: Callable[[Path], Any] | None = None) -> Held:
+def opened(key: str, size: int = KB, limit: int = 10**9, build: Callable[[Path], Any] | None = None) -> CacheEntry:
     return Store("things", limit_bytes=limit, off="data.cache=off").open_or_build(
         key, build or filled(size), needed_bytes=size, label=f"thing {key}"
     )

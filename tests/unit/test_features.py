@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from da6401.config.schema import AugmentationConfig, PretrainedConfig
-from da6401.data.augment.augment import Augmenter
+from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import equal_parts, seeded
 from da6401.training.feature_cache_policy import Decision, decide
 from da6401.training.features import FeatureRows, views

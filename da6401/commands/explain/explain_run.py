@@ -14,6 +14,7 @@ from da6401.commands.evaluate import answers_of, look_at_test
 from da6401.commands.explain.drawing import own_style, save
 from da6401.commands.explain.views import Answers, choose, views
 from da6401.config.schema import RunConfig
+from da6401.config.splits import TEST
 from da6401.data.sources import ImageSet, load_training_data
 from da6401.errors import DataError, RunError
 from da6401.models.stages import StagedModel
@@ -45,7 +46,7 @@ def explain_run(folder: Path, *, split: str) -> int:
     def answer(images: ImageSet) -> Answers:
         return _answer(model.to(device), images, class_names, cfg, device)
 
-    if split == "test":
+    if split == TEST:
         purpose = "pictures of its images and of what the model makes of them"
         answers = look_at_test(folder, cfg, class_names, answer, verb="explain", purpose=purpose)
     else:

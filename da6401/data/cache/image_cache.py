@@ -1,8 +1,8 @@
 """Decoded images on the disk: each file is decoded once for all epochs, trials and processes.
 
-An entry is a file of N pictures, uint8 (3, S, S) one after another, under a key of the files' contents in their order,
-the size, the way of resizing and the decoder. Rows are read with pread and not through a mapping: the operating
-system keeps them in memory as it does for a mapping, but they do not count as this process's resident memory.
+An entry is a file of N images, uint8 (3, S, S) one after another. Its key is a hash of the files' contents in their
+order, the size, the way of resizing and the decoder. Rows are read with pread and not through a memory map: the
+operating system caches both alike, but mapped pages would count as this process's resident memory.
 """
 
 # B batch, N images, S side in px
@@ -25,11 +25,13 @@ import PIL
 import torch
 
 from da6401.config.schema import FolderConfig
+from da6401.cores import memory_of_machine
+from da6401.data.cache.cache_folder import gigabytes
 from da6401.data.cache.digests import digest_files
-from da6401.data.cache.entries import gigabytes
-from da6401.data.cache.store import Held, Store
-from da6401.data.decode import decode_entries
-from da6401.data.tree import BadFile, Entry, shown
+from da6401.data.cache.store import CacheEntry, Store
+from da6401.data.decode import decode_files
+from da6401.data.tree import BadFile, LabelledFile
+from da6401.redact import one_line
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +41,14 @@ FILE = "images.bin"
 
 
 class CachedRows:
-    """Some rows of a file in an entry, in an order of their own; indexed with positions it gives them as a tensor."""
+    """A choice of rows of an entry's file, in any order; indexed with positions (B,) it gives a tensor (B, ...)."""
 
     def __init__(
-        self, held: Held, file: Path, rows_N: npt.NDArray[np.int64], row_shape: Sequence[int], dtype: torch.dtype
+        self, entry: CacheEntry, file: str, rows_N: npt.NDArray[np.int64], row_shape: Sequence[int], dtype: torch.dtype
     ) -> None:
-        self._held = held  # as long as it lives, nobody removes the entry
+        self._entry = entry  # so that no process removes it
         self._rows_N = rows_N
-        self._file = _Descriptor(file)
+        self._file = _ReadFile(entry.folder / file)
         self.dtype = dtype
         self.shape = torch.Size((len(rows_N), *row_shape))
 
@@ -54,7 +56,7 @@ class CachedRows:
         return len(self._rows_N)
 
     def select(self, positions: npt.ArrayLike) -> Self:
-        """Those of the rows that stand at these positions."""
+        """The rows at these positions, not yet read."""
         chosen = copy.copy(self)
         chosen._rows_N = self._rows_N[np.asarray(positions, dtype=np.int64)]
         chosen.shape = torch.Size((len(chosen._rows_N), *self.shape[1:]))
@@ -64,12 +66,12 @@ class CachedRows:
         return self.gather(positions_B, pinned=False)
 
     def gather(self, positions_B: torch.Tensor, *, pinned: bool) -> torch.Tensor:
-        """The rows at these positions, contiguous; pinned for a copy to CUDA where asked."""
+        """The rows at these positions, contiguous; ``pinned``: in page-locked memory, for a copy to CUDA."""
         rows_B = self._rows_N[positions_B.numpy()]
         out = torch.empty((len(rows_B), *self.shape[1:]), dtype=self.dtype, pin_memory=pinned)
         flat = out.view(-1).view(torch.uint8).numpy()
         row_bytes = self.shape[1:].numel() * self.dtype.itemsize
-        # Rows that follow each other in the file, as in validation, are read at once.
+        # Neighbours in the file, as in validation, are read at once.
         starts = np.flatnonzero(np.diff(rows_B, prepend=-2) != 1)
         for start, end in zip(starts, [*starts[1:], len(rows_B)], strict=False):
             self._file.read_into(flat[start * row_bytes : end * row_bytes], int(rows_B[start]) * row_bytes)
@@ -77,59 +79,56 @@ class CachedRows:
 
 
 class CachedImages(CachedRows):
-    """Pictures of an entry: uint8 (N, 3, S, S)."""
+    """Images of an entry: uint8 (N, 3, S, S)."""
 
-    def __init__(self, held: Held, rows_N: npt.NDArray[np.int64], size: int) -> None:
-        super().__init__(held, held.folder / FILE, rows_N, (3, size, size), torch.uint8)
+    def __init__(self, entry: CacheEntry, rows_N: npt.NDArray[np.int64], size: int) -> None:
+        super().__init__(entry, FILE, rows_N, (3, size, size), torch.uint8)
 
 
 @dataclass(frozen=True)
 class CachedFiles:
-    """What opening gives: of entry i the digest, or why it is no image; row i of ``images`` is its picture."""
+    """The image of file i is row i of ``images``; ``outcomes[i]`` is its sha256, or why it cannot be read."""
 
     images: CachedImages
     outcomes: tuple[str | BadFile, ...]
 
 
-def open_cache(cfg: FolderConfig, root: Path, entries: Sequence[Entry], *, label: str) -> CachedFiles:
-    """The decoded files of ``entries``, from the cache; they are decoded into it where this is their first time.
+def open_cache(cfg: FolderConfig, root: Path, files: Sequence[LabelledFile], *, label: str) -> CachedFiles:
+    """The decoded files from the cache; files that no entry has yet are decoded into a new one.
 
     Raises:
         DataError: the cache's folder cannot be used, or the limit or the disk is too small.
     """
-    outcomes: list[str | BadFile] = list(digest_files(root, entries))
+    outcomes: list[str | BadFile] = list(digest_files(root, files))
     readable = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, str)]
     key = hashlib.sha256(f"{DECODER} {cfg.image_size} {cfg.resize}".encode())
     for place in readable:
         key.update(f"\n{outcomes[place]}".encode())
-    chosen = [entries[place] for place in readable]
-    row_bytes = 3 * cfg.image_size**2
-    needed = len(chosen) * row_bytes
+    chosen = [files[place] for place in readable]
+    needed = len(chosen) * 3 * cfg.image_size**2
 
     def build(folder: Path) -> Mapping[str, Any]:
         log.info("%s: decoding %d files into the cache, once (%s)", label, len(chosen), gigabytes(needed))
         started = time.perf_counter()
-        with _RowFile(folder / FILE, len(chosen), cfg.image_size) as out:
-            decoded = decode_entries(chosen, out, resize=cfg.resize, label=label)
+        with _WriteFile(folder / FILE, len(chosen), cfg.image_size) as out:
+            decoded = decode_files(chosen, out, resize=cfg.resize, label=label)
         log.info("%s: decoded in %.1f s", label, time.perf_counter() - started)
-        reasons = {file.name: file.reason for file in decoded.bad}
-        number = {entry.name: row for row, entry in enumerate(chosen)}
-        return {"bad": [[number[name], reason] for name, reason in reasons.items()]}
+        return {"bad": [[row, file.reason] for row, file in decoded.bad.items()]}
 
-    about = f"{shown(str(root))}, {label}: {len(chosen)} images, {cfg.image_size} px, {cfg.resize}"
-    held = Store(KIND, limit_bytes=round(cfg.cache_limit_gb * 1e9), off="data.cache=off").open_or_build(
+    about = f"{one_line(root)}, {label}: {len(chosen)} images, {cfg.image_size} px, {cfg.resize}"
+    entry = Store(KIND, limit_bytes=round(cfg.cache_limit_gb * 1e9), off="data.cache=off").open_or_build(
         key.hexdigest()[:32], build, needed_bytes=needed, label=about
     )
-    for row, reason in held.about["bad"]:
+    for row, reason in entry.about["bad"]:
         place = readable[row]
-        outcomes[place] = BadFile(entries[place].name, reason)
-    rows_N = np.full(len(entries), -1, dtype=np.int64)
+        outcomes[place] = BadFile(files[place].name, reason)
+    rows_N = np.full(len(files), -1, dtype=np.int64)
     rows_N[readable] = np.arange(len(readable))
-    return CachedFiles(CachedImages(held, rows_N, cfg.image_size), tuple(outcomes))
+    return CachedFiles(CachedImages(entry, rows_N, cfg.image_size), tuple(outcomes))
 
 
-class _RowFile:
-    """decode.Rows on a file: threads write rows in any order."""
+class _WriteFile:
+    """A file of images as decode.Rows: threads write rows in any order."""
 
     def __init__(self, path: Path, count: int, size: int) -> None:
         self.shape = (count, 3, size, size)
@@ -137,28 +136,27 @@ class _RowFile:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         os.truncate(self._descriptor, count * self._row_bytes)  # rows of bad files stay zero
 
-    def __setitem__(self, row: int, picture: npt.NDArray[np.uint8], /) -> None:
-        content, offset = memoryview(picture.tobytes()), row * self._row_bytes
+    def __setitem__(self, row: int, image: npt.NDArray[np.uint8], /) -> None:
+        content, offset = memoryview(image.tobytes()), row * self._row_bytes
         while content:
             written = os.pwrite(self._descriptor, content, offset)
             content, offset = content[written:], offset + written
 
-    def __enter__(self) -> _RowFile:
+    def __enter__(self) -> _WriteFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
 
-class _Descriptor:
-    """A file open for reading for as long as this object lives; threads may share it."""
+class _ReadFile:
+    """A file that stays open for reading while this object exists; threads may share it."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
-        size, memory = os.fstat(self._descriptor).st_size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if hasattr(os, "posix_fadvise"):  # what fits is fetched in advance; what does not is not read by the way
-            advice = os.POSIX_FADV_WILLNEED if size < memory // 2 else os.POSIX_FADV_RANDOM
-            os.posix_fadvise(self._descriptor, 0, 0, advice)
+        if hasattr(os, "posix_fadvise"):  # read ahead only where the whole file fits into memory
+            fits = os.fstat(self._descriptor).st_size < memory_of_machine() // 2
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED if fits else os.POSIX_FADV_RANDOM)
 
     def read_into(self, out: npt.NDArray[np.uint8], offset: int) -> None:
         view = out.data

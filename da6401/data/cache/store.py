@@ -1,7 +1,7 @@
-"""A folder of things that are costly to make: kept under a key of their content, made once, whole or not at all.
+"""Cache entries under a key of their content: decoded images, features of frozen stages.
 
-One discipline for every kind of entry. It is built under a lock in a temporary sibling, synced, and renamed; checked
-when it is opened; held by a shared lock while it is used; and the longest unused go when the room is needed.
+Each is built once, under a lock, in a temporary folder that is synced and then renamed; checked when it is opened; and
+locked (shared) while a process uses it. The least recently used are removed when the limit or the disk asks for it.
 
     <cache folder>/<kind>/<key>/  the entry's files and meta.json      <cache folder>/locks/  one file a key
 """
@@ -19,18 +19,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from da6401.data.cache.entries import (
+from da6401.data.cache.cache_folder import (
     BUILDING,
     FOLDER_VARIABLE,
     META,
     cache_folder,
-    flock,
+    entry_lock,
     gigabytes,
     list_entries,
-    locked,
     remove_entry,
     remove_folder,
-    remove_left_overs,
+    remove_unfinished,
+    try_lock,
 )
 from da6401.errors import DataError, NoRoomError
 from da6401.runs.atomic_files import WriteError, write_json
@@ -41,8 +41,11 @@ CHECK_BLOCK = 2**16  # bytes
 CHECK_BLOCKS = 512  # of each file: up to 32 MiB is read as a whole, evenly spread blocks of what is larger
 
 
-class Held:
-    """An opened entry: its folder and what its builder told of it. It is not removed while this object lives."""
+class CacheEntry:
+    """An open entry: its folder, and ``about``, the values that its builder returned.
+
+    No process removes it while this object exists.
+    """
 
     def __init__(self, folder: Path, about: Mapping[str, Any], lock: int) -> None:
         self.folder = folder
@@ -54,10 +57,10 @@ class Held:
 
 
 class Store:
-    """The entries of one kind. The limit counts all kinds together."""
+    """The entries of one kind. The limit is that of all kinds together."""
 
     def __init__(self, kind: str, *, limit_bytes: int, off: str) -> None:
-        """``off`` is the override that does without this kind, for messages."""
+        """``off`` is the override that switches this kind off, for messages."""
         self.kind = kind
         self.off = off
         self.root = cache_folder()
@@ -65,41 +68,41 @@ class Store:
 
     def open_or_build(
         self, key: str, build: Callable[[Path], Mapping[str, Any]], *, needed_bytes: int, label: str
-    ) -> Held:
-        """The entry of ``key``, built first where it is missing or damaged. Processes that come together build once.
+    ) -> CacheEntry:
+        """The entry of ``key``, built first where it is missing or damaged; several processes build it once.
 
         Args:
-            build: fills the folder that it is given, and returns plain values, which come back as ``about``.
-            needed_bytes: what the entry will take on the disk.
+            build: fills the folder that it is given, and returns plain values, the entry's ``about``.
+            needed_bytes: the entry's size on the disk.
             label: what it is, for people.
 
         Raises:
-            DataError: the disk or the limit is too small (said before anything is built), or not writable.
+            DataError: the disk or the limit is too small (checked before building), or the folder is not writable.
         """
         folder = self.root / self.kind / key
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self.root, self.kind, key):
-                held = self._open(folder)
-                if held is None:
-                    self._make(folder, build, needed_bytes, label)
-                    held = self._open(folder)
-                    assert held is not None, f"{folder} does not pass the check right after it was built"
+            with entry_lock(self.kind, key):
+                entry = self._open(folder)
+                if entry is None:
+                    self._build(folder, build, needed_bytes, label)
+                    entry = self._open(folder)
+                    assert entry is not None, f"{folder} does not pass the check right after it was built"
         except (OSError, WriteError) as error:
             cause = error if isinstance(error, OSError) else error.__cause__  # the rest of a WriteError is about runs
             raise DataError(
                 f"The cache {self.root} cannot be used: {getattr(cause, 'strerror', None) or cause}. Name another "
                 f"folder in {FOLDER_VARIABLE}, or switch the cache off ({self.off})."
             ) from error
-        return held
+        return entry
 
-    def _open(self, folder: Path) -> Held | None:
-        """The finished entry; None where there is none. A damaged one is removed, and that is said."""
+    def _open(self, folder: Path) -> CacheEntry | None:
+        """The finished entry, or None. A damaged one is removed, with a warning."""
         if not folder.is_dir():
             return None
         try:
             meta = json.loads((folder / META).read_text(encoding="utf-8"))
-            damaged = [name for name, mark in meta["files"].items() if _mark(folder / name) != mark]
+            damaged = [name for name, check in meta["files"].items() if _size_and_crc(folder / name) != check]
             about, problem = meta["about"], f"{', '.join(damaged)} is not as it was written" if damaged else ""
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             about, problem = {}, str(error)
@@ -108,35 +111,31 @@ class Store:
             remove_folder(folder)
             return None
         lock = os.open(folder / META, os.O_RDONLY)
-        flock(lock, fcntl.LOCK_SH)
+        try_lock(lock, fcntl.LOCK_SH)
         with contextlib.suppress(PermissionError):  # another user's entry
             os.utime(folder / META)  # the time of last use
-        return Held(folder, about, lock)
+        return CacheEntry(folder, about, lock)
 
-    def _make(self, folder: Path, build: Callable[[Path], Mapping[str, Any]], needed_bytes: int, label: str) -> None:
-        shutil.rmtree(self._temporary(folder), ignore_errors=True)
-        remove_left_overs()
+    def _build(self, folder: Path, build: Callable[[Path], Mapping[str, Any]], needed_bytes: int, label: str) -> None:
+        temporary = folder.with_name(BUILDING + folder.name)  # the key's lock is held: no other process uses the name
+        shutil.rmtree(temporary, ignore_errors=True)
+        remove_unfinished()
         self._make_room(needed_bytes, label)
-        temporary = self._temporary(folder)
         temporary.mkdir()
         try:
             about = dict(build(temporary))
             files = [path for path in temporary.iterdir() if path.is_file()]
             for path in files:
                 _sync(path)
-            marks = {path.name: _mark(path) for path in files}
-            write_json(temporary / META, {"label": label, "about": about, "files": marks})
+            checks = {path.name: _size_and_crc(path) for path in files}
+            write_json(temporary / META, {"label": label, "about": about, "files": checks})
             temporary.rename(folder)
             _sync(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    @staticmethod
-    def _temporary(folder: Path) -> Path:
-        return folder.with_name(BUILDING + folder.name)  # one name will do: the key's lock is held
-
     def _make_room(self, needed: int, label: str) -> None:
-        """Removes the longest unused entries where the limit or the disk asks for it."""
+        """Remove the least recently used entries until the new one fits into the limit and onto the disk."""
         if needed > self.limit_bytes:
             raise DataError(
                 f"{label} would take {gigabytes(needed)} in the cache, more than data.cache_limit_gb="
@@ -144,7 +143,7 @@ class Store:
             )
         entries = list_entries()
         total = sum(entry.size_bytes for entry in entries)
-        for entry in entries:  # the longest unused first
+        for entry in entries:
             if total + needed <= self.limit_bytes and shutil.disk_usage(self.root).free >= needed:
                 return
             if remove_entry(entry):
@@ -163,8 +162,8 @@ class Store:
             )
 
 
-def _mark(path: Path) -> list[int]:
-    """Size and checksum of a file, by which damage shows; of a large file a sample is read."""
+def _size_and_crc(path: Path) -> list[int]:
+    """Size and CRC-32 of a file; of a large file a sample of blocks is read."""
     size = path.stat().st_size
     total = 0
     with path.open("rb", buffering=0) as file:

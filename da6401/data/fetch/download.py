@@ -1,4 +1,4 @@
-"""One large file over HTTP, resumable: what has arrived is kept in NAME.part, what it is part of in NAME.part.json."""
+"""One large file over HTTP, resumable: the bytes so far are in NAME.part, what file they are of in NAME.part.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import ssl
 import time
 import urllib.error
@@ -19,19 +18,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from da6401.data.fetch.unzip import need_space
 from da6401.errors import DataError
 
 BLOCK = 2**20
 TIMEOUT_S = 60.0  # without a byte
 ATTEMPTS = 4  # in a row without one new byte
-ROOM_AFTER = 1.1  # of the archive's size: what it unpacks to (JPEGs hardly shrink in a zip)
+UNPACKED = 1.1  # times the archive's size is what it unpacks to (JPEGs hardly shrink in a zip)
 
 
 @dataclass(frozen=True)
 class _Remote:
-    """What the server says of the whole file."""
+    """The whole file, as the server describes it."""
 
-    validator: str  # a strong ETag or a date, for If-Range; "" where it gives none, and then nothing resumes
+    validator: str  # a strong ETag or a date, for If-Range; without one ("") nothing is resumed
     total: int | None  # bytes
     md5: str  # base64 as in x-goog-hash; "" where it gives none
 
@@ -44,11 +44,11 @@ BROKEN = (_DroppedError, urllib.error.URLError, http.client.HTTPException, Conne
 
 
 def download(url: str, target: Path, *, expected_bytes: int | None, pause_s: float) -> None:
-    """Fetches ``url`` to ``target``, going on where an earlier call stopped if the file is still the same.
+    """Download ``url`` to ``target``; an earlier, incomplete download is resumed if the file is still the same.
 
-    A dropped connection is taken up again after ``pause_s`` (doubled each time), given up after 4 in a row without
-    a new byte. The length is checked, against ``expected_bytes`` too, and the MD5 where the server sends
-    ``x-goog-hash``; only a file that passes gets the name ``target``.
+    A dropped connection is tried again after ``pause_s`` (doubled each time), until 4 attempts in a row bring no new
+    byte. The length is checked, against ``expected_bytes`` too, and the MD5 where the server sends ``x-goog-hash``;
+    only a file that passes gets the name ``target``.
 
     Raises:
         DataError: no connection, a refusal, too little room on the disk, or a file that fails its checks.
@@ -85,7 +85,7 @@ def download(url: str, target: Path, *, expected_bytes: int | None, pause_s: flo
 
 
 def _transfer(url: str, part: Path, expected_bytes: int | None) -> _Remote:
-    """One connection: from the bytes at hand to the file's end."""
+    """One connection: from the first missing byte to the file's end."""
     known, start = _known(part, url), 0
     headers = {}
     if known is not None:
@@ -101,12 +101,14 @@ def _transfer(url: str, part: Path, expected_bytes: int | None) -> _Remote:
         _discard(part)  # more bytes than the file has: it was another file
         raise _DroppedError("the server has no such range; starting again") from error
     with response:
-        remote, offset = _described(response), 0
+        remote, offset = _remote(response), 0
         if response.status == 206:
-            remote, offset = _continued(response, known, start, part), start
+            remote, offset = _resumed(response, known, start, part), start
         if offset == 0 and expected_bytes is not None and remote.total not in (None, expected_bytes):
             raise DataError(f"{url} has {remote.total:,} bytes, not the {expected_bytes:,} of the known archive.")
-        _need_room(part.parent, remote.total, offset)
+        if remote.total is not None:
+            needed = remote.total - offset + int(UNPACKED * remote.total)
+            need_space(part.parent, needed, "the archive and its images")
         _remember(part, url, remote)
         with _progress() as progress, part.open("ab" if offset else "wb") as file:
             task = progress.add_task(part.stem, total=remote.total, completed=offset)
@@ -120,15 +122,19 @@ def _transfer(url: str, part: Path, expected_bytes: int | None) -> _Remote:
     return remote
 
 
-def _described(response: http.client.HTTPResponse) -> _Remote:
-    """The file that an answer with all of it describes."""
+def _remote(response: http.client.HTTPResponse) -> _Remote:
+    """The file, from the headers of a response with all of it."""
     length = response.headers.get("Content-Length")
     md5 = re.search(r"md5=([A-Za-z0-9+/=]+)", ",".join(response.headers.get_all("x-goog-hash", [])))
     return _Remote(_validator(response), int(length) if length else None, md5[1] if md5 else "")
 
 
-def _continued(response: http.client.HTTPResponse, known: _Remote | None, start: int, part: Path) -> _Remote:
-    """The known file, if an answer with the rest of it is really of that file and begins where it should."""
+def _resumed(response: http.client.HTTPResponse, known: _Remote | None, start: int, part: Path) -> _Remote:
+    """The known file, if the response is the rest of it from byte ``start``.
+
+    Raises:
+        _DroppedError: it is not; what was downloaded is deleted.
+    """
     stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
     validator = _validator(response)
     if (
@@ -151,12 +157,12 @@ def _mismatch(part: Path, remote: _Remote, expected_bytes: int | None) -> str:
     size = _size(part)
     for wanted in (remote.total, expected_bytes):
         if wanted is not None and size != wanted:
-            return f"{size:,} bytes arrived, {wanted:,} were due"
+            return f"{size:,} bytes arrived, {wanted:,} were expected"
     if remote.md5:
         with part.open("rb") as file:
             found = base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
         if found != remote.md5:
-            return "what arrived does not have the server's MD5"
+            return "the download does not have the server's MD5"
     return ""
 
 
@@ -165,7 +171,7 @@ def _side(part: Path) -> Path:
 
 
 def _known(part: Path, url: str) -> _Remote | None:
-    """What the bytes at hand are part of; None where there are none, or where that cannot be told."""
+    """The file that the bytes so far are part of; None where there are none, or the file is not known."""
     try:
         noted = json.loads(_side(part).read_text())
         remote = _Remote(str(noted["validator"]), noted["total"], str(noted["md5"]))
@@ -186,17 +192,6 @@ def _discard(part: Path) -> None:
 
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _need_room(folder: Path, total: int | None, offset: int) -> None:
-    if total is None:
-        return
-    needed, free = total - offset + int(ROOM_AFTER * total), shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"{folder.absolute()} has {free / 1e9:.1f} GB free; the archive and its images need {needed / 1e9:.1f} GB "
-            "more: make room, or choose another folder with --to."
-        )
 
 
 def _by_hand(url: str, target: Path) -> str:

@@ -1,4 +1,4 @@
-"""A zip of images from elsewhere, unpacked with care: every entry is judged before the first byte is written."""
+"""An untrusted zip of images: every entry is checked before the first byte is written."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from rich.console import Console
-from rich.progress import track
-
+from da6401.data.progress import with_progress
 from da6401.errors import DataError
 
 MAX_RATIO = 200  # of one entry's size to its compressed size
@@ -18,18 +16,17 @@ SMALL = 2**20  # bytes: below it a ratio means nothing
 
 
 def unpack(archive: Path, into: Path) -> None:
-    """Unpacks into an existing, empty folder, without .DS_Store and __MACOSX; each entry's CRC is checked on the way.
+    """Unpack into an existing, empty folder, without .DS_Store and __MACOSX; each entry's CRC is checked.
 
     Raises:
-        DataError: no sound zip, an entry that would leave the folder, a link, a bomb, or too little room.
+        DataError: a damaged zip, an entry that would leave the folder, a link, a bomb, or too little room.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = [entry for entry in opened.infolist() if not _left_out(entry.filename)]
             _refuse(archive, entries)
-            _need_room(into, sum(entry.file_size for entry in entries))
-            console = Console(stderr=True)
-            for entry in track(entries, "unpacking", console=console, transient=True, disable=not console.is_terminal):
+            need_space(into.parent, sum(entry.file_size for entry in entries), "the images")
+            for entry in with_progress(entries, "unpacking", total=len(entries)):
                 path = into.joinpath(*PurePosixPath(entry.filename).parts)
                 if entry.is_dir():
                     path.mkdir(parents=True, exist_ok=True)
@@ -79,10 +76,15 @@ def _left_out(name: str) -> bool:
     return "__MACOSX" in parts or (bool(parts) and (parts[-1] == ".DS_Store" or parts[-1].startswith("._")))
 
 
-def _need_room(folder: Path, total: int) -> None:
+def need_space(folder: Path, needed: int, what: str) -> None:
+    """Check that the folder's disk has so many bytes free.
+
+    Raises:
+        DataError: it has not.
+    """
     free = shutil.disk_usage(folder).free
-    if total > free:
+    if needed > free:
         raise DataError(
-            f"{folder.parent.absolute()} has {free / 1e9:.1f} GB free and the images need {total / 1e9:.1f} GB: "
-            "make room, or choose another folder with --to."
+            f"{folder.absolute()} has {free / 1e9:.1f} GB free and {what} need {needed / 1e9:.1f} GB: make room, or "
+            "choose another folder with --to."
         )

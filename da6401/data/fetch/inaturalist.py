@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
+from da6401.config.splits import TRAIN
 from da6401.data.fetch.download import download
 from da6401.data.fetch.unzip import unpack
 from da6401.data.layout import find_root
@@ -23,18 +24,18 @@ PAUSE_S = 1.0  # before the first new attempt
 
 @dataclass(frozen=True)
 class Fetched:
-    """Where the data set lies, and what was done for it."""
+    """The data set's folder, and how it came there."""
 
     root: Path  # holds train/
     already_there: bool
-    archive: Path | None  # the zip, which is no longer needed; None where there is none
+    archive: Path | None  # the zip, no longer needed; None where there is none
 
 
 def fetch_inaturalist(*, size: Size, to: Path, url_base: str) -> Fetched:
-    """Makes ``to``/inaturalist_<size> out of nature_<size>.zip, which is downloaded unless it lies in ``to``.
+    """Unpack nature_<size>.zip into ``to``/inaturalist_<size>; the zip is downloaded unless ``to`` has it.
 
-    The folder appears all at once, complete; a run that was stopped leaves the zip, or the part of it that has
-    arrived, and the next one goes on from there.
+    The folder appears complete or not at all. A call that was stopped leaves the zip, or the part that was downloaded,
+    and the next call resumes.
 
     Raises:
         DataError: see download and unpack; or the archive holds no train/.
@@ -44,7 +45,7 @@ def fetch_inaturalist(*, size: Size, to: Path, url_base: str) -> Fetched:
     root = to / f"inaturalist_{size}"
     archive = to / f"nature_{size}.zip"
     if root.exists():
-        if not (root / "train").is_dir():
+        if not (root / TRAIN).is_dir():
             raise DataError(f"{root.absolute()} exists but has no train/: move it away and fetch again.")
         return Fetched(root, already_there=True, archive=archive if archive.exists() else None)
 
@@ -66,8 +67,8 @@ def fetch_inaturalist(*, size: Size, to: Path, url_base: str) -> Fetched:
         tree.mkdir()
         unpack(archive, tree)
         try:
-            level = find_root(str(tree))
+            unpacked = find_root(str(tree))
         except DataError as error:
             raise DataError(f"{archive.absolute()} is not the data set: it holds no train/.") from error
-        os.replace(level, root)
+        os.replace(unpacked, root)
     return Fetched(root, already_there=False, archive=archive)

@@ -1,4 +1,4 @@
-"""The entries of the cache's folder: where it is, locks, listing and removing."""
+"""The cache's folder: where it is, the locks on its entries, listing and removing them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,19 +23,19 @@ log = logging.getLogger(__name__)
 FOLDER_VARIABLE = "DA6401_CACHE_DIR"
 META = "meta.json"
 LOCKS = "locks"
-INDEX = "index"  # what is known of files elsewhere (digests.py): small, and no entry
+INDEX = "index"  # the remembered digests of files (digests.py): small, and no entry
 BUILDING = ".building-"  # how the name of an unfinished entry's folder begins
 
 
 def cache_folder() -> Path:
-    """Where everything lies: DA6401_CACHE_DIR, or else the system's place for caches."""
+    """The folder of all entries: DA6401_CACHE_DIR, or else the system's folder for caches."""
     given = os.environ.get(FOLDER_VARIABLE, "")
     return Path(given).expanduser().absolute() if given else Path(platformdirs.user_cache_dir("da6401"))
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An entry as `da6401 data cache` shows it."""
+class EntryInfo:
+    """A finished entry as `da6401 data cache` lists it."""
 
     kind: str
     key: str
@@ -44,8 +45,8 @@ class Listed:
     folder: Path
 
 
-def list_entries() -> list[Listed]:
-    """All finished entries of all kinds, the longest unused first."""
+def list_entries() -> list[EntryInfo]:
+    """The finished entries of all kinds, the least recently used first."""
     found = []
     for meta in cache_folder().glob(f"*/*/{META}"):
         folder = meta.parent
@@ -58,16 +59,16 @@ def list_entries() -> list[Listed]:
         try:
             size = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
             used = meta.stat().st_mtime
-        except FileNotFoundError:  # removed by another process meanwhile
+        except FileNotFoundError:  # another process has just removed it
             continue
-        found.append(Listed(folder.parent.name, folder.name, label, size, used, folder))
+        found.append(EntryInfo(folder.parent.name, folder.name, label, size, used, folder))
     return sorted(found, key=lambda entry: entry.last_used)
 
 
-def remove_entry(entry: Listed) -> bool:
-    """Whether the entry could be removed: not while it is used or built."""
+def remove_entry(entry: EntryInfo) -> bool:
+    """Remove the entry unless it is being used or built; whether it is gone."""
     try:
-        with locked(cache_folder(), entry.kind, entry.key, wait=False):
+        with entry_lock(entry.kind, entry.key, wait=False):
             if entry.folder.is_dir():
                 if in_use(entry):
                     return False
@@ -77,8 +78,8 @@ def remove_entry(entry: Listed) -> bool:
     return True
 
 
-def clear(prefix: str) -> tuple[list[Listed], list[Listed]]:
-    """Removes the entry whose key begins with ``prefix``, or everything ("all"); what is removed, and what is in use.
+def clear(prefix: str) -> tuple[list[EntryInfo], list[EntryInfo]]:
+    """Remove the entry whose key begins with ``prefix``, or all entries ("all"); those removed, and those in use.
 
     Raises:
         DataError: no key begins so, or several do.
@@ -86,7 +87,7 @@ def clear(prefix: str) -> tuple[list[Listed], list[Listed]]:
     entries = list_entries()
     if prefix == "all":
         chosen = entries
-        remove_left_overs()
+        remove_unfinished()
         shutil.rmtree(cache_folder() / INDEX, ignore_errors=True)
     else:
         chosen = [entry for entry in entries if prefix and entry.key.startswith(prefix)]
@@ -97,26 +98,26 @@ def clear(prefix: str) -> tuple[list[Listed], list[Listed]]:
     return removed, [entry for entry in chosen if entry not in removed]
 
 
-def remove_left_overs() -> None:
-    """What killed builds and removals have left; what is being built now is locked, and stays."""
+def remove_unfinished() -> None:
+    """Remove what killed builds and removals left. What is being built now is locked, and stays."""
     for folder in cache_folder().glob(f"*/{BUILDING}*"):
         with (
             contextlib.suppress(Timeout),
-            locked(cache_folder(), folder.parent.name, folder.name.removeprefix(BUILDING), wait=False),
+            entry_lock(folder.parent.name, folder.name.removeprefix(BUILDING), wait=False),
         ):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def in_use(entry: Listed) -> bool:
-    """Whether some process holds the entry."""
+def in_use(entry: EntryInfo) -> bool:
+    """Whether some process has the entry open."""
     try:
-        lock = os.open(entry.folder / META, os.O_RDONLY)
+        descriptor = os.open(entry.folder / META, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        return not flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not try_lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 def gigabytes(count: int) -> str:
@@ -124,40 +125,43 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-class locked:  # noqa: N801 - reads as a verb in a with statement
-    """The key's lock; a process that has to wait for another says so."""
+@contextlib.contextmanager
+def entry_lock(kind: str, key: str, *, wait: bool = True) -> Iterator[None]:
+    """The lock under which an entry is built or removed; waiting for another process is logged.
 
-    def __init__(self, root: Path, kind: str, key: str, *, wait: bool = True) -> None:
-        (root / LOCKS).mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(root / LOCKS / f"{kind}-{key}.lock")
-        self._wait = wait
+    Raises:
+        Timeout: another process has the lock, and ``wait`` is false.
+    """
+    locks = cache_folder() / LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{kind}-{key}.lock")
+    try:
+        lock.acquire(timeout=0.2 if wait else 0)
+    except Timeout:
+        if not wait:
+            raise
+        log.info("waiting for another process, which is building the same cache entry")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
-    def __enter__(self) -> None:
-        try:
-            self._lock.acquire(timeout=0.2 if self._wait else 0)
-        except Timeout:
-            if not self._wait:
-                raise
-            log.info("waiting for another process, which is building the same cache entry")
-            self._lock.acquire()
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-def flock(descriptor: int, mode: int) -> bool:
+def try_lock(descriptor: int, mode: int) -> bool:
+    """flock; whether the lock was free. True too on a file system without locks: there no entry shows as in use."""
     try:
         fcntl.flock(descriptor, mode)
     except BlockingIOError:
         return False
-    except OSError as error:  # a file system without locks: then nothing shows that an entry is in use
+    except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
     return True
 
 
 def remove_folder(folder: Path) -> None:
-    """Out of sight first, so that a removal cut short leaves nothing that looks finished."""
+    """Rename it as unfinished first: a removal that is cut short leaves nothing that looks finished."""
     gone = folder.with_name(BUILDING + folder.name)
     shutil.rmtree(gone, ignore_errors=True)
     folder.rename(gone)

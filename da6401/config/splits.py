@@ -1,0 +1,14 @@
+"""What the splits of a data set are called, in keys, commands, notes and files."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+SplitName = Literal["train", "validation", "test"]
+ScoredSplit = Literal["validation", "test"]  # a model is judged by these two
+ValRole = Literal["auto", ScoredSplit]  # what a folder val/ is
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+SCORED_SPLITS: tuple[ScoredSplit, ...] = get_args(ScoredSplit)

@@ -111,7 +111,7 @@ def resample(rows: Pixels, size: int) -> Pixels:
     return result
 
 
-def shown(text: object) -> str:
+def one_line(text: object) -> str:
     """Text that cannot steer a terminal: control characters and bytes that are not UTF-8 as escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
 
@@ -134,7 +134,7 @@ def main() -> int:
             pixels = read(path, formats, about["image_size"], crop=about["resize"] == "crop")
         except Exception as error:  # Pillow's readers raise nearly anything on damaged content
             reason = f"{error} (read are {', '.join(formats)}; convert others)"
-            print(f"predict.py: {shown(path)}: {shown(reason)}", file=sys.stderr)
+            print(f"predict.py: {one_line(path)}: {one_line(reason)}", file=sys.stderr)
             refused += 1
             continue
         images = pixels.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
@@ -145,7 +145,7 @@ def main() -> int:
             answer = {"image": str(path), "class": best, "probability": each[best], "probabilities": each}
             line = json.dumps(answer, ensure_ascii=False)
         else:
-            line = f"{shown(path)}  {shown(best)}  {each[best]:.4f}"
+            line = f"{one_line(path)}  {one_line(best)}  {each[best]:.4f}"
         sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")  # a name may be no UTF-8
     return 2 if refused else 0
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from da6401.config.schema import AugmentationConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
-from da6401.data.augment.augmenter import Augmenter, mix
+from da6401.data.augment.augmenter import Augmenter
+from da6401.data.augment.mixing import mix
 from da6401.data.batches import batch_rows, batches, equal_parts, seeded
 from da6401.data.sources import TrainingData
 from da6401.errors import DivergedError, InterruptedRun

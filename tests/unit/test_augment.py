@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from da6401.config.schema import AugmentationConfig
-from da6401.data.augment.augmenter import BLOCK, Augmenter, mix
+from da6401.data.augment.augmenter import Augmenter
+from da6401.data.augment.mixing import mix
+from da6401.data.augment.random_table import BLOCK
 from da6401.data.batches import batch_rows, seeded
 
 ALL = AugmentationConfig(

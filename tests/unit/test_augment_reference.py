@@ -13,9 +13,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
 from da6401.config.schema import AugmentationConfig
-from da6401.data.augment.augmenter import Augmenter, resample, resize_boxes
-from da6401.data.augment.boxes import TRIES, crop_boxes, erase_boxes
-from da6401.data.augment.colour import colour_plan, jitter
+from da6401.data.augment.augmenter import Augmenter
+from da6401.data.augment.colour import drawn_changes, jitter
+from da6401.data.augment.geometry import crop_boxes, erase_boxes, resample, resize_boxes
+from da6401.data.augment.random_table import TRIES
 from da6401.data.augment.trivial_augment import CHANGES, trivial_augment
 from da6401.data.batches import seeded
 
@@ -33,7 +34,7 @@ def picture(side: int = SIDE) -> Tensor:
 # ---- pixel by pixel ---------------------------------------------------------------------------------------------
 
 
-def test_a_box_isresize_boxes_as_torchvision_does() -> None:
+def test_a_box_is_resized_as_torchvision_does() -> None:
     generator = seeded(1)
     images = torch.stack([picture()] * 40)
     boxes = crop_boxes(
@@ -94,7 +95,7 @@ def test_colour_changes_come_in_the_drawn_order_with_the_drawn_factors() -> None
     draws = torch.rand(len(orders), 4, generator=generator)
     places = torch.tensor([[order.index(change) / 4 for change in range(4)] for order in orders])
     start = picture().float() / 255
-    ours = jitter(start.repeat(len(orders), 1, 1, 1), colour_plan(draws, places, amounts))
+    ours = jitter(start.repeat(len(orders), 1, 1, 1), *drawn_changes(draws, places, amounts))
     change = [
         reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation, reference.adjust_hue,
     ]  # fmt: skip

@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from da6401.config.backbones import FACTS
 from da6401.config.schema import BACKBONES, AugmentationConfig, Backbone, OptimizerConfig
-from da6401.data.augment.augmenter import Augmenter, mix
+from da6401.data.augment.augmenter import Augmenter
+from da6401.data.augment.mixing import mix
 from da6401.data.batches import seeded
 from da6401.models.cnn import Cnn
 from da6401.models.freezing import FreezePlan

@@ -1,50 +1,49 @@
-"""torchvision's ColorJitter on a batch: the factors and the order of the changes are each picture's own."""
+"""torchvision's ColorJitter on a batch: the factors and the order of the changes are each image's own."""
 
-# B batch, 3 channels, H = W side, P changes
+# B batch, 3 channels, H = W side, P steps
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from da6401.config.schema import AugmentationConfig
+from da6401.data.augment.random_table import FACTORS, ORDER
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
-@dataclass(frozen=True)
-class ColourPlan:
-    """Which change each picture is at in each step, and by how much; on the CPU."""
-
-    change_BP: Tensor  # int64
-    amount_BP: Tensor  # factor minus 1, or the hue's shift in turns
-
-    def __getitem__(self, part: slice) -> ColourPlan:
-        return ColourPlan(self.change_BP[part], self.amount_BP[part])
+def colour_jitter(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> Tensor:
+    """Changes float images in 0..1 in place."""
+    amounts = (cfg.brightness, cfg.contrast, cfg.saturation, cfg.hue)
+    return jitter(images, *drawn_changes(draws[:, FACTORS], draws[:, ORDER], amounts))
 
 
-def colour_plan(draws_B4: Tensor, order_B4: Tensor, amounts: Sequence[float]) -> ColourPlan:
-    """A random order of the changes and random strengths.
+def drawn_changes(draws_B4: Tensor, order_B4: Tensor, amounts: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """A random order of the changes, and random strengths.
 
     Args:
         draws_B4, order_B4: uniform in 0..1, on the CPU: for the strengths, and for the order.
         amounts: largest changes: factors in 1 - x .. 1 + x, the hue's shift in -x .. x turns; 0 leaves a change out.
+    Returns:
+        each image's change in each step, int64 (B, P), and its amount (B, P): factor minus 1, or the hue's shift.
     """
     used = [change for change in range(4) if amounts[change] > 0]
     change_BP = torch.tensor(used, dtype=torch.int64)[order_B4[:, used].argsort(1)]
     amount_B4 = (2 * draws_B4 - 1) * torch.tensor(amounts)
-    return ColourPlan(change_BP, amount_B4.gather(1, change_BP))
+    return change_BP, amount_B4.gather(1, change_BP)
 
 
-def jitter(images: Tensor, plan: ColourPlan) -> Tensor:
-    """Changes float pictures in 0..1 in place.
+def jitter(images: Tensor, change_BP: Tensor, amount_BP: Tensor) -> Tensor:
+    """Apply drawn_changes to float images in 0..1, in place.
 
-    Every change but the hue's leads away from or towards a base by a factor: black, the mean grey, or the grey picture.
-    So one formula serves a batch in which each picture is at another change.
+    Every change but the hue's goes away from or towards a base by a factor: black, the mean grey, or the grey image.
+    So one formula serves a batch in which each image has another change.
     """
-    for change_B, amount_B in zip(plan.change_BP.unbind(1), plan.amount_BP.unbind(1), strict=True):
+    for change_B, amount_B in zip(change_BP.unbind(1), amount_BP.unbind(1), strict=True):
         contrast_B, saturation_B, hue_B = change_B == CONTRAST, change_B == SATURATION, change_B == HUE
         blend(images, torch.where(hue_B, 1.0, 1 + amount_B), to_mean_B=contrast_B, to_grey_B=saturation_B)
         if hue_B.any():
@@ -56,9 +55,9 @@ def jitter(images: Tensor, plan: ColourPlan) -> Tensor:
 
 
 def blend(images: Tensor, factor_B: Tensor, *, to_mean_B: Tensor, to_grey_B: Tensor) -> Tensor:
-    """clamp(base + factor (x - base), 0, 1) in place; the base is the mean grey, the grey picture, or black.
+    """clamp(base + factor (x - base), 0, 1) in place; the base is the mean grey, the grey image, or black.
 
-    The masks and the factors are on the CPU, so that what no picture needs is left out without waiting for the device.
+    The masks and the factors are on the CPU: a base that no image needs is skipped without waiting for the device.
     """
     device = images.device
     factor = factor_B.to(device, non_blocking=True)[:, None, None, None]
@@ -67,7 +66,7 @@ def blend(images: Tensor, factor_B: Tensor, *, to_mean_B: Tensor, to_grey_B: Ten
         return images.mul_(factor).clamp_(0, 1)
     base_B1HW = luma(images)
     if to_mean:
-        # A row at a time, then the rows: each sum is then made in one thread, whatever the size of the batch.
+        # First each row, then the rows: one thread makes each sum, so it does not depend on the size of the batch.
         mean_B111 = base_B1HW.mean(3, keepdim=True).mean(2, keepdim=True)
         if not to_mean_B.all():
             where = to_mean_B.to(device, non_blocking=True)[:, None, None, None]
@@ -81,13 +80,13 @@ def blend(images: Tensor, factor_B: Tensor, *, to_mean_B: Tensor, to_grey_B: Ten
 
 
 def luma(images: Tensor) -> Tensor:
-    """The grey picture, (B, 1, H, W)."""
+    """The grey image, (B, 1, H, W)."""
     grey = images[:, 0:1] * GREY[0]
     return grey.add_(images[:, 1:2], alpha=GREY[1]).add_(images[:, 2:3], alpha=GREY[2])
 
 
 def shift_hue(images: Tensor, turns_B: Tensor) -> Tensor:
-    """The hue turned by a share of the circle; saturation and value stay."""
+    """The hue shifted by a share of the colour circle; saturation and value stay."""
     value, largest = images.max(1, keepdim=True)
     chroma = value - images.amin(1, keepdim=True)
     scale = torch.where(chroma > 0, chroma, 1.0)

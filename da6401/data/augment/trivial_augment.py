@@ -1,10 +1,10 @@
-"""TrivialAugment Wide (arXiv 2103.10158) on a batch: one change of a closed set a picture, at a random strength.
+"""TrivialAugment Wide (arXiv 2103.10158) on a batch: one change of fourteen for each image, at a random strength.
 
 The set, the 31 strengths and the details of each change are torchvision's (``TrivialAugmentWide``); torchvision itself
-changes a whole batch alike. Pictures with the same change are changed together.
+changes a whole batch alike. Images with the same change are changed together.
 """
 
-# B pictures with the same change, 3 channels, H = W side
+# B images with the same change, 3 channels, H = W side
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from da6401.config.schema import AugmentationConfig
 from da6401.data.augment.colour import blend
+from da6401.data.augment.random_table import TRIVIAL
 
 STRENGTHS = 31
 
-Change = Callable[[Tensor, Tensor], Tensor]  # uint8 pictures, strength of each in 0..1 or -1..1: uint8 pictures
+Change = Callable[[Tensor, Tensor], Tensor]  # uint8 images, strength of each in 0..1 or -1..1: uint8 images
+
+
+def trivial_augment_wide(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> Tensor:
+    """uint8 images, left as they are; the changed ones."""
+    return trivial_augment(images.clone(), draws[:, TRIVIAL]) if cfg.trivial else images
 
 
 def trivial_augment(images: Tensor, draws_B3: Tensor) -> Tensor:
-    """One random change of each picture.
+    """One random change of each image.
 
     Args:
         images: uint8 (B, 3, H, W), changed in place.
@@ -42,7 +49,7 @@ def trivial_augment(images: Tensor, draws_B3: Tensor) -> Tensor:
 
 
 def _affine(images: Tensor, rows: list[list[Tensor | float]]) -> Tensor:
-    """Nearest neighbour, black outside; the 2 x 3 matrix leads from the result to the source, in -1..1 coordinates."""
+    """Nearest neighbour, black outside; the 2 x 3 matrix maps the result to the source, in -1..1 coordinates."""
     like = next(value for row in rows for value in row if isinstance(value, Tensor))
     matrix_B23 = torch.stack(
         [torch.stack([value + torch.zeros_like(like) for value in row], dim=1) for row in rows], dim=1
@@ -99,7 +106,7 @@ def _blended(images: Tensor, strength: Tensor, *, to_mean: bool, to_grey: bool) 
 
 
 def _sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    """Towards or away from the picture smoothed by 3 x 3 pixels; the outermost pixels stay."""
+    """Towards or away from the image smoothed by 3 x 3 pixels; the outermost pixels stay."""
     if images.shape[-1] <= 2:
         return images
     own = images.float()
@@ -134,7 +141,7 @@ def _equalize(images: Tensor, strength: Tensor) -> Tensor:
     """Pillow's histogram equalisation of each channel, in whole numbers."""
     flat = images.flatten(2).long()
     count = flat.shape[2]
-    # Counted by sorting: adding up in place is in no fixed order on CUDA, and refused where the runs must repeat.
+    # Counted by sorting: adding in place has no fixed order on CUDA, so that trainer.deterministic refuses it.
     levels = torch.arange(256, device=images.device).expand(*flat.shape[:2], 256).contiguous()
     up_to = torch.searchsorted(flat.sort(2).values, levels, right=True)  # pixels at most as bright as each level
     brightest = (flat == flat.amax(2, keepdim=True)).sum(2, keepdim=True)

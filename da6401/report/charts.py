@@ -32,22 +32,23 @@ def number(value: float | None) -> str:
 
 
 def chart(
-    name: str,
     title: str,
     summary: str,
     traces: Sequence[Mapping[str, Any]],
     layout: Mapping[str, Any],
     *,
     columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    height: int = 380,
-    width: int = 0,
+    rows: Iterable[Sequence[Any]],
 ) -> Chart:
-    """A chart as the page draws it; with a ``width`` it scrolls where the page is narrower (px)."""
+    """A chart as the page draws it.
+
+    Args:
+        layout: Plotly's. With a width (px) the chart scrolls where the page is narrower.
+        columns, rows: its data as a table.
+    """
     return {
-        "kind": "chart", "id": "-".join(name.split()), "title": title, "summary": summary, "traces": list(traces),
-        "layout": dict(layout), "columns": list(columns), "rows": [list(row) for row in rows], "height": height,
-        "width": width,
+        "kind": "chart", "title": title, "summary": summary, "traces": list(traces), "layout": dict(layout),
+        "columns": list(columns), "rows": [list(row) for row in rows],
     }  # fmt: skip
 
 
@@ -60,9 +61,7 @@ def epochs(curves: Iterable[Sequence[object]]) -> dict[str, Any]:
     return axis("epoch", **({"dtick": 1} if max(map(len, curves), default=0) <= 10 else {}))
 
 
-def bars(
-    name: str, title: str, summary: str, keys: Sequence[str], series: Mapping[str, Sequence[float]], *, unit: str
-) -> Chart:
+def bars(title: str, summary: str, keys: Sequence[str], series: Mapping[str, Sequence[float]], *, unit: str) -> Chart:
     """Horizontal bars, one group a key."""
     colours = ("@accent", "@muted")
     traces = [
@@ -73,9 +72,9 @@ def bars(
         for (each, values), colour in zip(series.items(), colours, strict=False)
     ]  # fmt: skip
     return chart(
-        name, title, summary, traces,
+        title, summary, traces,
         {"xaxis": axis(unit, zeroline=True), "showlegend": len(series) > 1,
-         "yaxis": {"type": "category", "autorange": "reversed"}},
-        columns=["parameter", *series], rows=[[k, *(v[i] for v in series.values())] for i, k in enumerate(keys)],
-        height=130 + (22 + 10 * len(series)) * len(keys),
+         "yaxis": {"type": "category", "autorange": "reversed"},
+         "height": 130 + (22 + 10 * len(series)) * len(keys)},
+        columns=["parameter", *series], rows=zip(keys, *series.values(), strict=True),
     )  # fmt: skip

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from da6401.config.metrics import KINDS, Metric, word
@@ -12,7 +14,7 @@ from da6401.report.charts import Chart, axis, chart, epochs, label, number
 from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
 
 SHADES = 6  # of the lines in parallel coordinates
-STATES = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
+COLOURS = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
 SYMBOLS = {"complete": "circle", "pruned": "triangle-down-open", "fail": "x-thin-open", "running": "circle-open"}
 
 
@@ -24,21 +26,18 @@ def history(sweep: SweepRecord, metric: Metric) -> Chart:
     floor = low - 0.08 * ((high - low) or 1.0)  # where those stand that have no value
     traces: list[dict[str, Any]] = []
     times: list[list[str | None]] = []
-    for state, symbol in SYMBOLS.items():
-        mine = [trial for trial in sweep.trials if trial.state == state and (state != "running" or trial.start)]
-        if not mine:
-            continue
-        texts = [f"trial {t.number}, {t.state}: {number(reached[t.number])}" for t in mine]
+    begun = (t for t in sweep.trials if t.state in SYMBOLS and (t.state != "running" or t.start))
+    for state, mine in _by_state(begun):
         traces.append(
             {
-                "type": "scatter", "mode": "markers", "name": "failed" if state == "fail" else state,
-                "x": [t.number for t in mine],
+                "type": "scatter", "mode": "markers", "name": _named(state), "x": [t.number for t in mine],
                 "y": [floor if (value := reached[t.number]) is None else value for t in mine],
-                "marker": {"symbol": symbol, "size": 8, "color": STATES[state], "line": {"width": 1.5}},
-                "customdata": [t.number for t in mine], "text": texts, "hovertemplate": "%{text}<extra></extra>",
+                "marker": {"symbol": SYMBOLS[state], "size": 8, "color": COLOURS[state], "line": {"width": 1.5}},
+                "text": [f"trial {t.number}, {t.state}: {number(reached[t.number])}" for t in mine],
+                "customdata": [t.number for t in mine], "hovertemplate": "%{text}<extra></extra>",
             }
         )  # fmt: skip
-        times.append([_time(t) for t in mine])
+        times.append([_time(t.start) for t in mine])
     steps: list[tuple[TrialRecord, float]] = []
     for trial, value in sweep.objective.so_far(sweep.trials, metric):
         if not steps or value != steps[-1][1]:
@@ -52,16 +51,16 @@ def history(sweep: SweepRecord, metric: Metric) -> Chart:
                 "y": [*best, best[-1]], "line": {"shape": "hv", "color": "@strong", "width": 2}, "hoverinfo": "skip",
             }
         )  # fmt: skip
-        times.append([_time(t) for t in ends])
-    counts = {state: sum(t.state == state for t in sweep.trials) for state in STATES}
-    said = ", ".join(f"{count} {'failed' if s == 'fail' else s}" for s, count in counts.items() if count)
+        times.append([_time(t.start) for t in ends])
+    counts = Counter(t.state for t in sweep.trials)
+    listed = ", ".join(f"{counts[state]} {_named(state)}" for state in COLOURS if counts[state])
     drawn = chart(
-        "history", "History", f"{word(metric.name).capitalize()} of {len(sweep.trials)} trials: {said}."
+        "History", f"{word(metric.name).capitalize()} of {len(sweep.trials)} trials: {listed}."
         + (f" The best so far changed {len(steps) - 1} times after the first." if len(steps) > 1 else "")
         + (" Crosses at the bottom failed." if counts["fail"] else ""),
         traces, {"xaxis": axis("trial"), "yaxis": axis(word(metric.name)), "showlegend": True},
         columns=["trial", "state", "created", word(metric.name)],
-        rows=[[t.number, t.state, _time(t), reached[t.number]] for t in sweep.trials],
+        rows=[[t.number, t.state, _time(t.start), reached[t.number]] for t in sweep.trials],
     )  # fmt: skip
     if all(t.start for t in sweep.trials):
         drawn["views"] = {"by trial": [trace["x"] for trace in traces], "by time of creation": times}
@@ -75,12 +74,10 @@ def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
     best, first = next(iter(sweep.best), None), sweep.default
     apart = {trial.number for trial in (best, first) if trial}
     traces = []
-    for state, colour in STATES.items():
-        mine = [t for t in sweep.trials if t.state == state and t.number not in apart and t.run.epochs]
-        if mine:
-            state_name = "failed" if state == "fail" else state
-            faint = 0.4 if state == "complete" else 0.8
-            traces.append(_curves(mine, name, legend=state_name, line={"color": colour, "width": 1.2}, opacity=faint))
+    for state, mine in _by_state(t for t in sweep.trials if t.number not in apart and t.run.epochs):
+        line = {"color": COLOURS[state], "width": 1.2}
+        faint = 0.4 if state == "complete" else 0.8
+        traces.append(_curves(mine, name, legend=_named(state), line=line, opacity=faint))
     if first and first.run.epochs and first is not best:
         line = {"color": "@strong", "width": 2, "dash": "dot"}
         traces.append(_curves([first], name, legend=f"default, trial {first.number}", line=line))
@@ -93,26 +90,29 @@ def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
         if (v := [line[name] for line in t.run.epochs if name in line])
     ]
     return chart(
-        "curves", "Learning curves", f"{word(name).capitalize()} by epoch of {len(rows)} trials.", traces,
+        "Learning curves", f"{word(name).capitalize()} by epoch of {len(rows)} trials.", traces,
         {"xaxis": epochs(trial.run.epochs for trial in sweep.trials), "yaxis": axis(word(name)), "showlegend": True},
         columns=["trial", "state", "epochs", f"{'highest' if upward else 'lowest'} {word(name)}", "last"], rows=rows,
     )  # fmt: skip
 
 
 def _curves(trials: Sequence[TrialRecord], name: str, *, legend: str, **style: Any) -> dict[str, Any]:
-    """One trace for all of these: 500 of their own would take seconds to draw."""
-    x: list[float | None] = []
-    y: list[float | None] = []
-    numbers: list[int | None] = []
-    for trial in trials:
-        lines = [line for line in trial.run.epochs if name in line]
-        x += [line["epoch"] for line in lines] + [None]
-        y += [line[name] for line in lines] + [None]
-        numbers += [trial.number] * len(lines) + [None]
+    points = [(trial, [(line["epoch"], line[name]) for line in trial.run.epochs if name in line]) for trial in trials]
+    lines = _joined(points)
     return {
-        "type": "scatter", "mode": "lines" if len(x) > 2 else "markers", "name": legend, "x": x, "y": y,
-        "customdata": numbers, "hovertemplate": "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>", **style,
+        "type": "scatter", "mode": "lines" if len(lines["x"]) > 2 else "markers", "name": legend, **lines,
+        "hovertemplate": "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>", **style,
     }  # fmt: skip
+
+
+def _joined(lines: Iterable[tuple[TrialRecord, Sequence[tuple[float, float]]]]) -> dict[str, list[Any]]:
+    """The points of several trials' lines for one trace, with gaps between: 500 traces would take seconds to draw."""
+    joined: dict[str, list[Any]] = {"x": [], "y": [], "customdata": []}
+    for trial, points in lines:
+        joined["x"] += [*(x for x, _ in points), None]
+        joined["y"] += [*(y for _, y in points), None]
+        joined["customdata"] += [trial.number] * len(points) + [None]
+    return joined
 
 
 def parallel(sweep: SweepRecord, metric: Metric) -> Chart:
@@ -133,40 +133,34 @@ def parallel(sweep: SweepRecord, metric: Metric) -> Chart:
             {"x": place, "y": y, "text": text, "xanchor": "left", "xshift": 5, "bgcolor": "@panel"} for y, text in ticks
         ]
     for shade in range(SHADES):
-        x: list[float | None] = []
-        y: list[float | None] = []
-        numbers: list[int | None] = []
-        for rank, trial in enumerate(done):
-            if rank * SHADES // len(done) == shade:
-                x += [*range(len(columns)), None]
-                y += [*(each[rank] for each in heights), None]
-                numbers += [trial.number] * len(columns) + [None]
+        lines = ((trial, list(enumerate(each[rank] for each in heights))) for rank, trial in enumerate(done)
+                 if rank * SHADES // len(done) == shade)  # fmt: skip
         traces.append(
             {
-                "type": "scatter", "mode": "lines+markers", "x": x, "y": y, "customdata": numbers,
+                "type": "scatter", "mode": "lines+markers", **_joined(lines),
                 "line": {"color": f"@shade{shade}", "width": 1.5 if shade < SHADES - 1 else 2.5},
                 "marker": {"size": 5}, "hovertemplate": "trial %{customdata}<extra></extra>",
             }
         )  # fmt: skip
     for each in annotations:
         each |= {"showarrow": False, "yanchor": "middle", "font": {"size": 11}}
-    lines = [
+    axes = [
         {"type": "line", "x0": p, "x1": p, "y0": 0, "y1": 1, "line": {"color": "@rule", "width": 1}}
         for p in range(len(columns))
     ]
     hidden = {"showgrid": False, "zeroline": False, "showticklabels": False, "showline": False, "fixedrange": True}
     return chart(
-        "parallel", "Parallel coordinates",
+        "Parallel coordinates",
         f"The parameters of {len(done)} completed trials: the stronger the colour, the better. "
         "Drag the mouse over an axis to keep the trials that pass there: the table below shows them alone.",
         traces,
         {
             "xaxis": {**hidden, "range": [-0.3, len(columns) - 0.45]}, "yaxis": {**hidden, "range": [-0.2, 1.2]},
-            "annotations": annotations, "shapes": lines, "dragmode": "select", "margin": {"l": 10, "r": 10, "b": 10},
+            "annotations": annotations, "shapes": axes, "dragmode": "select", "margin": {"l": 10, "r": 10, "b": 10},
+            "height": 420, "width": 100 * len(columns),
         },
         columns=["trial", *(name for name, _, _ in columns)],
         rows=[[t.number, *(values[rank] for _, values, _ in columns)] for rank, t in enumerate(done)],
-        height=420, width=100 * len(columns),
     )  # fmt: skip
 
 
@@ -227,11 +221,11 @@ def slices(sweep: SweepRecord, metric: Metric) -> list[Chart]:
             kind["dtick"] = 1  # a mark each power of ten
         drawn.append(
             chart(
-                f"slice {name}", name, f"{word(metric.name).capitalize()} against {name}, n = {len(mine)} trials.",
+                name, f"{word(metric.name).capitalize()} against {name}, n = {len(mine)} trials.",
                 traces,
-                {"xaxis": {"nticks": 5, **kind}, "yaxis": {"nticks": 5}},
+                {"xaxis": {"nticks": 5, **kind}, "yaxis": {"nticks": 5}, "height": 240},
                 columns=["trial", name, word(metric.name)],
-                rows=[[t.number, t.params[name], t.reached(metric)] for t in mine], height=240,
+                rows=[[t.number, t.params[name], t.reached(metric)] for t in mine],
             )
         )  # fmt: skip
     return drawn
@@ -256,7 +250,7 @@ def pareto(sweep: SweepRecord, one: Metric, other: Metric) -> Chart:
         )
     ]  # fmt: skip
     return chart(
-        f"pareto {other.name}", "Pareto front",
+        "Pareto front",
         f"{word(one.name).capitalize()} against {word(other.name)}: {len(front)} of {len(sweep.complete)} completed "
         "trials are beaten by no other.",
         traces, {"xaxis": axis(word(one.name)), "yaxis": axis(word(other.name)), "showlegend": True},
@@ -270,35 +264,44 @@ def timeline(sweep: SweepRecord) -> Chart:
     traces = []
     begun = [t for t in sweep.trials if t.start]
     now = max((moment for t in begun if (moment := t.end or t.start)), default=None)
-    for state, colour in STATES.items():
-        mine = [t for t in begun if t.state == state]
-        if mine:
-            lengths = [(((t.end or now or t.start) - t.start).total_seconds()) for t in mine]  # type: ignore[operator]
-            traces.append(
-                {
-                    "type": "bar", "orientation": "h", "name": "failed" if state == "fail" else state,
-                    "y": [f"slot {label(t.slot)}" for t in mine], "base": [_time(t) for t in mine],
-                    "x": [1000 * seconds for seconds in lengths], "customdata": [t.number for t in mine],
-                    "text": [str(t.number) for t in mine], "textposition": "inside", "insidetextanchor": "middle",
-                    "marker": {"color": colour, "line": {"color": "@panel", "width": 1}},
-                    "hovertext": [f"trial {t.number}, {s:.1f} s" for t, s in zip(mine, lengths, strict=True)],
-                    "hoverinfo": "text",
-                }
-            )  # fmt: skip
+    for state, mine in _by_state(begun):
+        lengths = [(((t.end or now or t.start) - t.start).total_seconds()) for t in mine]  # type: ignore[operator]
+        traces.append(
+            {
+                "type": "bar", "orientation": "h", "name": _named(state),
+                "y": [f"slot {label(t.slot)}" for t in mine], "base": [_time(t.start) for t in mine],
+                "x": [1000 * seconds for seconds in lengths], "customdata": [t.number for t in mine],
+                "text": [str(t.number) for t in mine], "textposition": "inside", "insidetextanchor": "middle",
+                "marker": {"color": COLOURS[state], "line": {"color": "@panel", "width": 1}},
+                "hovertext": [f"trial {t.number}, {s:.1f} s" for t, s in zip(mine, lengths, strict=True)],
+                "hoverinfo": "text",
+            }
+        )  # fmt: skip
     slots = sorted({t.slot for t in begun})
     return chart(
-        "timeline", "Timeline", f"{len(begun)} trials on {len(slots)} {'slot' if len(slots) == 1 else 'slots'}.",
+        "Timeline", f"{len(begun)} trials on {len(slots)} {'slot' if len(slots) == 1 else 'slots'}.",
         traces,
         {
             "barmode": "overlay", "xaxis": {"type": "date"}, "showlegend": True,
             "yaxis": {"type": "category", "autorange": "reversed", "categoryorder": "category ascending"},
+            "height": 140 + 42 * len(slots),
         },
         columns=["trial", "slot", "state", "start", "end", "attempts"],
-        rows=[[t.number, t.slot, t.state, _time(t), _time(t, end=True), t.attempts] for t in begun],
-        height=140 + 42 * len(slots),
+        rows=[[t.number, t.slot, t.state, _time(t.start), _time(t.end), t.attempts] for t in begun],
     )  # fmt: skip
 
 
-def _time(trial: TrialRecord, *, end: bool = False) -> str | None:
-    moment = trial.end if end else trial.start
+def _by_state(trials: Iterable[TrialRecord]) -> list[tuple[str, list[TrialRecord]]]:
+    """The states that these trials are in, in the order of COLOURS, each with its trials."""
+    groups: dict[str, list[TrialRecord]] = {state: [] for state in COLOURS}
+    for trial in trials:
+        groups[trial.state].append(trial)
+    return [(state, group) for state, group in groups.items() if group]
+
+
+def _named(state: str) -> str:
+    return "failed" if state == "fail" else state
+
+
+def _time(moment: datetime | None) -> str | None:
     return moment.isoformat(sep=" ", timespec="milliseconds") if moment else None

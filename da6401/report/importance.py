@@ -65,7 +65,7 @@ def importance(sweep: SweepRecord, metric: Metric) -> tuple[list[Chart], list[st
         order = ranked["fANOVA"]
         charts.append(
             bars(
-                f"importance {name}", "Importance" if index == 0 else f"Importance, {name}",
+                "Importance" if index == 0 else f"Importance, {name}",
                 f"Share of the variation of {word(metric.name)} that a parameter explains, by PED-ANOVA and fANOVA, "
                 f"n = {len(trials)} completed trials ({name}).",
                 order, {each: [of[key] for key in order] for each, of in shares.items()}, unit="share",
@@ -122,7 +122,7 @@ def correlation(sweep: SweepRecord, metric: Metric) -> Chart | None:
     counts = sorted({n for _, n in found.values()})
     said = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     return bars(
-        "correlation", "Correlation",
+        "Correlation",
         f"Spearman's rank correlation with {word(metric.name)}, {said} completed trials; a choice counts as 1 or 0.",
         names, {"correlation": [found[name][0] for name in names]}, unit="rank correlation",
     )  # fmt: skip

@@ -52,13 +52,13 @@ const blocks = {
 
   chart: (block, part, section) => {
     const plot = make("div", { class: "plot", role: "img", "aria-label": `${block.title}: ${block.summary}` });
-    plot.style.minHeight = `${block.height}px`;
-    if (block.width) plot.style.minWidth = `${block.width}px`;
+    plot.style.minHeight = `${heightOf(block)}px`;
+    if (block.layout.width) plot.style.minWidth = `${block.layout.width}px`;
     plots.set(plot, { block, part, view: null });
     watcher.observe(plot);
     return make("figure", {}, section?.title === block.title ? null : make(section?.below ?? "h3", {}, block.title),
       make("figcaption", {}, block.summary), block.views ? views(plot, block.views) : null,
-      block.width ? scroll(block.title, plot) : plot, folded(part, `Data: ${block.title}`, block));
+      block.layout.width ? scroll(block.title, plot) : plot, folded(part, `Data: ${block.title}`, block));
   },
 
   charts: (block, part, section) =>
@@ -151,7 +151,7 @@ function trials(block, part) {
     Object.assign(part, { text: "", state: "", picked: null });
     search.value = choice.value = "";
     filter();
-    redraw((about) => about.part === part && about.block.id === "parallel");
+    redraw((about) => about.part === part && picksTrials(about.block));
   } }, "Show all");
   search.value = part.text;
   choice.value = part.state;
@@ -172,11 +172,11 @@ function open(block, trial, part) {
     { label: "parameters", value: trial.parameters }, { label: "multiply-accumulates", value: trial.macs }];
   const curve = (name, colour) => ({ type: "scatter", mode: "lines+markers", name: name.replace("_", " "),
     x: trial.curves.epoch, y: trial.curves[name], line: { color: colour }, marker: { size: 4 } });
-  const chart = (title, names) => ({ id: title, title, height: 240, width: 0, columns: ["epoch", ...names],
+  const chart = (title, names) => ({ title, columns: ["epoch", ...names],
     summary: `${title} of trial ${trial.number} by epoch.`, rows: trial.curves.epoch.map((epoch, at) =>
       [epoch, ...names.map((name) => trial.curves[name][at])]),
     traces: names.map((name, at) => curve(name, at ? "@accent" : "@muted")),
-    layout: { showlegend: true, xaxis: { title: { text: "epoch" } } } });
+    layout: { height: 240, showlegend: true, xaxis: { title: { text: "epoch" } } } });
   const pairs = [["Accuracy", ["train_accuracy", "val_accuracy"]], ["Loss", ["train_loss", "val_loss"]]]
     .map(([title, names]) => [title, names.filter((name) => trial.curves[name])]).filter(([, names]) => names.length);
   dialog.replaceChildren(
@@ -222,13 +222,16 @@ function themed(node) {
     [key, /color(scale)?$/.test(key) ? coloured(value) : themed(value)]));
 }
 
+const heightOf = (block) => block.layout.height ?? 380;  // px
+const picksTrials = (block) => block.layout.dragmode === "select";  // the parallel coordinates
+
 function layoutOf(block, width) {
   const ink = cssColour("ink"), grid = { gridcolor: cssColour("rule"), zerolinecolor: cssColour("muted"),
     linecolor: cssColour("rule"), zeroline: false, automargin: true, ticks: "" };
   const own = themed(block.layout);
   return { showlegend: false, hovermode: "closest", selections: [], ...own,
     dragmode: matchMedia("(pointer: coarse)").matches ? false : own.dragmode ?? "zoom",  // a finger scrolls the page
-    ...(width ? { width } : { autosize: true }), height: block.height,
+    width, autosize: !width, height: heightOf(block),
     font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: ink },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 52, r: 14, t: 30, b: 44, ...own.margin },
     legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
@@ -255,7 +258,7 @@ async function draw(plot, width) {
     traces = traces.map((trace, at) => ({ ...trace, x: view.x[at] }));
     layout.xaxis.title = { text: view.name };
   }
-  const numbers = block.id === "parallel" && part.picked;
+  const numbers = picksTrials(block) && part.picked;
   if (numbers) traces = picked(traces, numbers);
   Plotly.react(plot, traces, layout, { displayModeBar: false, responsive: true, showTips: false });
   if (plot.dataset.drawn) return;
@@ -264,7 +267,7 @@ async function draw(plot, width) {
     if (Number.isInteger(points[0].customdata) && part.open) part.open(points[0].customdata);
   });
   plot.on("plotly_selected", (event) => {
-    if (block.id !== "parallel" || !event?.points.length) return;  // drawing anew selects nothing, too
+    if (!picksTrials(block) || !event?.points.length) return;  // drawing anew selects nothing, too
     part.pick(new Set(event.points.map((point) => point.customdata)));
     setTimeout(() => draw(plot));
   });

@@ -16,7 +16,7 @@ from da6401.runs.predictions import Predictions
 BINS = 10  # of the reliability curve, equally wide
 
 
-def run_curves(run: RunRecord, prefix: str) -> list[Chart]:
+def run_curves(run: RunRecord) -> list[Chart]:
     """Loss and accuracy on train and validation, and the learning rate, by epoch."""
     best = run.result.best_epoch if run.result else None
     mark = {"type": "line", "x0": best, "x1": best, "yref": "paper", "y0": 0, "y1": 1}
@@ -36,10 +36,10 @@ def run_curves(run: RunRecord, prefix: str) -> list[Chart]:
         said = f" The dotted line is the best epoch, {best}." if best else ""
         drawn.append(
             chart(
-                f"{prefix}{title}", title, f"{title} over {len(run.epochs)} epochs.{said}", traces,
-                {"xaxis": epochs([run.epochs]), "showlegend": len(metrics) > 1, "shapes": shapes},
+                title, f"{title} over {len(run.epochs)} epochs.{said}", traces,
+                {"xaxis": epochs([run.epochs]), "showlegend": len(metrics) > 1, "shapes": shapes, "height": 280},
                 columns=["epoch", *metrics],
-                rows=[[line["epoch"], *(line.get(m) for m in metrics)] for line in run.epochs], height=280,
+                rows=[[line["epoch"], *(line.get(m) for m in metrics)] for line in run.epochs],
             )
         )  # fmt: skip
     return drawn
@@ -58,14 +58,14 @@ def together(runs: Mapping[str, RunRecord]) -> Chart:
         for index, (name, run) in enumerate(runs.items())
     ]  # fmt: skip
     return chart(
-        "together", "Validation accuracy", f"The curves of {len(runs)} runs, of a sweep its winner's.", traces,
+        "Validation accuracy", f"The curves of {len(runs)} runs, of a sweep its winner's.", traces,
         {"xaxis": epochs(r.epochs for r in runs.values()), "yaxis": axis("validation accuracy"), "showlegend": True},
         columns=["run", "epochs", "last validation accuracy"],
         rows=[[n, len(r.epochs), r.epochs[-1].get("val_accuracy") if r.epochs else None] for n, r in runs.items()],
     )  # fmt: skip
 
 
-def confusion(predictions: Predictions, prefix: str) -> Chart:
+def confusion(predictions: Predictions) -> Chart:
     """Counts of true against predicted classes, coloured by the share of the true class."""
     count = len(predictions.class_names)
     counts_KK = predictions.counts
@@ -84,15 +84,15 @@ def confusion(predictions: Predictions, prefix: str) -> Chart:
     }  # fmt: skip
     right = int(np.trace(counts_KK))
     return chart(
-        f"{prefix}confusion", "Confusion matrix",
+        "Confusion matrix",
         f"{right} of {counts_KK.sum()} images on the diagonal are right. Numbers are images, colour is the "
         "share of the true class.",
         [heat],
         {"xaxis": axis("predicted", **ticks, tickangle=-40 if count > 3 else 0),
-         "yaxis": axis("true", **ticks, autorange="reversed")},
+         "yaxis": axis("true", **ticks, autorange="reversed"), "height": min(900, 190 + 34 * count),
+         "width": 0 if count <= 6 else 190 + (46 if few else 14) * count},
         columns=["true class", *predictions.class_names],
         rows=[[name, *row] for name, row in zip(predictions.class_names, counts_KK.tolist(), strict=True)],
-        height=min(900, 190 + 34 * count), width=0 if count <= 6 else 190 + (46 if few else 14) * count,
     )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def calibration(predictions: Predictions) -> tuple[float, list[tuple[float, floa
     return sum(abs(sure - right) * count for sure, right, count in bins) / len(sure_N), bins
 
 
-def reliability(predictions: Predictions, prefix: str) -> Chart:
+def reliability(predictions: Predictions) -> Chart:
     """Accuracy against confidence, with the expected calibration error."""
     error, bins = calibration(predictions)
     total = len(predictions.labels_N)
@@ -125,7 +125,7 @@ def reliability(predictions: Predictions, prefix: str) -> Chart:
          "text": [f"confidence {c:.3f}, accuracy {a:.3f}, {n} images" for c, a, n in bins], "hoverinfo": "text"},
     ]  # fmt: skip
     return chart(
-        f"{prefix}reliability", "Calibration",
+        "Calibration",
         f"Expected calibration error {error:.4f} ({BINS} bins of equal width, n = {total} images): below the dotted "
         "line the model is surer than it is right. A larger point holds more images.",
         traces,

@@ -21,7 +21,6 @@ MISTAKES = 15  # of the most confident ones
 
 
 def run_sections(run: RunRecord) -> list[dict[str, Any]]:
-    prefix = f"{run.folder.name}-"
     result = run.result
     notes = []
     if result is None:
@@ -32,7 +31,7 @@ def run_sections(run: RunRecord) -> list[dict[str, Any]]:
         notes += [text(told, "warning") for told in choice_warnings(run.folder)]
     sections = [section("Result", *notes, _reached(run), command(run.folder) if run.config else None, _looks(run))]
     if run.epochs:
-        charts = run_figures.run_curves(run, prefix)
+        charts = run_figures.run_curves(run)
         sections.append(section("Curves", {"kind": "charts", "items": charts}))
     split = next(iter(run.predictions), None)
     if split is None:
@@ -42,9 +41,9 @@ def run_sections(run: RunRecord) -> list[dict[str, Any]]:
         found = run.predictions[split]
         said = text(f"On the {split} split, n = {len(found.labels_N)} images.")
         sections += [
-            section("Confusion matrix", said, run_figures.confusion(found, prefix)),
+            section("Confusion matrix", said, run_figures.confusion(found)),
             section("Classes", said, _classes(found)),
-            section("Calibration", said, run_figures.reliability(found, prefix)),
+            section("Calibration", said, run_figures.reliability(found)),
             section("Confident mistakes", said, _mistakes(found)),
         ]
     sections.append(section("Stages", _stages(run)))

@@ -148,7 +148,7 @@ def test_a_trial_opens_and_closes_by_keyboard(opened: Any) -> None:
 
 
 def test_trials_are_picked_on_an_axis(opened: Any) -> None:
-    plot = opened.execute_script("return [...plots].find(([, about]) => about.block.id === 'parallel')[0]")
+    plot = opened.execute_script("return [...plots].find(([, about]) => picksTrials(about.block))[0]")
     opened.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plot)
     axis = opened.execute_script(  # over the lower half of the first axis
         "const box = arguments[0].getBoundingClientRect(), own = arguments[0]._fullLayout;"

@@ -120,7 +120,7 @@ def test_wilsons_interval_by_hand(tmp_path: Path, value: float, interval: str) -
 
 def test_the_confusion_matrix_has_the_truth_in_its_rows() -> None:
     sure = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]], dtype=np.float32)
-    drawn = confusion(Predictions(("a", "b"), ("1", "2", "3"), np.array([0, 1, 1]), sure), "")
+    drawn = confusion(Predictions(("a", "b"), ("1", "2", "3"), np.array([0, 1, 1]), sure))
     assert drawn["rows"] == [["a", 1, 0], ["b", 1, 1]]
     assert drawn["traces"][0]["z"] == [[1.0, 0.0], [0.5, 0.5]]
 

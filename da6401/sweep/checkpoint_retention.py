@@ -1,4 +1,4 @@
-"""Checkpoints as a sweep goes: the best trials keep theirs, within the room that there is."""
+"""Deletes checkpoints during a sweep: only the best trials keep theirs (sweep.keep_checkpoints, checkpoint_gb)."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Checkpoints:
         self.objective = Objective.of(settings)
         self.keep = settings.keep_checkpoints
         self.room = settings.checkpoint_gb * 1e9
-        self.gone: set[int] = set()  # numbers of finished trials that have none, and never will again
+        self.deleted: set[int] = set()  # numbers of finished trials without checkpoints
 
     def prune(self, trials: Sequence[FrozenTrial]) -> None:
-        """Remove those of finished trials beyond the best k, and beyond the room; the best trials' never."""
+        """Delete those of finished trials that are not among the best k or exceed the room; never the best trial's."""
         best = {trial.number for each in self.objective.best(trials) for trial in each.trials}
         finished = [trial for trial in trials if trial.state in FINISHED]
         used = 0
         for rank, trial in enumerate(self.objective.ranked(finished)):
-            if trial.number in self.gone:
+            if trial.number in self.deleted:
                 continue
             checkpoints = trial_folder(self.folder, trial) / CHECKPOINTS
             size = size_of(checkpoints)
@@ -47,11 +47,11 @@ class Checkpoints:
             else:
                 used += size
             if not checkpoints.is_dir():
-                self.gone.add(trial.number)
+                self.deleted.add(trial.number)
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of the files in a folder; what another worker removes meanwhile counts nothing."""
+    """Bytes of the files in a folder; a file that another worker deletes meanwhile counts 0."""
     total = 0
     with suppress(FileNotFoundError, NotADirectoryError):
         for file in folder.iterdir():

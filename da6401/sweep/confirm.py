@@ -1,11 +1,11 @@
-"""Confirming the winner: the best of many noisy trials is lucky, so the best few are trained again with fresh seeds."""
+"""Confirms the winner: the best of many noisy trials is lucky, so the best few are trained again with fresh seeds."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from da6401.config.metrics import Metric
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import MachineError, RunError
@@ -26,7 +25,7 @@ from da6401.sweep.trial import latency_ms
 
 log = logging.getLogger(__name__)
 
-FRESH_SEED = 1_000_003  # the first of the fresh seeds: far from those that anyone types
+FRESH_SEED = 1_000_003  # the first of the fresh seeds, which users are unlikely to choose
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,9 @@ class Confirmed:
     """A trial of the sweep, retrained."""
 
     trial: int
-    value: float  # in the sweep; the mean where that has repeated it with several seeds
+    value: float  # in the sweep; the mean where the sweep searched the seed
     values: tuple[float, ...]  # with fresh seeds
-    run: Path  # the retrained run of the median value, which stands for the trial
+    run: Path  # the retrained run with the median value
 
     @property
     def mean(self) -> float:
@@ -54,16 +53,12 @@ class Confirmed:
 
 
 def confirm(
-    study: optuna.Study,
-    space: SearchSpace,
-    folder: Path,
-    settings: SweepConfig,
-    run_jobs: RunJobs,
+    study: optuna.Study, space: SearchSpace, folder: Path, settings: SweepConfig, run_jobs: RunJobs
 ) -> list[Confirmed]:
     """Retrain the best ``sweep.confirm_top`` trials within the hard limits with ``sweep.confirm_seeds`` seeds each.
 
-    They are ranked by the mean of the objective. A retraining that is there already is not made again, so a
-    confirmation that was stopped goes on.
+    They are ranked by the mean of the objective. A retraining that exists is not repeated, so a confirmation that was
+    stopped continues.
 
     Raises:
         MachineError: this machine cannot run them.
@@ -72,29 +67,42 @@ def confirm(
     metric = objective.alone
     if not settings.confirm_top or metric is None:
         return []
-    inside = [each for each in objective.candidates(study.get_trials(deepcopy=False)) if each.is_within]
-    seeds = [FRESH_SEED + index for index in range(settings.confirm_seeds)]
-    chosen = [(each, [_job(space, each.trial, seed) for seed in seeds]) for each in inside[: settings.confirm_top]]
-    missing = [job for _, own in chosen for job in own if _value(folder / job.folder, objective) is None]
-    params, problems = {each.trial.number: each.trial.params for each, _ in chosen}, list[str]()
-    if missing:  # together: a launcher runs them side by side
-        for job, ended in zip(missing, run_jobs(missing), strict=True):
-            problem = machine_failure(ended.error, params[job.number])
-            if problem is not None:
-                problems.append(f"{folder / job.folder} is not confirmed: {problem}")
-            elif ended.error is not None:
-                log.warning("%s: not confirmed: %s", folder / job.folder, ended.reason)
-    if problems:  # not left out: they go on, here or on another machine
-        raise MachineError("\n".join(problems))
+    within = [each for each in objective.candidates(study.get_trials(deepcopy=False)) if each.is_within]
+    seeds = range(FRESH_SEED, FRESH_SEED + settings.confirm_seeds)
+    chosen = [(each, [_job(space, each.trial, seed) for seed in seeds]) for each in within[: settings.confirm_top]]
+    missing = [job for _, jobs in chosen for job in jobs if _value(folder / job.folder, objective) is None]
+    if missing:  # together: a launcher runs them in parallel
+        params = {each.trial.number: each.trial.params for each, _ in chosen}
+        _retrain(missing, params, folder, run_jobs)
     confirmed = []
-    for candidate, own in chosen:
-        values = {folder / job.folder: _value(folder / job.folder, objective) for job in own}
-        # A seed that failed is left out, and the count of seeds says so.
-        runs = {run: value for run, value in values.items() if value is not None}
-        if runs:
-            middle = _middle(runs, metric)
-            confirmed.append(Confirmed(candidate.trial.number, candidate.values[0], tuple(runs.values()), middle))
+    for candidate, jobs in chosen:
+        runs = [folder / job.folder for job in jobs]
+        # A seed that failed is left out; the number of seeds in the table shows it.
+        values = {run: value for run in runs if (value := _value(run, objective)) is not None}
+        if values:
+            median = median_of(list(values.items()), lambda item: metric.cost(item[1]))[0]
+            confirmed.append(Confirmed(candidate.trial.number, candidate.values[0], tuple(values.values()), median))
     return sorted(confirmed, key=lambda item: metric.cost(item.mean))
+
+
+def _retrain(jobs: Sequence[Job], params: Mapping[int, Mapping[str, Any]], folder: Path, run_jobs: RunJobs) -> None:
+    """Run these jobs; one that fails for a reason of its own is logged.
+
+    Args:
+        params: the searched values of each trial.
+
+    Raises:
+        MachineError: this machine could not run some of them.
+    """
+    problems = []
+    for job, ended in zip(jobs, run_jobs(jobs), strict=True):
+        problem = machine_failure(ended.error, params[job.number])
+        if problem is not None:
+            problems.append(f"{folder / job.folder} is not confirmed: {problem}")
+        elif ended.error is not None:
+            log.warning("%s: not confirmed: %s", folder / job.folder, ended.reason)
+    if problems:  # an error, not a seed less: another machine can still run them
+        raise MachineError("\n".join(problems))
 
 
 def _job(space: SearchSpace, trial: FrozenTrial, seed: int) -> Job:
@@ -103,12 +111,8 @@ def _job(space: SearchSpace, trial: FrozenTrial, seed: int) -> Job:
     return Job((*fixed, f"seed={seed}"), trial.number, confirmation(trial.number, seed))
 
 
-def _middle(runs: Mapping[Path, float], metric: Metric) -> Path:
-    return median_of(list(runs), lambda run: metric.cost(runs[run]))
-
-
 def _value(run: Path, objective: Objective) -> float | None:
-    """The objective of a retrained run; None where it is not there, or did not complete."""
+    """The objective of a retrained run; None where it is missing or did not complete."""
     try:
         result = read_result(run)
         values = objective.values(result, latency_ms=lambda: latency_ms(run)) if result.status == "completed" else None

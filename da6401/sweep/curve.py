@@ -1,4 +1,4 @@
-"""What one key does to a run: a sweep's trials by its values, as a table and as one plot with error bars."""
+"""A sweep's trials grouped by the values of one key: a table, and a plot with error bars."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ class Point:
     results: tuple[RunResult, ...]
 
     def numbers(self, name: str) -> list[float]:
-        """One measure of each trial."""
+        """A measure of each trial."""
         return [float(getattr(result, name)) for result in self.results]
 
     def mean(self, name: str) -> float:
-        """Of a measure, over the trials."""
+        """The mean of a measure over the trials."""
         return statistics.fmean(self.numbers(name))
 
     def deviation(self, name: str) -> float | None:
-        """Standard deviation (of n - 1); one trial has none."""
+        """The sample standard deviation (n - 1); None for one trial."""
         return statistics.stdev(self.numbers(name)) if len(self.results) > 1 else None
 
 
 def write_curve(folder: Path, key: str) -> Table | str:
-    """Write curve.csv and curve.png into a sweep's folder; what to print is the same as a table.
+    """Write curve.csv and curve.png into a sweep's folder, and return the same as a table to print.
 
-    Every completed trial counts, whatever else it searched: the deviation is that of all that varied besides the key.
-    Without a completed trial that has the key nothing is written, and a sentence says so.
+    Every completed trial counts: the deviation includes the effect of all other searched keys. Where no completed trial
+    has the key, nothing is written, and the text to print says so.
     """
     points = read_points(folder, key)
     if not points:
@@ -74,7 +74,7 @@ def read_points(folder: Path, key: str) -> list[Point]:
     for run in found_runs(folder):
         try:
             config, result = flat(read_yaml(run / CONFIG)), read_result(run)
-        except RunError:  # unfinished, or never begun: the table of the trials tells of it
+        except RunError:  # unfinished or never begun; the table of trials shows it
             continue
         if key in config and result.status == "completed":
             found.setdefault(repr(config[key]), (config[key], []))[1].append(result)
@@ -85,8 +85,8 @@ def read_points(folder: Path, key: str) -> list[Point]:
 
 
 def draw(points: Sequence[Point], key: str) -> Figure:
-    """One panel a measure: mean and standard deviation at each value of the key, and the single trials behind them."""
-    from matplotlib.figure import Figure  # half a second, which only a sweep with a curve need wait for
+    """One panel for each measure: mean, standard deviation and single trials at each value of the key."""
+    from matplotlib.figure import Figure  # takes half a second
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")

@@ -1,4 +1,4 @@
-"""sweep.dry_run: what a sweep would run first, and for how long; nothing is left behind."""
+"""sweep.dry_run: prints the first trials of a sweep and its expected time; changes nothing."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def print_dry_run(sweep: Sweep) -> None:
     """Print the first trials that the sweep would run, and the expected time.
 
     Args:
-        sweep: of a copy of the study in memory. Its trials are claimed and suggested as in earnest.
+        sweep: works on a copy of the study in memory, whose trials are claimed and suggested as in a real sweep.
     """
     finished = sweep.study.get_trials(deepcopy=False, states=FINISHED)
     with tempfile.TemporaryDirectory() as empty:
-        # Where workers have been, their locks say which trials are being run.
+        # The locks of other workers show which trials are running.
         place = sweep.folder if (sweep.folder / WORKERS).is_dir() else Path(empty)
         worker = Worker(sweep.study, place, retries=sweep.settings.retries, lease_seconds=sweep.lease_seconds)
         try:
-            shown = _print_first(sweep, worker)
+            printed = _print_first(sweep, worker)
         finally:
             worker.close()
-    startup = getattr(sweep.study.sampler, "_n_startup_trials", 0)  # of TPE: until then it draws at random
+    startup = getattr(sweep.study.sampler, "_n_startup_trials", 0)  # TPE draws this many at random
     adapts = not sweep.suggester.in_order and not isinstance(sweep.study.sampler, (RandomSampler, QMCSampler))
-    if adapts and shown > 1 and len(finished) + shown > startup:
+    if adapts and printed > 1 and len(finished) + printed > startup:
         print("the first is what comes next; the others depend on its result")
     seconds = [trial.duration.total_seconds() for trial in finished
                if trial.state is TrialState.COMPLETE and trial.duration]  # fmt: skip
@@ -44,13 +44,13 @@ def print_dry_run(sweep: Sweep) -> None:
 
 
 def _print_first(sweep: Sweep, worker: Worker) -> int:
-    """How many were printed."""
+    """Returns how many were printed."""
     for number in range(SHOWN):
         claimed = worker.claim(sweep.total)
         found = None if claimed is None else sweep.suggester.point(claimed)
         if claimed is None or found is None:
             return number
-        told = [text.removeprefix("++") for text in sweep.space.overrides(found[1])]  # as they would have been typed
-        told = [text for text in told if not text.startswith("sweep.dry_run=")]
-        print(f"trial {claimed.number}: {' '.join(told)}")
+        typed = [text.removeprefix("++") for text in sweep.space.overrides(found[1])]
+        typed = [text for text in typed if not text.startswith("sweep.dry_run=")]
+        print(f"trial {claimed.number}: {' '.join(typed)}")
     return SHOWN

@@ -1,4 +1,4 @@
-"""Opening a sweep's study: its storage, what it optimises, and what it tries first."""
+"""Opens a sweep's study: its storage, its objective, and the trials that it runs first."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ WARM_TRIALS = 3  # of the study that warm_start names
 
 
 def storage_of(storage: str | None, folder: Path, *, alone: bool) -> str:
-    """The study's database: the one that is asked for, or an sqlite file in the sweep's folder.
+    """The address of the study's storage: hydra.sweeper.storage, or an sqlite file in the sweep's folder.
 
     Args:
-        alone: this process has no workers.
+        alone: this process runs all trials.
 
     Raises:
         ConfigError: a study in memory, with workers.
@@ -38,7 +38,7 @@ def storage_of(storage: str | None, folder: Path, *, alone: bool) -> str:
 
 
 def open_study(*, name: str, storage: BaseStorage, objective: Objective) -> tuple[optuna.Study, bool]:
-    """Create the study, or open it; and whether it was created, which of many callers one is told.
+    """Create the study or open it; and whether it was created, which is true for one of many callers.
 
     Raises:
         ConfigError: the study optimises something else.
@@ -50,7 +50,7 @@ def open_study(*, name: str, storage: BaseStorage, objective: Objective) -> tupl
         if directions_of(study) == objective.directions or study.get_trials(deepcopy=False):
             check_same_objective(study, objective)
             return study, False
-        optuna.delete_study(study_name=name, storage=storage)  # one without trials binds nobody
+        optuna.delete_study(study_name=name, storage=storage)  # without trials nothing depends on it
         return open_study(name=name, storage=storage, objective=objective)
     created.set_user_attr(ATTRIBUTE, objective.as_json())
     return created, True
@@ -62,10 +62,10 @@ def directions_of(study: optuna.Study) -> list[str]:
 
 
 def check_same_objective(study: optuna.Study, objective: Objective) -> None:
-    """See that a study that goes on optimises the same, and have it written down.
+    """Check that an existing study has this objective, and record it.
 
     Raises:
-        ConfigError: its trials were told another objective, or judged by other hard limits.
+        ConfigError: its trials have another objective or other hard limits.
     """
     have, name = directions_of(study), study.study_name
     remedy = "use another study name (study=...)"
@@ -107,7 +107,7 @@ def _said(names: Sequence[str], directions: Sequence[str]) -> str:
 
 
 def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[FrozenTrial]) -> None:
-    """Trials that a new study runs first: the configuration's defaults, and the best of another study."""
+    """Enqueue what a new study tries first: the configuration's defaults, and the best trials of another study."""
     for values in [space.known, *({key_of(name): value for name, value in trial.params.items()} for trial in warm)]:
         inside = space.draw(lambda parameter, values=values: values.get(parameter.key))  # type: ignore[misc]
         domains = {parameter.name: parameter.domain for parameter in space.parameters}
@@ -117,8 +117,9 @@ def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[Frozen
 
 
 def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenTrial]:
-    """The best completed trials of another study, by what that one optimises: beside this one's folder, or in the same
-    storage.
+    """The best completed trials of another study, by its own objective.
+
+    It is looked for beside this sweep's folder, then in this sweep's storage.
 
     Raises:
         ConfigError: there is no such study.

@@ -1,7 +1,7 @@
-"""Hydra's Sweeper of da6401: one Optuna study in the sweep's folder, worked on by one process or several.
+"""The Hydra plugin: a Sweeper that runs one Optuna study in the sweep's folder, and its config groups.
 
-It takes the keys of the official sweeper (hydra-optuna-sweeper) unchanged, samplers included. Hydra's plugin discovery
-imports this module on every start, so Optuna is imported where it is used.
+It accepts all keys and samplers of the official sweeper (hydra-optuna-sweeper). Hydra imports this module at every
+start, so Optuna is imported only where it is used.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class JointTpe:
-    """The default sampler: the official group's `tpe` switches off what Optuna 5 has on.
+    """The default sampler: TPE with Optuna 5's defaults, some of which the official group's `tpe` switches off.
 
-    Parameters are drawn together, and running trials are counted.
+    Parameters are drawn together, and running trials are taken into account.
     """
 
     _target_: str = "optuna.samplers.TPESampler"
@@ -50,7 +50,7 @@ class JointTpe:
 class InOrder:
     """The points of the space one after the other."""
 
-    seed: int | None = None  # of no use here, and there for commands that change the sampler alone
+    seed: int | None = None  # unused; it lets a command with a seed change the sampler alone
 
 
 DEFAULTS: list[Any] = [{"sampler": "auto"}, {"pruner": "none"}]
@@ -63,12 +63,12 @@ NODE: dict[str, Any] = {
     "params": None,
     "conditional": [],  # each {when: "model=cnn", params: {...}}
 }
-# `auto` is the joint TPE where it takes no points in order.
+# `auto` is the joint TPE unless it takes the points in order.
 SAMPLERS: dict[str, type] = {"auto": JointTpe, "tpe_joint": JointTpe, "bruteforce": InOrder}
 
 _store = ConfigStore.instance()
 _store.store(group="hydra/sweeper", name="da6401", node=NODE, provider="da6401", replace=True)
-# The official sweeper minimises whatever a job returns; here it follows sweep.objectives, too, unless told otherwise.
+# The official sweeper minimises by default; here it follows sweep.objectives unless the user sets `direction`.
 _official = OptunaSweeperConf(direction="${directions:${sweep.objectives}}")
 _store.store(group="hydra/sweeper", name="optuna", node=_official, provider="da6401", replace=True)
 for _name, _node in SAMPLERS.items():
@@ -81,34 +81,22 @@ for _name, _keys in PRUNERS.items():
 
 
 class StudySweeper(Sweeper):
-    """What Hydra instantiates; the work is in scheduler.py."""
+    """The sweeper that Hydra instantiates; scheduler.py does the work."""
 
     def __init__(
         self,
         *,
         sampler: DictConfig,
         pruner: DictConfig,
-        direction: object,
-        storage: str | None,
-        study_name: str | None,
-        n_trials: int | None,
-        n_jobs: int,
-        max_failure_rate: float,
         params: Mapping[str, str] | None,
         conditional: Sequence[Mapping[str, Any]],
-        custom_search_space: str | None,
+        **keys: Any,
     ) -> None:
         self.sampler = sampler
         self.pruner = pruner
-        # `direction` says what sweep.objectives says, or the command line was refused.
-        self.storage = storage
-        self.study_name = study_name
-        self.n_trials = n_trials
-        self.n_jobs = n_jobs
-        self.max_failure_rate = max_failure_rate
+        self.keys = SweeperKeys(**keys)
         self.params = dict(params or {})
         self.conditional = list(conditional)
-        self.custom_search_space = custom_search_space
         self.config: DictConfig | None = None
         self.context: HydraContext | None = None
         self.launcher: Launcher | None = None  # for one run: a trial in this process, a confirmation
@@ -141,17 +129,17 @@ class StudySweeper(Sweeper):
         """Run the study to its total; ``arguments`` are the command line's task overrides."""
         from da6401.runs.looks import search_warnings
         from da6401.sweep.scheduler import run_study
-        from da6401.sweep.worker_pool import is_worker, reason_told
+        from da6401.sweep.worker_pool import is_worker, report_error
 
         assert self.config is not None, "Hydra calls setup first"
         assert self.launcher is not None, "Hydra calls setup first"
         folder, warm_start = Path(str(self.config.hydra.sweep.dir)), str(self.config.warm_start)
-        told = [] if is_worker() else search_warnings(folder, warm_start=warm_start)
-        for sentence in told:
+        before = [] if is_worker() else search_warnings(folder, warm_start=warm_start)
+        for sentence in before:
             log.warning(sentence)
-        with reason_told():
+        with report_error():
             run_study(self, self.config, self.launcher, arguments)
-        if not is_worker():  # which data it was is known now
+        if not is_worker():  # now it is known which data the trials used
             for sentence in search_warnings(folder, warm_start=warm_start):
-                if sentence not in told:
+                if sentence not in before:
                     log.warning(sentence)

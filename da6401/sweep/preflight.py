@@ -1,4 +1,4 @@
-"""What the trials of a sweep need, looked at once before the first of them: device, data, weights."""
+"""Checks the device, data and weights of all trials before the first one starts."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from da6401.sweep.jobs import Job, JobComposer
 
 log = logging.getLogger(__name__)
 
-# Searched keys that say which data, weights and device a trial needs.
+# Searched keys that decide which data, weights and device a trial needs.
 NEEDS = re.compile(r"(data|model|experiment|trainer)(/.*)?|data\..*|model\.weights|trainer\.precision")
-MOST = 200  # combinations of their values that are looked at
+MOST = 200  # combinations of their values that are checked
 
 
 def check_inputs(space: SearchSpace, composer: JobComposer, *, fetch: bool) -> None:
-    """See that every trial's device, data and weights are there, for each value that a searched key can have.
+    """Check that every trial's device, data and weights exist, for each value of the searched keys.
 
-    By the functions that a run calls, as far as they are cheap: no image is decoded.
+    Calls the same functions as a run, the cheap ones: no image is decoded.
 
     Args:
-        fetch: weights that a run would download are downloaded now; without, they are taken to be there.
+        fetch: download now what a run would download; False takes such weights to exist.
 
     Raises:
-        UserError: what a trial would say, for each mistake once.
+        UserError: all different errors that trials would end with.
     """
     from da6401.data.sources import (
-        check_training_data,  # torch: seconds, which the check of a command need not wait for
+        check_training_data,  # imports torch, which takes seconds
     )
     from da6401.models.build import check_weights
     from da6401.training.device import check_precision, choose_device
@@ -45,7 +45,7 @@ def check_inputs(space: SearchSpace, composer: JobComposer, *, fetch: bool) -> N
         (lambda cfg: cfg.data, lambda cfg: check_training_data(cfg.data)),
         (lambda cfg: cfg.model, lambda cfg: check_weights(cfg.model, image_size=cfg.data.image_size, fetch=fetch)),
     ]
-    told: dict[str, UserError] = {}
+    errors: dict[str, UserError] = {}
     seen: set[str] = set()
     for cfg in _configs(space, composer):
         for need, check in checks:
@@ -56,18 +56,18 @@ def check_inputs(space: SearchSpace, composer: JobComposer, *, fetch: bool) -> N
             try:
                 check(cfg)
             except UserError as error:
-                told.setdefault(str(error), error)
-    if len(told) == 1:
-        raise next(iter(told.values()))
-    if told:
-        raise UserError("\n".join(told))
+                errors.setdefault(str(error), error)
+    if len(errors) == 1:
+        raise next(iter(errors.values()))
+    if errors:
+        raise UserError("\n".join(errors))
 
 
 def _configs(space: SearchSpace, composer: JobComposer) -> Iterator[RunConfig]:
-    """The trials' configurations, as far as they differ in what they need."""
+    """One configuration for each combination of the values that decide what a trial needs."""
     needs = tuple(each for each in space.parameters if NEEDS.fullmatch(each.key) and each.is_finite)
     for point in itertools.islice(dataclasses.replace(space, parameters=needs).points(), MOST):
         try:
             yield composer.config_of(Job(tuple(space.overrides(point))))
-        except ConfigError:  # other searched keys would have to fit to these; the trials say what does not
+        except ConfigError:  # other searched keys would have to change too; the trials report it
             continue

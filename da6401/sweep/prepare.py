@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TRIALS = 20  # of a space whose points cannot be taken in order
+DEFAULT_TRIALS = 20  # where the sampler does not take the points in order
 
 
 @dataclass
@@ -75,12 +75,12 @@ class Sweep:
 
     @property
     def lease_seconds(self) -> float:
-        """How long a worker of another machine may be silent; 0 where the study is this machine's alone."""
+        """How long a worker of another machine may send no heartbeat; 0 where only this machine uses the study."""
         return self.settings.lease_seconds if is_shared(self.storage) else 0.0
 
 
 def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> Sweep:
-    """Open the study and settle what its trials search.
+    """Open the study, check that it fits the command, and build what its workers need.
 
     Raises:
         UserError: the storage cannot be opened, the space has changed, or the sampler refuses its keys.
@@ -91,18 +91,18 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     assert sweeper.context is not None, "Hydra calls setup first"
     composer = JobComposer(sweeper.context, config)
     named = str(config.hydra.runtime.choices["hydra/sweeper/sampler"])
-    extend = _custom_search_space(sweeper.custom_search_space)
+    extend = _custom_search_space(sweeper.keys.custom_search_space)
     in_order = takes_in_order(named, space, extended=extend is not None)
     seed = sweeper.sampler.get("seed")
-    seed = int((config.seed or 0) if seed is None else seed)  # ${hydra:job.num} is of a trial, and no seed here
+    seed = int((config.seed or 0) if seed is None else seed)
     sampler = build_sampler(named, plain(sweeper.sampler), seed=seed)
     pruner = plain(sweeper.pruner)
     if sweeper.workers is None and worker_pool.CHECKED not in os.environ:  # on the machine that trains
         check_inputs(space, composer, fetch=not settings.dry_run)
 
-    alone = sweeper.n_jobs == 1 and isinstance(launcher, BasicLauncher)
-    address = storage_of(sweeper.storage, folder, alone=alone)
-    name = sweeper.study_name or folder.name
+    alone = sweeper.keys.n_jobs == 1 and isinstance(launcher, BasicLauncher)
+    address = storage_of(sweeper.keys.storage, folder, alone=alone)
+    name = sweeper.keys.study_name or folder.name
     forget_study()
     if settings.dry_run:
         storage = copied(address, [name, str(config.warm_start)])
@@ -111,7 +111,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
         storage = open_storage(address, minutes=settings.storage_minutes)
     study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
     is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
-    if leads:  # a worker has the leader's command, and overrides of its own
+    if leads:  # a worker has the leader's command with other overrides
         check_owner(folder, name, write=not settings.dry_run)
         check_same_space(study, space, composer, extend=str(config.resume) == "extend")
     study.sampler = sampler
@@ -124,15 +124,17 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     trials = study.get_trials(deepcopy=False)
     stored = stored_distributions(trials, space)
     suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed, stored)
-    total = _total(suggester, trials, sweeper.n_trials)
+    total = _total(suggester, trials, sweeper.keys.n_trials)
     return Sweep(
-        study, space, suggester, folder, address, total, pruner, settings, sweeper.max_failure_rate * total,
-        Checkpoints(folder, settings), composer, job_runner(launcher, composer), worker_pool.began(),
+        study=study, space=space, suggester=suggester, folder=folder, storage=address, total=total, pruner=pruner,
+        settings=settings, max_failures=sweeper.keys.max_failure_rate * total, composer=composer,
+        checkpoints=Checkpoints(folder, settings), run_jobs=job_runner(launcher, composer),
+        started=worker_pool.began(),
     )  # fmt: skip
 
 
 def _space(sweeper: StudySweeper, config: DictConfig, arguments: Sequence[str]) -> SearchSpace:
-    """The search space; the command line is checked by now, and what is told here is what only a job's config shows."""
+    """The search space; its problems here are those that only a composed job shows: the command line was checked."""
     problems: list[str] = []
     space = sweep_space(
         config, sweeper.params, sweeper.conditional, arguments, sweeper.options, problems, sweeper.network
@@ -143,19 +145,15 @@ def _space(sweeper: StudySweeper, config: DictConfig, arguments: Sequence[str]) 
 
 
 def _total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: int | None) -> int:
-    """The study's total of trials, said where it is not the number that was asked for."""
-    again = len(retried(trials))
-    return _first_total(suggester, [each for each in trials if RETRY_OF not in each.user_attrs], n_trials) + again
-
-
-def _first_total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: int | None) -> int:
-    space = suggester.space
+    """The study's total of trials; logged where it is not the number that was asked for."""
+    space, retries = suggester.space, len(retried(trials))
+    trials = [trial for trial in trials if RETRY_OF not in trial.user_attrs]
     wanted = n_trials or (COUNTED if suggester.in_order else DEFAULT_TRIALS)
     total = wanted if suggester.extend else total_trials(space, trials, wanted)
-    if worker_pool.is_worker():
-        return total
     points = space.count(COUNTED)
-    if not space.parameters and not suggester.extend:
+    if worker_pool.is_worker():
+        pass  # its leader has logged it
+    elif not space.parameters and not suggester.extend:
         log.info("no key is searched: one trial")
     elif total < wanted and n_trials is not None:
         log.info(
@@ -163,7 +161,7 @@ def _first_total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: 
         )
     elif suggester.in_order:
         log.info("%d of %d configurations, one after the other", total, points)
-    return total
+    return total + retries
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

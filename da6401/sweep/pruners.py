@@ -1,4 +1,4 @@
-"""The pruners that `hydra/sweeper/pruner` names: one closed table, so that a job and its sweep build the same one."""
+"""The pruners of `hydra/sweeper/pruner`, so that a job and its sweep build the same one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 
-# Each builder takes the keys of its YAML node (plugin.py) and the most epochs that a trial has.
+# Each takes the keys of its config node (config/sweeper_schema.py) and the largest number of epochs of a trial.
 PRUNERS: dict[str, Callable[[Mapping[str, Any], int], BasePruner]] = {
     "none": lambda node, epochs: optuna.pruners.NopPruner(),
     "median": lambda node, epochs: optuna.pruners.MedianPruner(

@@ -1,4 +1,4 @@
-"""The samplers that `hydra/sweeper/sampler` names, and their draws: the same for a trial whoever asks."""
+"""The samplers of `hydra/sweeper/sampler`, and their seeds: a trial's draws do not depend on the worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from da6401.config.search_space import SearchSpace
 from da6401.config.validate import nearest_name
 from da6401.errors import ConfigError
 
-IN_ORDER = ("grid", "bruteforce")  # samplers that take the points of a space one after the other
+IN_ORDER = ("grid", "bruteforce")  # these take the points of a space one after the other
 AUTO = "auto"  # points in order where every key has a list of values; else the joint TPE
 GROUP = "hydra/sweeper/sampler"
 
@@ -28,10 +28,10 @@ def takes_in_order(name: str, space: SearchSpace, *, extended: bool) -> bool:
     """Whether the sampler of this name takes the space's points in order.
 
     Args:
-        extended: a function of the user's suggests more (hydra.sweeper.custom_search_space).
+        extended: a function of the user suggests more (hydra.sweeper.custom_search_space).
 
     Raises:
-        ConfigError: it would have to, and the points cannot be counted.
+        ConfigError: it does, and the points cannot be counted.
     """
     if name == AUTO:
         return not extended and space.is_listed
@@ -48,10 +48,10 @@ def takes_in_order(name: str, space: SearchSpace, *, extended: bool) -> bool:
 
 
 def build_sampler(name: str, node: Mapping[str, Any], *, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of `hydra/sweeper/sampler`; without a seed of its own it gets this one. See ``reseed``.
+    """The sampler of `hydra/sweeper/sampler`; its node's seed goes before ``seed``.
 
     Raises:
-        ConfigError: a key that it does not have, a value that it refuses, a package that it needs and that is missing.
+        ConfigError: an unknown key, a value that it refuses, a missing package.
     """
     if name in IN_ORDER:
         return optuna.samplers.RandomSampler(seed=seed)  # is never asked
@@ -76,7 +76,7 @@ def build_sampler(name: str, node: Mapping[str, Any], *, seed: int) -> optuna.sa
 
 
 def _refused(keys: Mapping[str, Any], error: Exception) -> list[str]:
-    """What a sampler's constructor has said, as problems of its keys."""
+    """The error of a sampler's constructor as problems of its keys."""
     name = str(keys.get("_target_")).rpartition(".")[2]
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     reason = " ".join(str(cause).split())
@@ -99,13 +99,13 @@ def open_trial(study: optuna.Study, trial_id: int) -> optuna.Trial:
 
 
 def reseed(sampler: optuna.samplers.BaseSampler, *, seed: int, number: int, attempt: int = 0) -> None:
-    """Let a sampler's draws for a trial depend on the seed and the trial's number, not on who asks or how often before.
+    """Seed a sampler for one trial, so that its draws depend only on the seed, the trial's number and the study.
 
-    So no two workers suggest the same points, a study that goes on does not repeat its own, and the same history gives
-    the same suggestion. What a sampler must share with those of other workers, such as QMC's sequence, stays.
+    So no two workers suggest the same points, and a continued study does not repeat its own. State that samplers of
+    all workers share, such as QMC's sequence, is kept.
 
     Args:
-        attempt: how often the trial was asked for before, as its point was another trial's.
+        attempt: how many suggestions for the trial were rejected as repetitions.
     """
     for value in vars(sampler).values():
         if isinstance(value, LazyRandomState):

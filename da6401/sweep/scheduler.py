@@ -79,10 +79,10 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
 def _run_workers(sweeper: StudySweeper, sweep: Sweep, config: DictConfig, arguments: Sequence[str]) -> None:
     """Run the trials in workers of a launcher, in worker processes, or in this process."""
     if sweeper.workers is not None:
-        slots = worker_pool.slots_of(config.hydra.launcher, sweeper.n_jobs)
+        slots = worker_pool.slots_of(config.hydra.launcher, sweeper.keys.n_jobs)
         worker_pool.launch_workers(sweeper.workers, arguments, folder=sweep.folder, slots=slots)
-    elif sweeper.n_jobs > 1:
+    elif sweeper.keys.n_jobs > 1:
         settings = sweep.settings
-        worker_pool.run_workers(sweep.folder, slots=sweeper.n_jobs, gpus=settings.gpus, retries=settings.retries)
+        worker_pool.run_workers(sweep.folder, slots=sweeper.keys.n_jobs, gpus=settings.gpus, retries=settings.retries)
     else:
         run_trials(sweep)

@@ -1,8 +1,7 @@
-"""What a sweep leaves: a table, sweep.json, best.yaml, and the one command that retrains the winner."""
+"""A sweep's results: the printed tables, sweep.json, best.yaml, and the command that retrains the winner."""
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import time
@@ -23,18 +22,18 @@ from da6401.config.search_space import key_of
 from da6401.errors import RunError
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
-from da6401.runs.run_folder import CONFIG, METRICS, RECEIPT, SUMMARY, read_json
+from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
 from da6401.runs.trial_folders import trial_folder
 from da6401.study.objective import Candidate, Objective
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
-from da6401.sweep.leases import REASON, REQUEUED
+from da6401.sweep.leases import FINISHED, REASON, REQUEUED
 
 log = logging.getLogger(__name__)
 
 
 def terminal() -> Console:
-    """Where results are printed; a pipe or a file has no width to fold long lines at."""
+    """The console for results; long lines are not folded at the width of a pipe or a file."""
     console = Console(soft_wrap=True)
     return console if console.is_terminal else Console(soft_wrap=True, width=200)
 
@@ -90,13 +89,13 @@ def write_summary(
 
 
 def data_lines(trials: Sequence[FrozenTrial], folder: Path) -> list[str]:
-    """Where a key of the data was searched: which data each trial had, a line for each fingerprint of the receipts."""
+    """Where a data key was searched: a line for each fingerprint in the receipts, with the trials that have it."""
     found: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
         if any(key_of(name).partition(".")[0] == "data" for name in trial.params):
             try:
                 fingerprint = read_json(trial_folder(folder, trial) / RECEIPT).get("data_fingerprint")
-            except RunError:  # it never began: the table tells why
+            except RunError:  # it never began; the table gives the reason
                 continue
             found.setdefault(str(fingerprint), []).append(trial)
     return [
@@ -112,7 +111,7 @@ def _data_words(trial: FrozenTrial) -> str:
 
 
 def confirmed_table(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
-    """The retrained trials by their mean; what the sweep saw of each was the best of many, and lucky."""
+    """The retrained trials by their mean, beside their value in the sweep, which is too good as the best of many."""
     metric = objective.metrics[0]
     title = f"confirmed with fresh seeds: {metric.name}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -128,7 +127,7 @@ def confirmed_table(confirmed: Sequence[Confirmed], objective: Objective) -> Tab
 def progress_line(
     objective: Objective, trials: Sequence[FrozenTrial], number: int, total: int, *, started: float, hours: float
 ) -> str:
-    """One line after each trial: how it ended, how far the sweep is, the best so far, the time left."""
+    """The message after each trial: how it ended, the sweep's progress, the best trial so far, the time left."""
     trial = trials[number]
     counts = Counter(item.state for item in trials)
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
@@ -136,7 +135,7 @@ def progress_line(
         outcome = objective.text(trial.values) + _over(trial)
     else:
         outcome = f"{trial.state.name.lower()} {trial.user_attrs.get('reason', '')}".strip()
-    done = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED] + counts[TrialState.FAIL]
+    done = sum(counts[state] for state in FINISHED)
     parts = [f"{done}/{total} done"]
     for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"), (TrialState.RUNNING, "running")):
         if counts[state]:
@@ -169,7 +168,7 @@ def _entry(candidate: Candidate[FrozenTrial], folder: Path) -> dict[str, Any]:
 
 
 def _which(candidate: Candidate[FrozenTrial]) -> str:
-    """A candidate's trial in words; of several seeds it is the median one."""
+    """The trial that stands for a candidate; of several seeds it is the median one."""
     count = len(candidate.trials)
     if not candidate.is_repeated:
         return f"trial {candidate.trial.number}"
@@ -177,7 +176,7 @@ def _which(candidate: Candidate[FrozenTrial]) -> str:
 
 
 def _over(trial: FrozenTrial) -> str:
-    """The hard limits that a trial is over; it cannot win."""
+    """By how much a trial exceeds the hard limits, and so cannot win."""
     over = [f"{excess:,.0f} {name}" for name, excess in trial.constraints.items() if excess > 0]
     return f" ({' and '.join(over)} over the limit)" if over else ""
 
@@ -196,8 +195,8 @@ def trial_table(trials: Sequence[FrozenTrial], objective: Objective, *, title: s
         else:
             values = ["-"] * len(objective.metrics)
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else "-"
-        told = REASON if trial.state is not TrialState.WAITING else REQUEUED
-        reason = f"  ({trial.user_attrs[told]})" if told in trial.user_attrs else _over(trial)
+        attribute = REASON if trial.state is not TrialState.WAITING else REQUEUED
+        reason = f"  ({trial.user_attrs[attribute]})" if attribute in trial.user_attrs else _over(trial)
         star = "*" if trial.number in winners else " "
         name = f"{star}{trial.number}"
         table.add_row(name, trial.state.name.lower(), *values, seconds, escape(parameters(trial) + reason))
@@ -205,7 +204,7 @@ def trial_table(trials: Sequence[FrozenTrial], objective: Objective, *, title: s
 
 
 def _best_by_model(trials: Sequence[FrozenTrial], objective: Objective) -> dict[str, Candidate[FrozenTrial]]:
-    """Where the sweep searched over the model: the best of each, so that Part A and Part B stand side by side."""
+    """Where the model was searched: the best trial of each, to compare Part A with Part B."""
     models = dict.fromkeys(str(trial.params["model"]) for trial in trials if "model" in trial.params)
     if objective.alone is None:
         return {}
@@ -214,13 +213,13 @@ def _best_by_model(trials: Sequence[FrozenTrial], objective: Objective) -> dict[
 
 
 def parameters(trial: FrozenTrial | optuna.Trial) -> str:
-    """A trial's searched values, keys without their group: they are told apart by their last part."""
+    """A trial's searched values, by the last part of each key."""
     named = [(key_of(name).rpartition(".")[2], value) for name, value in trial.params.items()]
     return " ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in named)
 
 
 def _epochs(run: Path) -> int:
     try:
-        return sum(1 for line in (run / METRICS).read_text(encoding="utf-8").splitlines() if json.loads(line))
-    except (OSError, ValueError):
+        return len(read_metrics(run))
+    except RunError:
         return 0

@@ -1,4 +1,4 @@
-"""The time that a trial may take, also where its code hangs outside Python and hears nothing."""
+"""Ends a trial after sweep.trial_minutes, also where its code hangs outside Python and handles no signal."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from pathlib import Path
 from da6401.sweep import worker_pool
 from da6401.training.signals import TimeLimit
 
-GRACE_SECONDS = 30.0  # between the limit and the end of a process in which nobody has looked at it
+GRACE_SECONDS = 30.0  # after the limit, until a process that has not checked it is killed
 
-_running: TimeLimit | None = None  # of the trial that this process runs
+_running: TimeLimit | None = None  # of this process's trial
 
 
 @contextmanager
 def time_limit(minutes: float, hung: Callable[[str], None]) -> Iterator[None]:
-    """Within the block the trial that is run has so many minutes from its first step on; 0 is no limit.
+    """Limit the trial that runs in the block to so many minutes from its first step on; 0 is no limit.
 
-    It ends between two steps, and never within an import or the composition of a configuration.
+    The trial ends between two steps, never within an import or the composition of a configuration.
 
     Args:
-        hung: called from another thread with the reason where the trial does not come to such a place; it ends the
-            process.
+        hung: called in another thread with the reason where the trial does not reach such a place; ends the process.
     """
     global _running
     if not minutes:
@@ -41,16 +40,18 @@ def time_limit(minutes: float, hung: Callable[[str], None]) -> Iterator[None]:
 
 
 def running_limit() -> TimeLimit | None:
-    """The limit of the trial that this process runs."""
+    """The limit of this process's trial."""
     return _running
 
 
 def start_over(folder: Path) -> None:
-    """End this process, whatever hangs in it, so that the sweep goes on: a worker is started again by its leader.
+    """End this process, whatever hangs in it, and continue the sweep: the leader restarts a worker.
 
-    A sweep of one process becomes the same command anew. One that was not started by a command (a notebook) ends.
+    A sweep of one process restarts its command. One that no command has started (a notebook) ends.
     """
     words = sys.orig_argv
     if not worker_pool.is_worker() and "train" in words and {"-m", "--multirun"} & set(words[words.index("train") :]):
-        os.execv(sys.executable, [*words, *worker_pool.same_study(folder)])  # locks are closed with it: they go back
+        os.execv(
+            sys.executable, [*words, *worker_pool.same_study(folder)]
+        )  # this releases the locks: the trial is requeued
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""Several slots: each is a process of the same command that works on the study, refilled by claiming the next trial.
+"""Worker processes of a sweep: each runs the same command in its slot, and claims one trial after the other.
 
-The processes are started here, or on other machines by one of Hydra's launchers (Ray, SLURM).
+They are started here, or on other machines by one of Hydra's launchers (Ray, SLURM).
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ from da6401.training.signals import STOP_SIGNALS
 log = logging.getLogger(__name__)
 
 SLOT = "DA6401_SLOT"  # in a worker's environment: its number, from 1
-PIPE = "DA6401_PIPE"  # and the pipe on which it says why it ends
-BEGAN = "DA6401_SWEEP_BEGAN"  # when the command was given, in seconds since 1970
-CHECKED = "DA6401_INPUTS_CHECKED"  # in a worker's environment: its leader has looked at data, weights and device
+PIPE = "DA6401_PIPE"  # in a worker's environment: the pipe for its error message
+BEGAN = "DA6401_SWEEP_BEGAN"  # when the sweep began, in seconds since 1970
+CHECKED = "DA6401_INPUTS_CHECKED"  # in a worker's environment: its leader has checked data, weights and device
 POLL_SECONDS = 0.2
-REASON_BYTES = 4096  # of a worker's reason: what a pipe takes at once
-# Of the command, what is for the process that leads and not for its workers.
+REASON_BYTES = 4096  # of a worker's error message: what a pipe accepts in one write
+# The overrides that are for the leading process and not for its workers.
 LEADERS = re.compile(r"(\+\+?)?(hydra/launcher=|hydra\.launcher\.|hydra\.sweeper\.n_jobs=)")
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-PARENT_DEATH = 1  # prctl: the signal that a process gets when its parent is gone
+PARENT_DEATH = 1  # prctl: set the signal that a process gets when its parent dies
 
 
 def is_worker() -> bool:
-    """Whether this process works for a sweep that another process leads."""
+    """Whether another process leads the sweep."""
     return SLOT in os.environ
 
 
 def slot() -> int:
-    """This worker's number, from 1; 0 for a process that leads or works alone."""
+    """This worker's number, from 1; 0 for a process that leads or is alone."""
     return int(os.environ.get(SLOT, 0))
 
 
 @contextmanager
-def reason_told() -> Iterator[None]:
-    """Let whoever started this worker know of a UserError in which the block ends: its screen may be far away."""
+def report_error() -> Iterator[None]:
+    """Send a UserError of the block to the process that started this worker, which may be on another machine."""
     try:
         yield
     except UserError as error:
@@ -68,7 +68,7 @@ def reason_told() -> Iterator[None]:
 
 @contextmanager
 def one_clock() -> Iterator[None]:
-    """Within the block sweep.max_hours counts from its beginning, also in workers and in processes started again."""
+    """Measure sweep.max_hours from the beginning of the block, also in workers and in restarted processes."""
     leads = BEGAN not in os.environ
     os.environ.setdefault(BEGAN, repr(time.time()))
     try:
@@ -84,20 +84,20 @@ def began() -> float:
 
 
 def same_study(folder: Path) -> list[str]:
-    """Overrides that bring the same command to the same study, whose name may hold the time."""
-    study = [] if value_problems("study", folder.name) else [f"study={folder.name}"]  # the user may name any folder
+    """Overrides with which the same command opens the same study, whose name may contain the time."""
+    study = [] if value_problems("study", folder.name) else [f"study={folder.name}"]  # a user may choose any folder
     return [*study, f"hydra.sweep.dir={quote(str(folder))}"]
 
 
 def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int) -> None:
-    """Run the present command in ``slots`` worker processes until the study is at its total.
+    """Run this command in ``slots`` worker processes until the study has its total of trials.
 
-    A worker that is killed is started again, at most ``retries`` times each; its trial is taken up by whoever asks
-    next. Slots get the GPUs in turn, so more slots than GPUs pack several trials on one.
+    A worker that is killed is restarted, at most ``retries`` times per slot; the next worker resumes its trial. Slots
+    get the GPUs in turn, so with more slots than GPUs several trials share one.
 
     Raises:
-        InterruptedRun: a signal came; the workers have put their trials back.
-        UserError: workers ended with errors of their own, whose reasons it tells; the others went on to the end.
+        InterruptedRun: a signal came; the workers have requeued their trials.
+        UserError: workers ended with errors; the others went on to the end.
     """
     devices = _gpus(gpus)
     stopped: list[int] = []
@@ -122,7 +122,7 @@ def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int
                 if code is None:
                     continue
                 del workers[number]
-                if code < 0 and starts[number] <= retries:  # killed: the machine's doing, not the command's
+                if code < 0 and starts[number] <= retries:  # killed: not an error of the command
                     starts[number] += 1
                     workers[number] = _start(number, folder, slots, devices)
                 elif code:
@@ -133,7 +133,7 @@ def run_workers(folder: Path, *, slots: int, gpus: str | list[int], retries: int
             process.kill()
         for signum, handler in previous.items():
             signal.signal(signum, handler)
-    if stopped:  # while the last worker ended: what follows is not to begin
+    if stopped:  # while the last worker ended
         raise InterruptedRun(stopped[0])
     if failures:
         raise UserError("\n".join(failures))
@@ -143,15 +143,15 @@ def launch_workers(launcher: Launcher, arguments: Sequence[str], *, folder: Path
     """Let one of Hydra's launchers run ``slots`` workers, each on the resources that the launcher's config asks for.
 
     Args:
-        arguments: the command's overrides. Hydra composes a job from those that are not searched, and wants the
-            sweeper's keys, which `sweep=part_b` sets, to be the same in it.
+        arguments: the command's overrides. Hydra composes a job from those that are not searched, and its sweeper keys
+            (`sweep=part_b` sets some) must be the sweep's own.
 
     Raises:
-        UserError: a worker ended with an error of its own, which stands in its log.
+        UserError: a worker ended with an error.
     """
     given = [each.input_line or "" for each in OverridesParser.create().parse_overrides(list(arguments))
              if not each.is_sweep_override()]  # fmt: skip
-    subdir = "hydra.sweep.subdir=.workers/slot-${hydra.job.num}"  # a worker is no trial
+    subdir = "hydra.sweep.subdir=.workers/slot-${hydra.job.num}"  # not a trial's folder
     log.info("%d workers by hydra/launcher", slots)
     for job in launch(launcher, [[*given, *same_study(folder), subdir]] * slots, first=1):
         if job.error is not None:
@@ -159,7 +159,7 @@ def launch_workers(launcher: Launcher, arguments: Sequence[str], *, folder: Path
 
 
 def slots_of(launcher: DictConfig, n_jobs: int) -> int:
-    """How many workers a launcher is to run: hydra.sweeper.n_jobs, or where that is 1 what joblib's own n_jobs says."""
+    """How many workers a launcher is to run: hydra.sweeper.n_jobs, or where that is 1 joblib's own n_jobs."""
     own = launcher.get("n_jobs")
     if own is None or n_jobs > 1:
         return n_jobs
@@ -168,14 +168,14 @@ def slots_of(launcher: DictConfig, n_jobs: int) -> int:
 
 @dataclass(frozen=True)
 class Slot:
-    """Hydra's task for a worker that a launcher starts, on this machine or another with the same files."""
+    """Hydra's task of a worker that a launcher starts, on this machine or on another with the same files."""
 
     words: tuple[str, ...]  # of the command, without `da6401`
     folder: Path  # of the sweep
     place: Path  # where the command was given
 
     def __call__(self, config: DictConfig) -> None:
-        """Run the worker in a process of its own: it has signals and a main thread to itself.
+        """Run the worker in its own process, where it has signals and a main thread.
 
         Raises:
             UserError: it ended with an exit code other than 0.
@@ -183,7 +183,7 @@ class Slot:
         process = _worker(self.words, HydraConfig.get().job.num, self.folder, threads=_own_cores(), place=self.place)
         try:
             code = process.wait()
-        finally:  # the launcher takes the job away: the trial is put back
+        finally:  # where the launcher ends the job: the worker requeues its trial
             process.terminate()
             process.wait()
         if code:
@@ -191,7 +191,7 @@ class Slot:
 
 
 class WorkerProcess(subprocess.Popen[bytes]):
-    """A worker's process, and the pipe on which it says why it ends."""
+    """A worker's process, and the pipe for its error message."""
 
     _pipe = -1
 
@@ -199,7 +199,7 @@ class WorkerProcess(subprocess.Popen[bytes]):
         self._pipe, theirs = os.pipe()
         os.set_blocking(self._pipe, False)
         try:
-            # A session of its own: Ctrl-C reaches the leader alone, which passes it on once.
+            # In a new session: Ctrl-C reaches only the leader, which passes it on once.
             super().__init__(
                 words, cwd=place, env={**environment, PIPE: str(theirs)}, pass_fds=(theirs,), start_new_session=True,
                 preexec_fn=_end_with_parent,
@@ -208,11 +208,11 @@ class WorkerProcess(subprocess.Popen[bytes]):
             os.close(theirs)
 
     def reason(self) -> str:
-        """How it ended, after it has: in its own words, or by its exit code."""
+        """How it ended: its exit code, and its error message where it sent one."""
         with suppress(BlockingIOError):
-            told = os.read(self._pipe, REASON_BYTES).decode(errors="replace")
-            if told:
-                return f"with exit code {self.returncode}: {told}"
+            message = os.read(self._pipe, REASON_BYTES).decode(errors="replace")
+            if message:
+                return f"with exit code {self.returncode}: {message}"
         return f"with exit code {self.returncode}; what it said stands above"
 
     def __del__(self) -> None:
@@ -244,13 +244,13 @@ def _worker(
 
 
 def _end_with_parent() -> None:
-    """In a new worker: be told to stop when the process that started it is killed."""
+    """In a new worker: get SIGTERM when the process that started it dies."""
     if LIBC is not None:
         LIBC.prctl(PARENT_DEATH, signal.SIGTERM)
 
 
 def _own_cores() -> int:
-    """The cores that a launcher's scheduler gave this process, and no more than it may use."""
+    """The cores that a launcher's scheduler gave this process, at most those that it may use."""
     for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):  # Ray sets the second one
         if os.environ.get(name, "").isdigit():
             return max(1, min(int(os.environ[name]), available_cores()))
@@ -258,7 +258,7 @@ def _own_cores() -> int:
 
 
 def _gpus(setting: str | int | list[int]) -> list[str]:
-    """The devices to hand out, as CUDA_VISIBLE_DEVICES names them; none on a machine without."""
+    """The GPUs for the slots, as CUDA_VISIBLE_DEVICES names them; none on a machine without GPUs."""
     if setting != "auto":
         return [str(each) for each in setting] if isinstance(setting, list) else str(setting).split(",")
     import torch

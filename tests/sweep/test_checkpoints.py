@@ -53,7 +53,7 @@ def test_workers_that_prune_at_once_leave_the_same_checkpoints_and_no_error(tmp_
         assert prune_together(study, workers) == []
         left = {path.parent.name for path in folder.glob("trial-*/checkpoints")}
         assert left == {f"trial-{number}" for number in range(TRIALS - 3, TRIALS)}
-        assert workers[0].gone == workers[1].gone == set(range(TRIALS - 3))
+        assert workers[0].deleted == workers[1].deleted == set(range(TRIALS - 3))
 
 
 def test_the_room_counts_what_is_there(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ python -m benchmarks.pruning --root PATH/TO/clothing-small    (about an hour; --
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import statistics
@@ -18,9 +19,9 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from da6401.config.sweeper_schema import PRUNERS as PRUNER_KEYS
 from da6401.runs.atomic_files import write_json
 from da6401.runs.run_folder import DATABASE
-from da6401.sweep.plugin import PRUNER_NODES
 from da6401.sweep.pruners import build_pruner
 
 OUT = Path("outputs/bench/pruning.json").absolute()
@@ -95,7 +96,7 @@ def curves_of(folder: Path) -> list[list[float]]:
 def replay(curves: Sequence[Sequence[float]], pruner: str) -> tuple[float, int]:
     """The best accuracy and the epochs, had this pruner watched these trials."""
     chosen, settings = PRUNERS[pruner]
-    node = {"name": chosen, **PRUNER_NODES[chosen], **settings}
+    node = {"name": chosen, **dataclasses.asdict(PRUNER_KEYS[chosen]()), **settings}
     study = optuna.create_study(direction="maximize", pruner=build_pruner(node, epochs=EPOCHS))
     best, epochs = 0.0, 0
     for curve in curves:

@@ -326,7 +326,7 @@ def _survival(found: dict[str, Any]) -> str:
         f"{found['trials']:,} simulated trials, {found['workers']} workers, {found['kills']} of them killed (SIGKILL), "
         f"the server crashed and restarted {found['server_restarts']} time: {states}; every number there once: "
         f"{found['numbers_are_all']}; folders agree with the study: {found['folders_agree']}; "
-        f"{found['taken_up']} trials were taken up after a kill; {found['seconds']:.0f} s."
+        f"{found['taken_up']} trials were resumed after a kill; {found['seconds']:.0f} s."
     )
 
 

@@ -1,4 +1,4 @@
-"""A study that goes on searches the same: what it searches, and what all its trials share, is written down in it."""
+"""A continued study must have the same search space and the same fixed values: both are recorded in the study."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from da6401.sweep.jobs import JobComposer
 from da6401.sweep.param_writes import rewrite_choices
 from da6401.sweep.suggest import distribution_of
 
-# User attributes of the study: the distribution of each searched key; and the values of the others, those that come
-# with an option of a searched config group under the option's name.
+# User attributes of the study: the distribution of each searched key; and the values of all other keys, those that an
+# option of a searched config group brings under the option's name.
 SPACE, BASE = "space", "base"
-FIXED = " (fixed)"  # older versions have such entries in SPACE: the overrides that were typed
+FIXED = " (fixed)"  # older versions recorded the typed overrides in SPACE, with this suffix
 Base = dict[str, dict[str, Any]]
 
 
 def check_same_space(study: optuna.Study, space: SearchSpace, composer: JobComposer, *, extend: bool) -> None:
-    """Write down what the study searches; a study that goes on must search the same, and train it alike.
+    """Check that a study with begun trials has this search space and these fixed values, and record them.
 
-    One whose trials have not begun binds nobody. What does not change the meaning of a result may differ.
+    Keys that do not change the meaning of a result may differ.
 
     Args:
-        extend: go on with another space, or other values, which are the study's from then on.
+        extend: continue with the new space and values, and record those.
 
     Raises:
-        ConfigError: something has changed, with the difference; or, with ``extend``, in a way that no study can follow.
+        ConfigError: the differences; with ``extend``, only those that no study can have.
     """
     now, base = space_of(space), base_of(space, composer)
     before, base_before = study.user_attrs.get(SPACE), study.user_attrs.get(BASE)
@@ -48,9 +48,9 @@ def check_same_space(study: optuna.Study, space: SearchSpace, composer: JobCompo
                 [*changes, f"the study {study.study_name} has trained another space or other values; go on with those, "
                  "take another study name, or go on with these: resume=extend"]
             )  # fmt: skip
-        _let_choices_grow(study, trials, space)
+        _widen_choices(study, trials, space)
     if before is not None and before != now:
-        _fit_waiting(study, trials, space)
+        _trim_enqueued(study, trials, space)
     for name, value, stored in ((SPACE, now, before), (BASE, base, base_before)):
         if value != stored:
             study.set_user_attr(name, value)
@@ -67,9 +67,9 @@ def space_of(space: SearchSpace) -> dict[str, Any]:
 
 
 def base_of(space: SearchSpace, composer: JobComposer) -> Base:
-    """The values that all trials share; and by "key=option" those that come with an option of a searched group.
+    """The values that all trials share; and by "key=option" those that an option of a searched group brings.
 
-    What is searched itself is left out, and what does not change the meaning of a result.
+    Without the searched keys, and without those that do not change the meaning of a result.
     """
     groups = [parameter for parameter in space.parameters if parameter.key in composer.groups]
     searched = {parameter.key for parameter in space.parameters}
@@ -104,12 +104,12 @@ def _first(parameter: Parameter) -> Value:
 
 
 def stored_distributions(trials: Sequence[FrozenTrial], space: SearchSpace) -> dict[str, BaseDistribution]:
-    """What Optuna is to be asked for, where the trials of the study have had other choices than the space has now.
+    """The distributions to ask Optuna for where the study's trials have had other choices than the space has now.
 
-    A storage knows one set of choices for a name: all that there ever were, the older ones first.
+    A storage has one set of choices for a parameter: all that there ever were, the older ones first.
     """
     found: dict[str, BaseDistribution] = {}
-    for parameter, old in _met(trials, space):
+    for parameter, old in _stored(trials, space):
         new = distribution_of(parameter.domain)
         if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution) and old != new:
             fresh = [choice for choice in new.choices if not _has(old, choice)]
@@ -117,8 +117,8 @@ def stored_distributions(trials: Sequence[FrozenTrial], space: SearchSpace) -> d
     return found
 
 
-def _met(trials: Sequence[FrozenTrial], space: SearchSpace) -> Iterator[tuple[Parameter, BaseDistribution]]:
-    """The parameters that trials have had, each with its distribution there."""
+def _stored(trials: Sequence[FrozenTrial], space: SearchSpace) -> Iterator[tuple[Parameter, BaseDistribution]]:
+    """The parameters that trials have, with their stored distribution."""
     known = {name: each for trial in reversed(trials) for name, each in trial.distributions.items()}
     yield from ((parameter, known[parameter.name]) for parameter in space.parameters if parameter.name in known)
 
@@ -127,16 +127,16 @@ def _has(distribution: CategoricalDistribution, choice: object) -> bool:
     return any(type(each) is type(choice) and each == choice for each in distribution.choices)
 
 
-def _let_choices_grow(study: optuna.Study, trials: Sequence[FrozenTrial], space: SearchSpace) -> None:
+def _widen_choices(study: optuna.Study, trials: Sequence[FrozenTrial], space: SearchSpace) -> None:
     problems = []
     wider = stored_distributions(trials, space)
-    for parameter, old in _met(trials, space):
+    for parameter, old in _stored(trials, space):
         new = distribution_of(parameter.domain)
         same_scale = getattr(old, "log", False) == getattr(new, "log", False)
         if type(old) is not type(new) or not same_scale:
             problems.append(
-                f"{parameter.key}: was {_told(json.loads(distribution_to_json(old)))}, is "
-                f"{_told(json.loads(distribution_to_json(new)))}: a study keeps one kind of values for a key; take "
+                f"{parameter.key}: was {_text(json.loads(distribution_to_json(old)))}, is "
+                f"{_text(json.loads(distribution_to_json(new)))}: a study keeps one kind of values for a key; take "
                 f"another study name, and warm_start={study.study_name} for its best trials"
             )
         elif parameter.name in wider and wider[parameter.name] != old:
@@ -145,8 +145,8 @@ def _let_choices_grow(study: optuna.Study, trials: Sequence[FrozenTrial], space:
         raise ConfigError(problems)
 
 
-def _fit_waiting(study: optuna.Study, trials: Sequence[FrozenTrial], space: SearchSpace) -> None:
-    """Leave out of trials that were enqueued what the space has no longer."""
+def _trim_enqueued(study: optuna.Study, trials: Sequence[FrozenTrial], space: SearchSpace) -> None:
+    """Remove from enqueued trials the values that the space no longer has."""
     domains = {parameter.name: parameter.domain for parameter in space.parameters}
     for trial in trials:
         given = trial.system_attrs.get("fixed_params")
@@ -159,14 +159,14 @@ def _fit_waiting(study: optuna.Study, trials: Sequence[FrozenTrial], space: Sear
 def _changes_of_space(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     names = [name for name in sorted({*before, *now}) if not name.endswith(FIXED)]
     return [
-        f"{name}: was {_told(before.get(name))}, is {_told(now.get(name))}"
+        f"{name}: was {_text(before.get(name))}, is {_text(now.get(name))}"
         for name in names
         if not _same(before.get(name), now.get(name))
     ]
 
 
 def _same(old: Any, new: Any) -> bool:
-    """Whether two distributions are the same; the order of choices says nothing."""
+    """Whether two distributions are the same; the order of choices does not matter."""
     if old and new and "choices" in old["attributes"] and "choices" in new["attributes"]:
         first, second = ([repr(each) for each in entry["attributes"]["choices"]] for entry in (old, new))
         return sorted(first) == sorted(second)
@@ -182,13 +182,13 @@ def _changes_of_base(before: Mapping[str, Any], base_before: Base | None, now: B
         changes += [
             f"{key}{f' with {label}' if label else ''}: was {old[key]}, is {new[key]}"
             for key in sorted({*base_before[label], *now[label]})
-            if key in old and key in new and old[key] != new[key]  # a key that one version lacks says nothing
+            if key in old and key in new and old[key] != new[key]  # not a key that one version lacks
         ]
     return changes
 
 
 def _changes_of_typed(before: Mapping[str, Any], now: Base, space: SearchSpace) -> list[str]:
-    """For a study of an older version, which knows the overrides that were typed and no others."""
+    """For a study of an older version, which recorded only the typed overrides."""
     typed = {name.removesuffix(FIXED): text for name, text in before.items() if name.endswith(FIXED)}
     values = {**space.known, **now[""]}
     searched = {parameter.key for parameter in space.parameters}
@@ -210,7 +210,7 @@ def _read(text: str) -> Any:
         return text
 
 
-def _told(entry: Any) -> str:
+def _text(entry: Any) -> str:
     if isinstance(entry, dict):
         return f"{entry['name'].removesuffix('Distribution').lower()} {entry['attributes']}"
     return "absent" if entry is None else str(entry)

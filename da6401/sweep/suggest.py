@@ -1,7 +1,7 @@
-"""A search space in Optuna's terms, and what a trial tries: a suggestion of the sampler, or the next point of a grid.
+"""A trial's values: the sampler's suggestion, or the next point of a grid.
 
-No configuration is trained twice in a study. Where the sampler repeats one, it is asked again; where it goes on
-repeating, the first point that is left is taken, and a space without one is exhausted.
+No configuration is trained twice in a study. A sampler that repeats one is asked again, up to REPEATS times; then the
+first free point of a finite space is taken. A space without a free point is exhausted.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from da6401.sweep.param_writes import Parameter as ToWrite
 from da6401.sweep.param_writes import batch_param_writes, replace_value
 from da6401.sweep.samplers import open_trial, reseed
 
-REPEATS = 10  # suggestions of a trial that repeat others', before the next point is taken
-COUNTED = 1_000_000  # points that are counted to know a study's total
+REPEATS = 10  # repeated suggestions for a trial before the next free point is taken
+COUNTED = 1_000_000  # most points that are counted for a study's total
 
 Extend = Callable[[optuna.Trial], None]  # hydra.sweeper.custom_search_space
 
@@ -49,10 +49,10 @@ def ask(trial: optuna.Trial, parameter: Parameter, distribution: BaseDistributio
 
 
 def next_point(space: SearchSpace, trials: Sequence[FrozenTrial], number: int) -> Point | None:
-    """The point of trial ``number`` in a study that takes them in order; None where none is left.
+    """The point of trial ``number`` in a study that takes them in order; None where none is free.
 
-    Workers need not ask each other: a trial with a smaller number that has no point yet is about to take the first one
-    that is free, and every worker reckons with that.
+    Workers need no communication: each leaves the first free points to the trials with smaller numbers that have no
+    point yet.
     """
     taken = {space.identity(trial.params) for trial in trials if trial.params}
     ahead = sum(
@@ -70,7 +70,7 @@ def next_point(space: SearchSpace, trials: Sequence[FrozenTrial], number: int) -
 def total_trials(space: SearchSpace, trials: Sequence[FrozenTrial], n_trials: int) -> int:
     """The study's total: n_trials, or fewer where the space has no more points.
 
-    Trials of points that the space has not, or no longer, and repeated ones take nothing from it.
+    Repeated trials, and trials of points outside the space, do not count.
     """
     points = space.count(COUNTED)
     if not space.is_finite or points == COUNTED or points >= n_trials:
@@ -86,9 +86,9 @@ class Suggester:
     """Gives each trial of a study its point.
 
     Args:
-        in_order: take the points of the space one after the other, as a grid does, and not the sampler's.
+        in_order: take the points of the space one after the other, as a grid does, and ignore the sampler.
         seed: of the sampler.
-        stored: what Optuna is to be asked for where the study has had other choices (same_space.py).
+        stored: the distributions of parameters that have had other choices (same_space.py).
     """
 
     study: optuna.Study
@@ -99,9 +99,9 @@ class Suggester:
     stored: Mapping[str, BaseDistribution] = field(default_factory=dict)
 
     def point(self, claimed: FrozenTrial) -> tuple[optuna.Trial, Point] | None:
-        """The claimed trial with its parameters, which the study has by then; None where the space is exhausted.
+        """The claimed trial with its parameters, which are then in the study; None where the space is exhausted.
 
-        A trial that was enqueued, or put back, keeps the parameters that it has.
+        An enqueued or requeued trial keeps its parameters.
         """
         self.study._thread_local.cached_all_trials = None  # the sampler looks at what others have finished meanwhile
         given = bool(claimed.params or claimed.system_attrs.get("fixed_params"))

@@ -1,7 +1,6 @@
-"""What a job knows of its trial: whom to tell of its epochs, and what its objective is.
+"""The job's side of a trial: reports its epochs to the study, and computes its objective.
 
-The sweep hands the trial over in an environment variable, which no run folder records: a reproduced config knows
-nothing of a study and touches none.
+The sweep passes the trial in an environment variable, which no run folder records: `reproduce` touches no study.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ VARIABLE = "DA6401_TRIAL"
 
 @contextmanager
 def handed_over(*, storage: str, study: str, trial: int, owner: str, pruner: Mapping[str, Any]) -> Iterator[None]:
-    """While a trial is launched: its address in the environment of this process and of those that it starts."""
+    """Pass a trial to the job that the block launches, through the environment."""
     address = {"storage": storage, "study": study, "trial": trial, "owner": owner, "pruner": dict(pruner)}
     os.environ[VARIABLE] = json.dumps(address)
     try:
@@ -43,9 +42,9 @@ class TrialWatcher:
     """Reports each epoch's objective to the study and asks its pruner.
 
     Args:
-        objective: what the study optimises; where epochs do not move it, nothing is reported.
-        epochs: how many the trial has; one that has run them all is complete, and no longer pruned.
-        owner: the trial's worker, where another machine can take the trial over; None where a lock keeps it.
+        objective: the study's; one that does not change with the epochs is not reported.
+        epochs: the trial's number of epochs; after the last one it is complete and no longer pruned.
+        owner: the trial's worker, where another machine can take the trial over; else None.
     """
 
     def __init__(
@@ -62,7 +61,12 @@ class TrialWatcher:
         self.prunes = not isinstance(study.pruner, NopPruner)
 
     def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Raises PrunedError where the pruner has seen enough, TakenOverError where the trial is another worker's."""
+        """Report an epoch.
+
+        Raises:
+            PrunedError: the pruner stops the trial.
+            TakenOverError: the trial has another owner now.
+        """
         if self.owner is not None:
             from da6401.sweep.leases import owner_of
 
@@ -75,8 +79,8 @@ class TrialWatcher:
         # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
         storage = self.study._storage
         storage.set_trial_intermediate_value(self.trial_id, epoch, value)
-        goes_on = epoch < self.epochs and self.prunes
-        if goes_on and self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
+        can_prune = epoch < self.epochs and self.prunes
+        if can_prune and self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
             raise PrunedError(f"pruned after epoch {epoch} with {self.objective.text([value])}")
 
 
@@ -106,7 +110,7 @@ def _study(address: str, minutes: float, name: str, pruner: str, epochs: int) ->
 
 
 def forget_study() -> None:
-    """Open the next trial's study anew: its database may be another by now."""
+    """Reopen the study for the next trial: its database may have been replaced."""
     _study.cache_clear()
 
 

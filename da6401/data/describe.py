@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from da6401.config.splits import TRAIN
 from da6401.data.cache.cache_folder import EntryInfo, gigabytes, in_use
 from da6401.data.tree_check import TreeReport
 from da6401.redact import one_line
@@ -36,9 +35,7 @@ def print_check(report: TreeReport, console: Console) -> None:
     _section(console, "Ignored, outside class folders", list(report.loose))
     _section(console, "Notes", list(report.notes))
 
-    imbalance = _imbalance(report)
-    if imbalance:
-        _line(console, imbalance)
+    _print_imbalance(report, console)
     found = [
         _counted(len(report.problems), "problem of the tree", "problems of the tree"),
         _counted(len(report.bad), "unusable file", "unusable files"),
@@ -60,9 +57,7 @@ def print_cache(folder: Path, entries: Sequence[EntryInfo], console: Console) ->
         return
     table = Table("key", "kind", "size", "last used", "what", box=box.SIMPLE_HEAD)
     for entry in reversed(entries):
-        used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M") + (
-            ", in use" if in_use(entry) else ""
-        )
+        used = f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}{', in use' if in_use(entry) else ''}"
         table.add_row(entry.key[:12], entry.kind, gigabytes(entry.size_bytes), used, escape(entry.label))
     console.print(table)
     _line(console, "Clear one: da6401 data cache --clear KEY; everything: --clear all")
@@ -73,15 +68,13 @@ def print_info(report: TreeReport, console: Console) -> None:
     _line(console, f"Data set: {report.root}")
     print_counts(report, console)
     if report.files:
-        pictures = [file.picture for file in report.files]
-        _line(console, f"Formats: {_tally(Counter(picture.format for picture in pictures))}")
-        _line(console, f"Modes:   {_tally(Counter(picture.mode for picture in pictures))}")
-        _line(console, f"Width:   {_range([picture.width for picture in pictures])}")
-        _line(console, f"Height:  {_range([picture.height for picture in pictures])}")
+        headers = [file.header for file in report.files]
+        _line(console, f"Formats: {_tally(Counter(header.format for header in headers))}")
+        _line(console, f"Modes:   {_tally(Counter(header.mode for header in headers))}")
+        _line(console, f"Width:   {_range([header.width for header in headers])}")
+        _line(console, f"Height:  {_range([header.height for header in headers])}")
         _line(console, f"Bytes:   {sum(file.size_bytes for file in report.files):,}")
-    imbalance = _imbalance(report)
-    if imbalance:
-        _line(console, imbalance)
+    _print_imbalance(report, console)
     for problem in report.problems:
         _line(console, f"Problem: {problem}")
     if report.bad:
@@ -134,11 +127,10 @@ def _range(values: Sequence[int]) -> str:
     return f"{min(values)} to {max(values)} px, median {statistics.median(values):g}"
 
 
-def _imbalance(report: TreeReport) -> str:
-    counts = [count for count in report.counts(TRAIN).values() if count]
-    if not counts or max(counts) < 1.5 * min(counts):
-        return ""
-    return (
-        f"Unbalanced: the largest class of train has {max(counts) / min(counts):.1f} times the images of the smallest "
-        "(trainer.class_weights=true weighs them)"
-    )
+def _print_imbalance(report: TreeReport, console: Console) -> None:
+    counts = [count for count in report.counts(report.splits[0]).values() if count]  # of train
+    if counts and max(counts) >= 1.5 * min(counts):
+        _line(
+            console, f"Unbalanced: the largest class of train has {max(counts) / min(counts):.1f} times the images of "
+            "the smallest (trainer.class_weights=true weighs them)",
+        )  # fmt: skip

@@ -1,6 +1,6 @@
 """One image file as 8-bit RGB, whatever its mode, depth, transparency or orientation."""
 
-# S side of the square result in px; W, H size of the file's picture in px
+# S side of the square result in px; W, H size of the file's image in px
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BadImageError(DataError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageHeader:
     """What a file holds, as its header says: format and mode as Pillow names them, the size in px before rotation."""
 
     format: str
@@ -62,10 +62,10 @@ class Picture:
 
 
 def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArray[np.uint8]:
-    """The picture of a file (its path or its content) as uint8 RGB of shape (3, S, S), S = ``size``.
+    """The image of a file (its path or its content) as uint8 RGB of shape (3, S, S), S = ``size``.
 
     Turned upright by its EXIF orientation; transparency lies on white; grey of more than 8 bits keeps its range.
-    ``stretch`` maps the whole picture onto the square, ``crop`` the largest central square. Downscaling is
+    ``stretch`` maps the whole image onto the square, ``crop`` the largest central square. Downscaling is
     antialiased; a JPEG is decoded at 1/2, 1/4 or 1/8 where that still leaves the wanted size. Of an animation
     the first frame counts. Colour profiles (ICC) are not applied.
 
@@ -80,7 +80,7 @@ def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArra
         raise BadImageError(problem.reason, path) from None
 
 
-def inspect_image(file: IO[bytes], *, decode: bool) -> Picture:
+def inspect_image(file: IO[bytes], *, decode: bool) -> ImageHeader:
     """What an open file holds; with ``decode`` every pixel is decoded at full size, as a training would read it.
 
     Raises:
@@ -90,7 +90,7 @@ def inspect_image(file: IO[bytes], *, decode: bool) -> Picture:
         return _decoded(file.read(), None)[0]
     try:
         with _opened(file)[0] as image:
-            return Picture(image.format or "", image.mode, *image.size)
+            return ImageHeader(image.format or "", image.mode, *image.size)
     except BadImageError:
         raise
     except Exception as error:
@@ -138,8 +138,8 @@ def quiet_pillow() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _decoded(content: bytes, size: int | None) -> tuple[Picture, Image.Image]:
-    """A file's content as an upright RGB image, not smaller than ``size`` where the file is not.
+def _decoded(content: bytes, size: int | None) -> tuple[ImageHeader, Image.Image]:
+    """A file's header, and its image, upright and RGB; a JPEG may come at a reduced size that is at least ``size``.
 
     Raises:
         BadImageError: it cannot be decoded at full size. (At a reduced size libjpeg cannot read every JPEG.)
@@ -148,16 +148,16 @@ def _decoded(content: bytes, size: int | None) -> tuple[Picture, Image.Image]:
     try:
         opened, tags = _opened(io.BytesIO(content))
         with opened as image:
-            picture = Picture(image.format or "", image.mode, *image.size)
+            header = ImageHeader(image.format or "", image.mode, *image.size)
             drafted = None if size is None else image.draft(None, (size, size))  # None but for a JPEG; before loading
             image.load()
-            # A drafted picture may end in part of a pixel, which is left out. A TIFF turns itself in loading.
+            # A drafted image may end in part of a pixel, which is left out. A TIFF turns itself in loading.
             whole = image.size if drafted is None else (int(drafted[1][2]), int(drafted[1][3]))
             turn = TURNS.get(_orientation(image))
             flat = _to_rgb(image, content, GreyRange() if tags is None else tags.grey_range)
         if flat.size != whole:
             flat = flat.crop((0, 0, *whole))
-        return picture, flat if turn is None else flat.transpose(turn)
+        return header, flat if turn is None else flat.transpose(turn)
     except BadImageError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged content

@@ -44,40 +44,39 @@ def find_layout(root: str, val_role: ValRole) -> Layout:
     Raises:
         DataError: no such folder, no train/ in it, or folders that contradict each other or ``val_role``.
     """
-    level = find_root(root)
+    folder = find_root(root)
     splits: dict[SplitName, str] = {}
-    for role, name in split_folders(level):
+    for role, name in split_folders(folder):
         if role in splits:
             both = f"both {one_line(splits[role])}/ and {one_line(name)}/"
-            raise DataError(f"{both} are in {level}, and mean the {role} split: keep one of them.")
+            raise DataError(f"{both} are in {folder}, and mean the {role} split: keep one of them.")
         splits[role] = name
-    val, test, where = splits.get(VALIDATION), splits.get(TEST), f"in {level}"
-    leave_out = f"{where}: leave val_role out."
+    val, test, where = splits.get(VALIDATION), splits.get(TEST), f"in {folder}: leave val_role out."
     if val_role == VALIDATION and val is None:
-        raise DataError(f"data.val_role=validation, but there is no val/ or validation/ {leave_out}")
+        raise DataError(f"data.val_role=validation, but there is no val/ or validation/ {where}")
     if val_role == TEST and val is None and test is None:
-        raise DataError(f"data.val_role=test, but there is no val/ or test/ {leave_out}")
+        raise DataError(f"data.val_role=test, but there is no val/ or test/ {where}")
     if val_role == TEST and val is not None and test is not None:
-        raise DataError(f"data.val_role=test, but there is a {test}/ beside {val}/ {leave_out}")
+        raise DataError(f"data.val_role=test, but there is a {test}/ beside {val}/ {where}")
 
     notes = []
     if val is not None and test is None and val_role != VALIDATION:
         why = "there is no test/" if val_role == "auto" else "as told"
         notes.append(f"{val}/ is the test split (data.val_role={val_role}, {why}).")
         val, test = None, val
-    if test is not None and not _has_folders(level / test):
+    if test is not None and not _has_folders(folder / test):
         notes.append(f"{test}/ has no class folders, so its images have no labels: it is not used.")
         test = None
     if test is None:
         notes.append("There is no test split: `evaluate` will not work on this tree.")
-    others = [item.name + "/" for item in visible(level) if is_folder(item) and item.name not in splits.values()]
+    others = [item.name + "/" for item in visible(folder) if is_folder(item) and item.name not in splits.values()]
     if others:
         notes.append(f"Not used, beside the splits: {listed(others)}")
-    return Layout(level, splits[TRAIN], val, test, tuple(notes))
+    return Layout(folder, splits[TRAIN], val, test, tuple(notes))
 
 
 def find_root(root: str) -> Path:
-    """The level at or below ``root`` that holds train/: an unpacked archive often has a folder or two around it.
+    """The folder at or below ``root`` that holds train/: an unpacked archive often has a folder or two around it.
 
     Raises:
         DataError: none, or several at the same depth.
@@ -90,19 +89,20 @@ def find_root(root: str) -> Path:
     if not top.is_dir():
         what = "is not a folder" if top.exists() else link_problem(top) or "does not exist"
         raise DataError(f"The data set's folder, {top.absolute()}, {what}.")
-    level, seen = [top.resolve()], 0
+    folders, seen = [top.resolve()], 0
     for _ in range(SEARCH_DEPTH + 1):
-        found = [folder for folder in level if _has_train(folder)]
+        found = [folder for folder in folders if _has_train(folder)]
         if len(found) > 1:
             raise DataError(f"{top.absolute()} holds several data sets: choose one of {listed(found)}.")
         if found:
             return found[0]
-        seen += len(level)
+        seen += len(folders)
         if seen > SEARCH_FOLDERS:
             break
-        level = [Path(item.path) for folder in level for item in _folders(folder) if not item.is_symlink()]
+        folders = [Path(item.path) for folder in folders for item in _folders(folder) if not item.is_symlink()]
     holds = listed([f"{item.name}/" if is_folder(item) else item.name for item in visible(top)]) or "nothing"
-    lost = next((f" {item.name} is {said}." for item in visible(top) if (said := link_problem(Path(item.path)))), "")
+    links = ((item.name, link_problem(Path(item.path))) for item in visible(top))
+    lost = next((f" {name} is {problem}." for name, problem in links if problem), "")
     raise DataError(
         f"There is no train/ in {top.absolute()} (it holds: {holds}).{one_line(lost)} "
         f"The tree must be {TRAIN}/{IMAGE_PATH}, and the same with val/ or validation/ and test/ where you have them."
@@ -127,7 +127,7 @@ def _has_train(folder: Path) -> bool:
 
 
 def _contains_data_set(folder: Path) -> bool:
-    """Whether a folder that is named as a split holds a data set: training/train and training/test, or one deeper."""
+    """Whether a folder named training holds a data set: training/train and training/test, or one folder deeper."""
     inside = _folders(folder)
     if len(inside) == 1:  # one class is nothing to train on
         return _has_train(Path(inside[0].path))

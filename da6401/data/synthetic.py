@@ -9,7 +9,7 @@ them in minutes.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,19 @@ from da6401.data.split import hold_out
 
 VERSION = 1  # part of the data's fingerprint: raise it when the images change
 STREAMS = {TRAIN: 0, TEST: 1}  # of random numbers: no test image is a training image
-SHAPES = ("disc", "square", "diamond", "ring", "cross")
 GOLDEN = 0.6180339887498949  # steps of it round the colour wheel keep any number of hues apart
 CHUNK_PIXELS = 2**20  # of one chunk: keeps the intermediate float arrays at some tens of MiB
 
 Floats = npt.NDArray[np.float32]
+# Which pixels a shape covers: y and x are distances from its centre along the axes, r is its radius.
+SHAPES: dict[str, Callable[[Floats, Floats, Floats], npt.NDArray[np.bool_]]] = {
+    "disc": lambda y, x, r: y**2 + x**2 < r**2,
+    "square": lambda y, x, r: np.maximum(y, x) < 0.85 * r,
+    "diamond": lambda y, x, r: y + x < 1.2 * r,
+    "ring": lambda y, x, r: (y**2 + x**2 < (1.1 * r) ** 2) & (y**2 + x**2 > (0.6 * r) ** 2),
+    "cross": lambda y, x, r: (np.minimum(y, x) < 0.35 * r) & (np.maximum(y, x) < 1.1 * r),
+}
+SHAPE_NAMES = tuple(SHAPES)
 
 
 class Synthetic:
@@ -36,7 +44,7 @@ class Synthetic:
     def __init__(self, cfg: SyntheticConfig) -> None:
         self.cfg = cfg
         # Names that sort as they count: "0000-disc", "0001-square", ...
-        self._class_names = tuple(f"{label:04d}-{SHAPES[label % len(SHAPES)]}" for label in range(cfg.classes))
+        self._class_names = tuple(f"{label:04d}-{SHAPE_NAMES[label % len(SHAPES)]}" for label in range(cfg.classes))
         self._test_each = max(1, cfg.images_per_class // 4)
 
     def signature(self) -> str:
@@ -104,27 +112,9 @@ def _chunk(
     y = np.abs(axis[None, :, None] - centre_y[:, None, None])
     x = np.abs(axis[None, None, :] - centre_x[:, None, None])
     inside = np.zeros((len(labels_B), 1, size, size), dtype=bool)
-    for number, shape in enumerate(SHAPES):
+    for number, covers in enumerate(SHAPES.values()):
         of_shape = labels_B % len(SHAPES) == number
-        inside[of_shape, 0] = _inside(shape, y[of_shape], x[of_shape], radius[of_shape, None, None])
-    picture = np.where(inside, colour[:, :, None, None], ground[:, :, None, None]) + 0.2 * (noise - 0.5)
-    pixels: npt.NDArray[np.uint8] = (255 * picture.clip(0, 1) + 0.5).astype(np.uint8)
+        inside[of_shape, 0] = covers(y[of_shape], x[of_shape], radius[of_shape, None, None])
+    image = np.where(inside, colour[:, :, None, None], ground[:, :, None, None]) + 0.2 * (noise - 0.5)
+    pixels: npt.NDArray[np.uint8] = (255 * image.clip(0, 1) + 0.5).astype(np.uint8)
     return pixels
-
-
-def _inside(shape: str, y: Floats, x: Floats, radius: Floats) -> npt.NDArray[np.bool_]:
-    """Which pixels a shape covers; y and x are distances from its centre along the axes."""
-    result: npt.NDArray[np.bool_]
-    if shape == "disc":
-        result = y**2 + x**2 < radius**2
-    elif shape == "square":
-        result = np.maximum(y, x) < 0.85 * radius
-    elif shape == "diamond":
-        result = y + x < 1.2 * radius
-    elif shape == "ring":
-        distance = y**2 + x**2
-        result = (distance < (1.1 * radius) ** 2) & (distance > (0.6 * radius) ** 2)
-    else:
-        assert shape == "cross", shape
-        result = (np.minimum(y, x) < 0.35 * radius) & (np.maximum(y, x) < 1.1 * radius)
-    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 from da6401.config.splits import TEST, VALIDATION, ValRole
 from da6401.data.classes import alike_notes, class_problems, training_problems
 from da6401.data.decode import in_threads
-from da6401.data.images import BadImageError, Picture, inspect_image, quiet_pillow, read_file
+from da6401.data.images import BadImageError, ImageHeader, inspect_image, quiet_pillow, read_file
 from da6401.data.layout import Layout, find_layout, find_root, split_folders
 from da6401.data.tree import BadFile, LabelledFile, SplitFiles, list_split
 from da6401.errors import DataError
@@ -26,7 +27,7 @@ class FileFacts:
     split: str  # the folder: train, val, ...
     class_name: str
     size_bytes: int
-    picture: Picture
+    header: ImageHeader
     digest: str  # sha256 of the content; "" where only the header was read
 
 
@@ -85,7 +86,7 @@ def check_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
     Raises:
         DataError: there is no tree to look at (no such folder, no train/, no class folders).
     """
-    return _examine(root, val_role, _read_whole, "checking")
+    return _examine(root, val_role, decode=True)
 
 
 def describe_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
@@ -94,12 +95,10 @@ def describe_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
     Raises:
         DataError: as check_tree.
     """
-    return _examine(root, val_role, _read_header, "reading headers")
+    return _examine(root, val_role, decode=False)
 
 
-def _examine(
-    folder: Path, val_role: ValRole, read: Callable[[LabelledFile], FileFacts | BadFile], label: str
-) -> TreeReport:
+def _examine(folder: Path, val_role: ValRole, *, decode: bool) -> TreeReport:
     root = find_root(str(folder))
     layout, problems = None, list[str]()
     try:
@@ -109,8 +108,10 @@ def _examine(
     # A test split without class folders is in no layout: it is not used, which is a note.
     used = [name for _, name in split_folders(root) if layout is None or name in layout.folders]
     splits = [list_split(root, name) for name in used]
+    listed = [file for split in splits for file in split.files]
     with quiet_pillow():
-        results = list(in_threads(read, [file for split in splits for file in split.files], label=label))
+        label = "checking" if decode else "reading headers"
+        results = list(in_threads(functools.partial(_read, decode=decode), listed, label=label))
     files = tuple(result for result in results if isinstance(result, FileFacts))
     bad = [result for result in results if isinstance(result, BadFile)]
     bad += [file for split in splits for file in split.bad]
@@ -151,25 +152,16 @@ def _problems_of_counts(splits: Sequence[SplitFiles], layout: Layout | None, fil
     return problems
 
 
-def _read_whole(file: LabelledFile) -> FileFacts | BadFile:
+def _read(file: LabelledFile, *, decode: bool) -> FileFacts | BadFile:
+    """The whole file, hashed and decoded, or its header alone."""
     try:
-        content = read_file(file.path)
-        picture = inspect_image(io.BytesIO(content), decode=True)
-    except BadImageError as problem:
-        return BadFile(file.name, problem.reason)
-    return _facts(file, len(content), picture, hashlib.sha256(content).hexdigest())
-
-
-def _read_header(file: LabelledFile) -> FileFacts | BadFile:
-    try:
-        with file.path.open("rb") as content:
-            picture = inspect_image(content, decode=False)
-        return _facts(file, file.path.stat().st_size, picture, "")
+        with io.BytesIO(read_file(file.path)) if decode else file.path.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest() if decode else ""
+            opened.seek(0)
+            header = inspect_image(opened, decode=decode)
+        size_bytes = file.path.stat().st_size
     except BadImageError as problem:
         return BadFile(file.name, problem.reason)
     except OSError as error:
         return BadFile(file.name, f"cannot be read: {error.strerror or error}")
-
-
-def _facts(file: LabelledFile, size_bytes: int, picture: Picture, digest: str) -> FileFacts:
-    return FileFacts(file.name, file.name.split("/", 1)[0], file.class_name, size_bytes, picture, digest)
+    return FileFacts(file.name, file.name.split("/", 1)[0], file.class_name, size_bytes, header, digest)

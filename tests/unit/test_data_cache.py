@@ -290,7 +290,7 @@ MEMORY = """
 import os, sys
 import numpy as np, torch
 from da6401.data.batches import batches, seeded
-from da6401.data.cache.image_cache import CachedImages
+from da6401.data.cache.image_cache import CachedRows
 from da6401.data.image_sets import ImageSet
 from da6401.data.cache.store import Store
 
@@ -305,7 +305,8 @@ def build(folder):
             file.write(bytes([row % 251]) * (3 * SIDE * SIDE))
     return {"bad": []}
 held = Store("images", limit_bytes=10**9, off="data.cache=off").open_or_build("k", build, needed_bytes=1, label="large")
-images = ImageSet(CachedImages(held, np.arange(COUNT), SIDE), torch.arange(COUNT), ("",) * COUNT)
+rows = CachedRows(held, "images.bin", np.arange(COUNT), (3, SIDE, SIDE), torch.uint8)
+images = ImageSet(rows, torch.arange(COUNT), ("",) * COUNT)
 before, early = peak(), 0
 for shuffle in (seeded(0), None):
     for number, batch in enumerate(batches(images, batch_size=32, device=torch.device("cpu"), shuffle=shuffle)):

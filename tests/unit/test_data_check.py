@@ -163,6 +163,17 @@ def test_info_describes_the_tree(tree: Path, capsys: pytest.CaptureFixture[str])
     assert "cat" in out
 
 
+def test_an_unbalanced_train_is_told_whatever_its_folder_is_called(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        save(tree / f"train/cat/more{number}.png", 100 + number)
+    (tree / "train").rename(tree / "Training")
+    for verb in ("check", "info"):
+        assert run(verb, tree) == 0
+        assert "the largest class of train has 3.0 times the images of the smallest" in capsys.readouterr().out
+
+
 def test_info_reads_headers_only(tree: Path) -> None:
     cut = (tree / "train/dog/0.jpg").read_bytes()
     (tree / "train/dog/0.jpg").write_bytes(cut[:-50])

@@ -9,6 +9,7 @@ changes a whole batch alike. Images with the same change are changed together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -48,55 +49,31 @@ def trivial_augment(images: Tensor, draws_B3: Tensor) -> Tensor:
     return images
 
 
-def _affine(images: Tensor, rows: list[list[Tensor | float]]) -> Tensor:
-    """Nearest neighbour, black outside; the 2 x 3 matrix maps the result to the source, in -1..1 coordinates."""
-    like = next(value for row in rows for value in row if isinstance(value, Tensor))
+def _affine(images: Tensor, strength: Tensor, rows: Callable[[Tensor, int], list[list[Tensor | float]]]) -> Tensor:
+    """Nearest neighbour, black outside.
+
+    Args:
+        rows: from the strengths and the side in px the 2 x 3 matrix that maps the result to the source, in -1..1
+            coordinates.
+    """
     matrix_B23 = torch.stack(
-        [torch.stack([value + torch.zeros_like(like) for value in row], dim=1) for row in rows], dim=1
+        [
+            torch.stack([value + torch.zeros_like(strength) for value in row], dim=1)
+            for row in rows(strength, images.shape[-1])
+        ],
+        dim=1,
     )
     grid = F.affine_grid(matrix_B23, list(images.shape), align_corners=False)
     moved = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return moved.to(torch.uint8)
 
 
-def _shear_x(images: Tensor, strength: Tensor) -> Tensor:
-    shear = 0.99 * strength
-    return _affine(images, [[1.0, shear, shear], [0.0, 1.0, 0.0]])
-
-
-def _shear_y(images: Tensor, strength: Tensor) -> Tensor:
-    shear = 0.99 * strength
-    return _affine(images, [[1.0, 0.0, 0.0], [shear, 1.0, shear]])
-
-
-def _translate_x(images: Tensor, strength: Tensor) -> Tensor:
-    shift = (32 * strength).trunc() * (-2 / images.shape[3])
-    return _affine(images, [[1.0, 0.0, shift], [0.0, 1.0, 0.0]])
-
-
-def _translate_y(images: Tensor, strength: Tensor) -> Tensor:
-    shift = (32 * strength).trunc() * (-2 / images.shape[2])
-    return _affine(images, [[1.0, 0.0, 0.0], [0.0, 1.0, shift]])
-
-
-def _rotate(images: Tensor, strength: Tensor) -> Tensor:
+def _rotate(strength: Tensor, side: int) -> list[list[Tensor | float]]:
     angle = torch.deg2rad(135 * strength)
-    return _affine(images, [[angle.cos(), -angle.sin(), 0.0], [angle.sin(), angle.cos(), 0.0]])
+    return [[angle.cos(), -angle.sin(), 0.0], [angle.sin(), angle.cos(), 0.0]]
 
 
-def _brightness(images: Tensor, strength: Tensor) -> Tensor:
-    return _blended(images, strength, to_mean=False, to_grey=False)
-
-
-def _saturation(images: Tensor, strength: Tensor) -> Tensor:
-    return _blended(images, strength, to_mean=False, to_grey=True)
-
-
-def _contrast(images: Tensor, strength: Tensor) -> Tensor:
-    return _blended(images, strength, to_mean=True, to_grey=False)
-
-
-def _blended(images: Tensor, strength: Tensor, *, to_mean: bool, to_grey: bool) -> Tensor:
+def _blended(images: Tensor, strength: Tensor, *, to_mean: bool = False, to_grey: bool = False) -> Tensor:
     count = len(images)
     blended = blend(
         images.float().div_(255), 1 + 0.99 * strength,
@@ -153,17 +130,21 @@ def _equalize(images: Tensor, strength: Tensor) -> Tensor:
 
 CHANGES: dict[str, tuple[Change | None, bool]] = {  # and whether the strength has a sign
     "identity": (None, False),
-    "shear_x": (_shear_x, True),
-    "shear_y": (_shear_y, True),
-    "translate_x": (_translate_x, True),
-    "translate_y": (_translate_y, True),
-    "rotate": (_rotate, True),
-    "brightness": (_brightness, True),
-    "saturation": (_saturation, True),
-    "contrast": (_contrast, True),
+    "shear_x": (partial(_affine, rows=lambda s, side: [[1.0, 0.99 * s, 0.99 * s], [0.0, 1.0, 0.0]]), True),
+    "shear_y": (partial(_affine, rows=lambda s, side: [[1.0, 0.0, 0.0], [0.99 * s, 1.0, 0.99 * s]]), True),
+    "translate_x": (
+        partial(_affine, rows=lambda s, side: [[1.0, 0.0, (32 * s).trunc() * (-2 / side)], [0.0, 1.0, 0.0]]), True,
+    ),
+    "translate_y": (
+        partial(_affine, rows=lambda s, side: [[1.0, 0.0, 0.0], [0.0, 1.0, (32 * s).trunc() * (-2 / side)]]), True,
+    ),
+    "rotate": (partial(_affine, rows=_rotate), True),
+    "brightness": (_blended, True),
+    "saturation": (partial(_blended, to_grey=True), True),
+    "contrast": (partial(_blended, to_mean=True), True),
     "sharpness": (_sharpness, True),
     "posterize": (_posterize, False),
     "solarize": (_solarize, False),
     "autocontrast": (_autocontrast, False),
     "equalize": (_equalize, False),
-}
+}  # fmt: skip

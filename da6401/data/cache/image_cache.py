@@ -78,18 +78,11 @@ class CachedRows:
         return out
 
 
-class CachedImages(CachedRows):
-    """Images of an entry: uint8 (N, 3, S, S)."""
-
-    def __init__(self, entry: CacheEntry, rows_N: npt.NDArray[np.int64], size: int) -> None:
-        super().__init__(entry, FILE, rows_N, (3, size, size), torch.uint8)
-
-
 @dataclass(frozen=True)
 class CachedFiles:
     """The image of file i is row i of ``images``; ``outcomes[i]`` is its sha256, or why it cannot be read."""
 
-    images: CachedImages
+    images: CachedRows  # uint8 (N, 3, S, S)
     outcomes: tuple[str | BadFile, ...]
 
 
@@ -124,7 +117,8 @@ def open_cache(cfg: FolderConfig, root: Path, files: Sequence[LabelledFile], *, 
         outcomes[place] = BadFile(files[place].name, reason)
     rows_N = np.full(len(files), -1, dtype=np.int64)
     rows_N[readable] = np.arange(len(readable))
-    return CachedFiles(CachedImages(entry, rows_N, cfg.image_size), tuple(outcomes))
+    images = CachedRows(entry, FILE, rows_N, (3, cfg.image_size, cfg.image_size), torch.uint8)
+    return CachedFiles(images, tuple(outcomes))
 
 
 class _WriteFile:

@@ -33,7 +33,7 @@ from da6401.data.cache.cache_folder import (
     try_lock,
 )
 from da6401.errors import DataError, NoRoomError
-from da6401.runs.atomic_files import WriteError, write_json
+from da6401.runs.atomic_files import WriteError, sync_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -126,11 +126,12 @@ class Store:
             about = dict(build(temporary))
             files = [path for path in temporary.iterdir() if path.is_file()]
             for path in files:
-                _sync(path)
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
             checks = {path.name: _size_and_crc(path) for path in files}
             write_json(temporary / META, {"label": label, "about": about, "files": checks})
             temporary.rename(folder)
-            _sync(folder.parent)
+            sync_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -179,11 +180,3 @@ def _block_starts(size: int) -> Iterator[int]:
         yield from range(0, size, CHECK_BLOCK)
     else:  # the first, the last, and evenly between them
         yield from (CHECK_BLOCK * (i * (blocks - 1) // (CHECK_BLOCKS - 1)) for i in range(CHECK_BLOCKS))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

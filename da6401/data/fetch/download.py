@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import http.client
 import json
 import os
 import re
+import shutil
 import ssl
 import time
 import urllib.error
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import wrap_file
 
 from da6401.data.fetch.unzip import need_space
 from da6401.errors import DataError
@@ -31,6 +33,7 @@ UNPACKED = 1.1  # times the archive's size is what it unpacks to (JPEGs hardly s
 class _Remote:
     """The whole file, as the server describes it."""
 
+    url: str
     validator: str  # a strong ETag or a date, for If-Range; without one ("") nothing is resumed
     total: int | None  # bytes
     md5: str  # base64 as in x-goog-hash; "" where it gives none
@@ -101,7 +104,7 @@ def _transfer(url: str, part: Path, expected_bytes: int | None) -> _Remote:
         _discard(part)  # more bytes than the file has: it was another file
         raise _DroppedError("the server has no such range; starting again") from error
     with response:
-        remote, offset = _remote(response), 0
+        remote, offset = _remote(url, response), 0
         if response.status == 206:
             remote, offset = _resumed(response, known, start, part), start
         if offset == 0 and expected_bytes is not None and remote.total not in (None, expected_bytes):
@@ -109,12 +112,15 @@ def _transfer(url: str, part: Path, expected_bytes: int | None) -> _Remote:
         if remote.total is not None:
             needed = remote.total - offset + int(UNPACKED * remote.total)
             need_space(part.parent, needed, "the archive and its images")
-        _remember(part, url, remote)
-        with _progress() as progress, part.open("ab" if offset else "wb") as file:
-            task = progress.add_task(part.stem, total=remote.total, completed=offset)
-            while block := response.read(BLOCK):
-                file.write(block)
-                progress.advance(task, len(block))
+        _side(part).write_text(json.dumps(dataclasses.asdict(remote)))
+        console, missing = Console(stderr=True), (remote.total or offset) - offset
+        with (
+            wrap_file(
+                response, missing, description=part.stem, console=console, disable=not console.is_terminal
+            ) as content,
+            part.open("ab" if offset else "wb") as file,
+        ):
+            shutil.copyfileobj(content, file, BLOCK)
             file.flush()
             os.fsync(file.fileno())
     if remote.total is not None and _size(part) < remote.total:
@@ -122,11 +128,11 @@ def _transfer(url: str, part: Path, expected_bytes: int | None) -> _Remote:
     return remote
 
 
-def _remote(response: http.client.HTTPResponse) -> _Remote:
+def _remote(url: str, response: http.client.HTTPResponse) -> _Remote:
     """The file, from the headers of a response with all of it."""
     length = response.headers.get("Content-Length")
     md5 = re.search(r"md5=([A-Za-z0-9+/=]+)", ",".join(response.headers.get_all("x-goog-hash", [])))
-    return _Remote(_validator(response), int(length) if length else None, md5[1] if md5 else "")
+    return _Remote(url, _validator(response), int(length) if length else None, md5[1] if md5 else "")
 
 
 def _resumed(response: http.client.HTTPResponse, known: _Remote | None, start: int, part: Path) -> _Remote:
@@ -173,16 +179,10 @@ def _side(part: Path) -> Path:
 def _known(part: Path, url: str) -> _Remote | None:
     """The file that the bytes so far are part of; None where there are none, or the file is not known."""
     try:
-        noted = json.loads(_side(part).read_text())
-        remote = _Remote(str(noted["validator"]), noted["total"], str(noted["md5"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        remote = _Remote(**json.loads(_side(part).read_text()))
+    except (OSError, ValueError, TypeError):
         return None
-    return remote if noted["url"] == url and remote.validator and _size(part) else None
-
-
-def _remember(part: Path, url: str, remote: _Remote) -> None:
-    noted = {"url": url, "validator": remote.validator, "total": remote.total, "md5": remote.md5}
-    _side(part).write_text(json.dumps(noted))
+    return remote if remote.url == url and remote.validator and _size(part) else None
 
 
 def _discard(part: Path) -> None:
@@ -196,16 +196,3 @@ def _size(part: Path) -> int:
 
 def _by_hand(url: str, target: Path) -> str:
     return f"By hand: download {url} with any tool, put it at {target.absolute()}, and give the same command again."
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

@@ -16,7 +16,7 @@ import torch
 from da6401.config.schema import FolderConfig, RunConfig
 from da6401.data.images import quiet_pillow, read_image
 from da6401.data.layout import find_layout
-from da6401.data.sources import ImageSet, load_test_data
+from da6401.data.sources import ImageSet, load_test_data, resize_of
 from da6401.errors import DataError, UserError
 from da6401.models.stages import StagedModel
 from da6401.redact import json_text, one_line, safe
@@ -127,7 +127,7 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
     """Print class and probability of each image; 2 where some could not be read, after all the others."""
     model, cfg, class_names = load_model(folder)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
-    resize = cfg.data.resize if isinstance(cfg.data, FolderConfig) else "stretch"
+    resize = resize_of(cfg.data)
     tested = _count_test_files(cfg, images)
     if tested:
         _tell_choices(folder)

@@ -21,9 +21,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from da6401.config.schema import FolderConfig, Resize
+from da6401.config.schema import Resize
 from da6401.cores import available_cores
 from da6401.data.images import FORMATS, read_image
+from da6401.data.sources import resize_of
 from da6401.errors import ModelError, UserError
 from da6401.models.stages import StagedModel
 from da6401.redact import is_utf8, json_text, safe
@@ -76,7 +77,7 @@ def export_run(folder: Path, out: Path | None) -> int:
     if not is_utf8(str(target.absolute())):
         raise UserError(f"{target}: onnxruntime opens no path that is not UTF-8; name another folder with --out")
     model, cfg, class_names = load_model(folder)
-    resize = cfg.data.resize if isinstance(cfg.data, FolderConfig) else "stretch"
+    resize = resize_of(cfg.data)
     check_script(size=cfg.data.image_size, resize=resize)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     about = {

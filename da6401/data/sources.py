@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, SyntheticConfig
+from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, Resize, SyntheticConfig
 from da6401.data.digits import Digits
 from da6401.data.folder import Folder
 from da6401.data.image_sets import ImageSet, TrainingData
 from da6401.data.synthetic import Synthetic
 
-__all__ = ["ImageSet", "TrainingData", "check_training_data", "load_test_data", "load_training_data"]
+__all__ = ["ImageSet", "TrainingData", "check_training_data", "load_test_data", "load_training_data", "resize_of"]
 
 
 class Source(Protocol):
@@ -79,6 +79,11 @@ def load_test_data(cfg: DataConfig, class_names: Sequence[str]) -> ImageSet:
         DataError: the tree has no test split, its classes are not ``class_names``, or as load_training_data.
     """
     return _source(cfg).load_test(class_names)
+
+
+def resize_of(cfg: DataConfig) -> Resize:
+    """How an image from elsewhere is resized for a model that was trained on these images."""
+    return cfg.resize if isinstance(cfg, FolderConfig) else "stretch"
 
 
 def _source(cfg: DataConfig) -> Source:

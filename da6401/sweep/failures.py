@@ -11,9 +11,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from da6401.cores import memory_of_machine
 from da6401.errors import AllFailedError, NoDeviceError, UnreachableError, UserError
 from da6401.sweep.leases import ATTEMPTS, REASON, SKIPPED
-from da6401.training.machine_failures import machine_problem, memory_of_machine
+from da6401.training.machine_failures import machine_problem
 
 log = logging.getLogger(__name__)
 

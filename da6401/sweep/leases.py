@@ -25,10 +25,11 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from da6401.cores import memory_of_machine
 from da6401.errors import MachineError, UserError
 from da6401.study.storage import hurried, outages
 from da6401.sweep.worker_pool import slot
-from da6401.training.machine_failures import machine_problem, memory_of_machine
+from da6401.training.machine_failures import machine_problem
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from da6401.cores import memory_of_machine
 from da6401.errors import (
     AllFailedError,
     BusyError,
@@ -37,7 +38,7 @@ from da6401.sweep.summary import parameters, progress_line
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
 from da6401.sweep.trial import earlier_end, handed_over
 from da6401.sweep.trial_timeout import start_over, time_limit
-from da6401.training.machine_failures import machine_problem, memory_of_machine
+from da6401.training.machine_failures import machine_problem
 from da6401.training.signals import stop_on_signals
 
 log = logging.getLogger(__name__)

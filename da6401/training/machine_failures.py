@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
-from da6401.cores import memory_of_machine as memory_of_machine
+from da6401.cores import memory_of_machine
 from da6401.errors import BusyError, ConfigError, DataError, MachineError, ModelError, UnreachableError, UserError
 
 # What the operating system says of a machine.

@@ -16,6 +16,7 @@ from filelock import Timeout
 from sqlalchemy.exc import OperationalError
 
 from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
+from da6401.cores import memory_of_machine
 from da6401.errors import (
     BusyError,
     ConfigError,
@@ -31,7 +32,7 @@ from da6401.errors import (
 )
 from da6401.runs.atomic_files import WriteError, explain_write_errors
 from da6401.training.device import choose_device
-from da6401.training.machine_failures import as_user_error, machine_problem, memory_of_machine
+from da6401.training.machine_failures import as_user_error, machine_problem
 
 GIB = 2**30
 MEMORY = 16 * GIB

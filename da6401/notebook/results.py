@@ -177,14 +177,18 @@ class Run:
         return f"Run('{safe(self.folder)}': {', '.join(told)})"
 
     def _repr_html_(self) -> str:
+        import pandas as pd
+
         epochs = self._epochs()
         curves = {
             name: [line[key] for line in epochs]
             for name, key in (("training", "train_accuracy"), ("validation", "val_accuracy"))
         }
+        rows = pd.Series(self._rows(), dtype=object).to_frame()
         return card(
             f"run {self.folder}",
-            table(self._rows().items()) + chart(curves, scattered=[], what="accuracy", over="epoch"),
+            table(rows, header=False),
+            chart(curves, points=[], what="accuracy", over="epoch"),
         )
 
 
@@ -297,20 +301,18 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         if not self._has_begun():
-            return card(f"sweep {self.folder}: not begun", "")
+            return card(f"sweep {self.folder}: not begun")
         study = self.study()
-        objective, trials = self._objective(study), self._trials(study)
-        content = table([self._winner()])
-        done = study.get_trials(deepcopy=False)
+        done, objective, trials = study.get_trials(deepcopy=False), self._objective(study), self._trials(study)
+        picture = ""
         if objective.alone is not None and len(trials):
             pairs = objective.so_far(done, objective.alone)
             curves = {"trial": [trial.values[0] for trial, _ in pairs], "best so far": [best for _, best in pairs]}
-            content += chart(curves, scattered=["trial"], what=objective.alone.name, over="completed trials")
-        trials = trials.loc[[trial.number for trial in objective.ranked(done)]]
-        top = trials.drop(columns="folder", errors="ignore").head(SHOWN_TRIALS)
-        rows = [[place, *map(number, row)] for place, row in zip(top.index, top.to_numpy(), strict=True)]
-        title = f"sweep {self.folder}: {len(top)} of {len(trials)} trials"
-        return card(title, content + table(rows, ["trial", *top.columns]))
+            picture = chart(curves, points=["trial"], what=objective.alone.name, over="completed trials")
+        ranked = trials.loc[[trial.number for trial in objective.ranked(done)]].rename_axis("trial")
+        top = ranked.drop(columns="folder", errors="ignore").head(SHOWN_TRIALS)
+        title = "; ".join([f"sweep {self.folder}: {len(top)} of {len(trials)} trials", *self._winner()])
+        return card(title, picture, table(top))
 
 
 def _report(folder: Path, *, storage: str | None = None) -> Path:

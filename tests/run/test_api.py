@@ -44,9 +44,8 @@ def test_importing_the_package_costs_nothing_and_the_function_keeps_its_name() -
     code = (
         "import sys, da6401; "
         "assert not {'torch', 'hydra', 'pandas', 'optuna', 'yaml'} & set(sys.modules); "
-        "from da6401 import train; import da6401.training.loop; import da6401.train as again; "
-        "from da6401 import train as third; assert callable(train) and third is train; "
-        "from da6401.train import loop; assert loop.fit"
+        "from da6401 import train; import da6401.training.loop; from da6401 import train as again; "
+        "assert callable(train) and again is train"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -134,7 +133,7 @@ def test_evaluating_records_the_test_split(run: Run) -> None:
     assert read_result(run.folder) == result
     assert "test accuracy" in run._repr_html_()
     assert [look.verb for look in run.looks] == ["evaluate"]
-    assert "test split looked at</td><td>once" in run._repr_html_()
+    assert re.search(r"test split looked at</th>\s*<td>once", run._repr_html_())
 
 
 def test_predictions_have_a_row_an_image(tmp_path: Path) -> None:
@@ -157,9 +156,9 @@ def test_predictions_have_a_row_an_image(tmp_path: Path) -> None:
 
 def test_a_run_shows_itself(run: Run) -> None:
     html = run._repr_html_()
-    assert len(html) < 8_000
+    assert len(html) < 50_000
     assert number(run.result.val_accuracy) in html
-    assert html.count("<polyline") == 2
+    assert 'alt="accuracy over epoch: training, validation"' in html
     ElementTree.fromstring(html)  # well-formed, though the folder's name has quotes
     assert "completed, validation accuracy" in repr(run)
 

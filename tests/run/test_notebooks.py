@@ -87,7 +87,7 @@ def test_part_a_trains_searches_and_reports(tmp_path: Path) -> None:
     first = results(tmp_path / "outputs" / "runs")[0]
     card = shown(outputs, "run = train")["text/html"]
     assert number(first["val_accuracy"]) in card
-    assert "<svg" in card
+    assert "<img" in card
     assert "val_loss" in shown(outputs, "run.metrics()")["text/html"]
     assert not FULL or "image/png" in shown(outputs, "run.explain")
     assert "best so far" in shown(outputs, "sweep = train")["text/html"]

@@ -128,7 +128,7 @@ class TiffTags:
             return "YCbCr colours that are not JPEG's"
         if ASSOCIATED in self.extra and self.bits[0] > 8:
             return "colours of 16 bits that transparency has been multiplied into"
-        return "a small picture before the large one" if self.reduced else ""
+        return "a small image before the large one" if self.reduced else ""
 
     def _odd_layout(self) -> str:
         """Which order of samples Pillow would read wrong, in words: of separate planes, most."""

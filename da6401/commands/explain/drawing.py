@@ -146,7 +146,7 @@ def _sheet(tiles_NHWC: npt.NDArray[Any], *, image: Pixels | None = None) -> tupl
     return figure, axes
 
 
-def heat_pairs(examples: Sequence[Example], heats_MHWC: npt.NDArray[Any], words: Sequence[str], bar: Bar) -> Figure:
+def heat_pairs(examples: Sequence[Example], heats_MHWC: npt.NDArray[Any], titles: Sequence[str], bar: Bar) -> Figure:
     """Each image and beside it its heat, where that is transparent over the image in grey; two such pairs a row."""
     rows = -(-len(examples) // 2)
     height = 2.45 * rows + 0.8
@@ -158,7 +158,7 @@ def heat_pairs(examples: Sequence[Example], heats_MHWC: npt.NDArray[Any], words:
     )  # fmt: skip
     for axes in grid.flat:
         axes.axis("off")
-    for number, (example, heat, text) in enumerate(zip(examples, heats_MHWC, words, strict=True)):
+    for number, (example, heat, title) in enumerate(zip(examples, heats_MHWC, titles, strict=True)):
         row, first = number // 2, 2 * (number % 2)
         plain, hot = grid[row, first], grid[row, first + 1]
         _show(plain, example.pixels)
@@ -169,7 +169,7 @@ def heat_pairs(examples: Sequence[Example], heats_MHWC: npt.NDArray[Any], words:
             f"is {label(example.true)}\n{mark} said {label(example.predicted)}",
             fontsize=8, y=1.02, color=INK if example.right else WRONG,
         )  # fmt: skip
-        hot.set_title(text, fontsize=8, y=1.02)
+        hot.set_title(title, fontsize=8, y=1.02)
     _bar(figure, bar, cax=figure.add_axes((0.25, 0.45 / height, 0.5, 0.12 / height)))
     return figure
 

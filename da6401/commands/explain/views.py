@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,21 @@ class Answers:
     choice: Choice
     features_PE: Floats  # of the images of choice.embedded_P
 
-    def pixels(self, rows: Sequence[int]) -> Tensor:
+    @cached_property
+    def inputs(self) -> Tensor:
+        """The images that are explained, 0..1: (M, 3, S, S)."""
+        return self._pixels(self.choice.explained).float().div_(255)
+
+    @property
+    def explained(self) -> list[Example]:
+        return self.examples(self.choice.explained)
+
+    @property
+    def predicted(self) -> Tensor:
+        """The classes that the explained images are taken for: (M,)."""
+        return torch.from_numpy(self.predicted_N[self.choice.explained])
+
+    def _pixels(self, rows: Sequence[int]) -> Tensor:
         """The images at these positions as uint8 (M, 3, S, S)."""
         return self.images.images_NCHW[torch.tensor(rows)]
 
@@ -99,19 +114,18 @@ class Answers:
                 predicted=self.class_names[self.predicted_N[row]],
                 confidence=float(self.confidence_N[row]),
             )
-            for row, picture in zip(rows, self.pixels(rows), strict=True)
+            for row, picture in zip(rows, self._pixels(rows), strict=True)
         ]
 
 
 def views(model: StagedModel, answers: Answers, seed: int, split: str) -> list[Picture]:
     """All of them that this model and this split allow, in the order in which one reads them."""
-    images_MCHW = answers.pixels(answers.choice.explained).float().div_(255)
-    layer = last_maps(model, images_MCHW, least=1, before_ceiling=True)
-    found = [_grid(answers, split), _confusion(answers, split), *_first_layer(model, answers, images_MCHW)]
+    layer = last_maps(model, answers.inputs, least=1, before_ceiling=True)
+    found = [_grid(answers, split), _confusion(answers, split), *_first_layer(model, answers)]
     if layer is None:
-        found += _class_gradients(model, answers, images_MCHW)
+        found += _class_gradients(model, answers)
     else:
-        found += [_neurons(model, layer, answers, images_MCHW), _grad_cam(model, layer, answers, images_MCHW)]
+        found += [_neurons(model, layer, answers), _grad_cam(model, layer, answers)]
     return [*found, *_embedding(answers, seed, split)]
 
 
@@ -139,11 +153,11 @@ def _confusion(answers: Answers, split: str) -> Picture:
     )
 
 
-def _first_layer(model: StagedModel, answers: Answers, images_MCHW: Tensor) -> list[Picture]:
+def _first_layer(model: StagedModel, answers: Answers) -> list[Picture]:
     convolution = next(module for module in model.stages.modules() if isinstance(module, nn.Conv2d))
     weights_FCSS = convolution.weight.detach().float()
     with torch.no_grad():
-        maps_FHW = layer_output(model, convolution, images_MCHW[:1])[0]
+        maps_FHW = layer_output(model, convolution, answers.inputs[:1])[0]
     count, _, height, width = weights_FCSS.shape
     which = f"All {count}" if count <= FILTERS else f"The first {FILTERS} of {count}"
     return [
@@ -159,29 +173,28 @@ def _first_layer(model: StagedModel, answers: Answers, images_MCHW: Tensor) -> l
             "Feature maps of the first convolution",
             f"{which} filters' outputs for one image, before normalisation and activation: red is positive, blue "
             "negative. Each map is divided by its own largest magnitude, so strong and weak maps look alike.",
-            lambda: drawing.map_sheet(
-                answers.examples(answers.choice.explained[:1])[0].pixels, maps_FHW[:FILTERS].numpy()
-            ),
+            lambda: drawing.map_sheet(answers.explained[0].pixels, maps_FHW[:FILTERS].numpy()),
         ),
     ]
 
 
-def _neurons(model: StagedModel, layer: MapLayer, answers: Answers, images_MCHW: Tensor) -> Picture:
+def _neurons(model: StagedModel, layer: MapLayer, answers: Answers) -> Picture:
     """Guided backpropagation where it is defined, gradient x input where not."""
+    images_MCHW = answers.inputs
     index_M3, values_M = strongest_neurons(model, layer.module, images_MCHW)
-    words = [
+    titles = [
         f"channel {channel} at ({row}, {column})\nactivation {value:.3g}"
         for (channel, row, column), value in zip(index_M3.tolist(), values_M.tolist(), strict=True)
     ]
     others = other_nonlinearities(model, images_MCHW[:1])
     gradients_MCHW = input_gradients(model, layer.module, images_MCHW, index_M3, guided=not others)
     which = (
-        f"{len(words)} neurons of {layer.name} ({layer.channels} channels of {layer.height} x {layer.width}): for each "
-        "image the neuron, a channel at (row, column), that it excites most, and each channel only once. "
+        f"{len(titles)} neurons of {layer.name} ({layer.channels} channels of {layer.height} x {layer.width}): for "
+        "each image the neuron, a channel at (row, column), that it excites most, and each channel only once. "
     )
     if others:
         return _gradient_x_input(
-            model, answers, images_MCHW, gradients_MCHW, words,
+            model, answers, gradients_MCHW, titles,
             which + f"The network has {', '.join(others)}, which are no rectifiers, and guided backpropagation is "
             "undefined for them; so this is the neuron's gradient times the network's input. ",
         )  # fmt: skip
@@ -191,42 +204,43 @@ def _neurons(model: StagedModel, layer: MapLayer, answers: Answers, images_MCHW:
         which + "Grey is no influence. The picture shows what the neuron responds to in the image; it tends to redraw "
         "edges whatever the classes are, so it is no reason for a decision.",
         lambda: drawing.heat_pairs(
-            answers.examples(answers.choice.explained),
-            drawing.signed_channels(gradients_MCHW.numpy(), full=FULL), words,
+            answers.explained,
+            drawing.signed_channels(gradients_MCHW.numpy(), full=FULL), titles,
             Bar("gray", -1, 1, f"guided gradient of each colour / the picture's {FULL:.1%} quantile of magnitude"),
         ),
     )  # fmt: skip
 
 
 def _gradient_x_input(
-    model: StagedModel, answers: Answers, images_MCHW: Tensor, gradients_MCHW: Tensor, words: list[str], why: str
+    model: StagedModel, answers: Answers, gradients_MCHW: Tensor, titles: list[str], why: str
 ) -> Picture:
-    heat_MHW = (gradients_MCHW * (images_MCHW - model.mean)).sum(1)
+    heat_MHW = (gradients_MCHW * (answers.inputs - model.mean)).sum(1)
     return Picture(
         "guided.png",
         "Gradient x input (in place of guided backpropagation)",
         why + "Red speaks for it, blue against it; pixels of the mean colour get none by construction, and the "
         "picture is noisy by nature.",
         lambda: drawing.heat_pairs(
-            answers.examples(answers.choice.explained),
-            drawing.signed_colours(heat_MHW.numpy(), alpha=1, full=FULL), words,
+            answers.explained,
+            drawing.signed_colours(heat_MHW.numpy(), alpha=1, full=FULL), titles,
             Bar(drawing.SIGNED, -1, 1, f"gradient x input / the picture's {FULL:.1%} quantile of magnitude"),
         ),
     )  # fmt: skip
 
 
-def _grad_cam(model: StagedModel, last: MapLayer, answers: Answers, images_MCHW: Tensor) -> Picture:
-    layer = last_maps(model, images_MCHW, least=LEAST, before_ceiling=False)
+def _grad_cam(model: StagedModel, last: MapLayer, answers: Answers) -> Picture:
+    layer = last_maps(model, answers.inputs, least=LEAST, before_ceiling=False)
     assert layer is not None, "there is a last one"
-    predicted_M = answers.predicted_N[answers.choice.explained]
-    heat_MHW = grad_cam(model, layer.module, images_MCHW, torch.from_numpy(predicted_M))
+    heat_MHW = grad_cam(model, layer.module, answers.inputs, answers.predicted)
     earlier = (
         f"The last convolution's map has only {last.height} x {last.width} places, so an earlier one is shown. "
         if (layer.height, layer.width) != (last.height, last.width)
         else ""
     )
-    words = [f"for {drawing.label(answers.class_names[number])}" for number in predicted_M]
-    words = [text if heat_HW.any() else f"{text}\nno evidence" for text, heat_HW in zip(words, heat_MHW, strict=True)]
+    titles = [
+        title if heat_HW.any() else f"{title}\nno evidence"
+        for title, heat_HW in zip(_for_predicted(answers), heat_MHW, strict=True)
+    ]
     return Picture(
         "gradcam.png",
         "Grad-CAM",
@@ -234,17 +248,21 @@ def _grad_cam(model: StagedModel, last: MapLayer, answers: Answers, images_MCHW:
         f"{layer.height} x {layer.width} places and is enlarged, so outlines mean nothing; each picture has its own "
         "scale, and evidence against the class is not shown.",
         lambda: drawing.heat_pairs(
-            answers.examples(answers.choice.explained), drawing.heat_colours(heat_MHW.numpy(), alpha=0.6), words,
+            answers.explained, drawing.heat_colours(heat_MHW.numpy(), alpha=0.6), titles,
             Bar(drawing.HEAT, 0, 1, "evidence for the predicted class / largest in the picture"),
         ),
     )  # fmt: skip
 
 
-def _class_gradients(model: StagedModel, answers: Answers, images_MCHW: Tensor) -> list[Picture]:
+def _for_predicted(answers: Answers) -> list[str]:
+    """Titles that name the predicted class of each explained image."""
+    return [f"for {drawing.label(answers.class_names[number])}" for number in answers.predicted]
+
+
+def _class_gradients(model: StagedModel, answers: Answers) -> list[Picture]:
     """For a transformer, which has no last convolution: what speaks for the predicted class, by pixel and by patch."""
-    predicted_M = answers.predicted_N[answers.choice.explained]
-    gradients_MCHW = input_gradients(model, model, images_MCHW, torch.from_numpy(predicted_M)[:, None], guided=False)
-    words = [f"for {drawing.label(answers.class_names[number])}" for number in predicted_M]
+    images_MCHW, titles = answers.inputs, _for_predicted(answers)
+    gradients_MCHW = input_gradients(model, model, images_MCHW, answers.predicted[:, None], guided=False)
     patch = next(module for module in model.stages.modules() if isinstance(module, nn.Conv2d)).kernel_size[0]
     heat_MHW = patch_sums((gradients_MCHW * (images_MCHW - model.mean)).sum(1), patch)
     why = (
@@ -257,13 +275,13 @@ def _class_gradients(model: StagedModel, answers: Answers, images_MCHW: Tensor) 
         why + f"So this is the predicted class's gradient times the network's input, summed over each patch of {patch} "
         f"x {patch} px: red speaks for the class, blue against it. It knows nothing of the attention between patches.",
         lambda: drawing.heat_pairs(
-            answers.examples(answers.choice.explained),
-            drawing.signed_colours(heat_MHW.numpy(), alpha=0.6, full=1), words,
+            answers.explained,
+            drawing.signed_colours(heat_MHW.numpy(), alpha=0.6, full=1), titles,
             Bar(drawing.SIGNED, -1, 1, "gradient x input of a patch / largest magnitude in the picture"),
         ),
     )  # fmt: skip
     why += "So this is the gradient of the predicted class's logit times the network's input. "
-    return [_gradient_x_input(model, answers, images_MCHW, gradients_MCHW, words, why), by_patch]
+    return [_gradient_x_input(model, answers, gradients_MCHW, titles, why), by_patch]
 
 
 def _embedding(answers: Answers, seed: int, split: str) -> list[Picture]:

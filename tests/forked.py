@@ -1,4 +1,4 @@
-"""Processes that start in a moment: forked from one that has imported torch and done nothing else."""
+"""Processes that start in a moment: forked from one that has imported what preloaded.py names, and done nothing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import contextlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# torch._dynamo: two seconds that its first optimizer would otherwise cost each process.
-CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "da6401.training.run", "da6401.commands.evaluate", "da6401.commands.reproduce", "tests.forked"]
-)
+CONTEXT.set_forkserver_preload(["tests.preloaded", "tests.forked"])
 
 
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
@@ -25,44 +25,74 @@ def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
     return process
 
 
+@dataclass(frozen=True)
+class Command:
+    """A `da6401` that runs."""
+
+    process: BaseProcess
+    out: Path
+    err: Path
+
+    def end(self, timeout: float = 60) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr, once it has ended."""
+        self.process.join(timeout)
+        code = self.process.exitcode
+        assert code is not None, f"it did not end in {timeout} s: {self.err.read_text()}"
+        return code, self.out.read_text(), self.err.read_text()
+
+
+@contextlib.contextmanager
+def begun(
+    words: Sequence[str], *, cwd: Path, before: Callable[[], object] | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[Command]:
+    """`da6401 WORDS` in such a process, killed if it is left running. ``before`` is called first, in it."""
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place, "out"), Path(place, "err")
+        out.touch()
+        err.touch()
+        process = start(_command, list(words), cwd, out, err, before, dict(env or {}))
+        try:
+            yield Command(process, out, err)
+        finally:
+            process.kill()
+            process.join()
+
+
 def command(
-    words: Sequence[str], *, cwd: Path, limits: Callable[[], None] | None = None, timeout: float = 60
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    before: Callable[[], object] | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60,
 ) -> tuple[int, str, str]:
-    """`da6401 WORDS` in such a process: exit code, stdout, stderr. ``limits`` is called first, in it."""
-    out, err = cwd / f".stdout-{os.getpid()}", cwd / f".stderr-{os.getpid()}"
-    for file in (out, err):
-        file.touch(mode=0o666)
-    process = start(_command, list(words), cwd, out, err, limits)
-    process.join(timeout)
-    if process.is_alive():
-        process.kill()
-        raise AssertionError(f"da6401 {' '.join(words)} did not end in {timeout} s: {err.read_text()}")
-    code = process.exitcode
-    assert code is not None
-    texts = out.read_text(), err.read_text()
-    for file in (out, err):
-        file.unlink()
-    return code, *texts
+    """The same to its end: exit code, stdout, stderr."""
+    with begun(words, cwd=cwd, before=before, env=env) as running:
+        return running.end(timeout)
 
 
-def _command(words: Sequence[str], cwd: Path, out: Path, err: Path, limits: Callable[[], None] | None) -> None:
+def _command(
+    words: Sequence[str], cwd: Path, out: Path, err: Path, before: Callable[[], object] | None, env: Mapping[str, str]
+) -> None:
     from da6401.cli import main
 
     os.chdir(cwd)
-    with open(out, "w") as stdout, open(err, "w") as stderr:
-        sys.stdout, sys.stderr = stdout, stderr
-        if limits is not None:
-            limits()
-        code: int | None = 1
-        try:
-            code = main(words)
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else 1
-        except BaseException:  # as the interpreter would show it
-            import traceback
-
-            traceback.print_exc()
+    os.environ.update(env)
+    sys.argv = ["da6401", *words]  # which the workers of a sweep are given
+    for stream, file in ((sys.stdout, out), (sys.stderr, err)):
+        stream.flush()
+        # In the place of the descriptor, for what writes past Python.
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), stream.fileno())
+    code: int | None = 1
+    try:
+        if before is not None:
+            before()
+        code = main(words)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # as the interpreter would show it
+        traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
-            stdout.flush()
-            stderr.flush()
+            stream.flush()
     os._exit(code or 0)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import functools
+import io
+import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from da6401.cli import main
 from da6401.config.command_line import check_command_line
 from da6401.config.schema import RunConfig
+from tests import forked
 
 SMALL = (
     "data=synthetic", "data.image_size=16", "data.classes=3", "data.images_per_class=12", "model.filters=4",
@@ -18,6 +23,7 @@ SMALL = (
 SMALL_BACKBONE = tuple(text for text in SMALL if not text.startswith("model."))
 
 
+@functools.cache
 def compose(*overrides: str) -> RunConfig:
     """The configuration of a command line."""
     config = check_command_line(list(overrides), config_dir=None, multirun=False).config
@@ -25,14 +31,31 @@ def compose(*overrides: str) -> RunConfig:
     return config
 
 
+def typed(*words: str, cwd: Path) -> tuple[int, str, str]:
+    """`da6401 WORDS` in this process, as if typed in that folder: exit code, stdout, stderr."""
+    root, out, err = logging.getLogger(), io.StringIO(), io.StringIO()
+    handlers, level, arguments = list(root.handlers), root.level, sys.argv
+    sys.argv = ["da6401", *words]  # which the workers of a sweep are given
+    try:
+        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(words)
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    finally:
+        sys.argv = arguments
+        for handler in set(root.handlers) - set(handlers):
+            handler.close()  # of train.log
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    return code, out.getvalue(), err.getvalue()
+
+
 def da6401(
     *words: str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """The installed command in a process of its own."""
-    return subprocess.run(
-        command(*words), cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=timeout,
-        check=False,
-    )  # fmt: skip
+    """The same in a process of its own."""
+    code, out, err = forked.command(words, cwd=cwd, env=env, timeout=timeout)
+    return subprocess.CompletedProcess(words, code, out, err)
 
 
 def command(*words: str) -> Sequence[str]:

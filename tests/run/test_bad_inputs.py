@@ -327,7 +327,7 @@ def rows(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         shutil.copytree(finished, cwd / "run")
         words = prepare(cwd)
         limits = _small_files if name == "a limit on the size of files" else None
-        code, _, errors = forked.command(words, cwd=cwd, limits=limits)
+        code, _, errors = forked.command(words, cwd=cwd, before=limits)
         assert not (cwd / "executed").exists(), name
         shown = [word for word in words if word not in SMALL]
         if len(shown) < len(words):

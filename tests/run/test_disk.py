@@ -160,7 +160,7 @@ def _permissions_count() -> None:
 
 
 def _refused(words: list[str], cwd: Path, limits: Callable[[], None] | None) -> str:
-    code, _, errors = forked.command(words, cwd=cwd, limits=limits)
+    code, _, errors = forked.command(words, cwd=cwd, before=limits)
     assert code == 2, errors
     assert "Traceback" not in errors
     assert errors.startswith("da6401: "), errors

@@ -23,7 +23,7 @@ from da6401.errors import InterruptedRun, PrunedError
 from da6401.runs import run_folder
 from da6401.runs.run_folder import RESULT, read_result
 from da6401.sweep import run_trials, summary
-from da6401.training import loop
+from da6401.training import checkpoint_writer, loop
 from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
 from da6401.training.validation import evaluate
@@ -69,6 +69,7 @@ class _Statements:
         before = sys.gettrace()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "evaluate", followed)
+            patch.setattr(checkpoint_writer, "PATIENCE", 10**9)  # the same statements, however busy the machine is
             try:
                 run(compose(*TINY), folder)
             finally:
@@ -163,7 +164,7 @@ def test_the_command_says_that_it_was_stopped_though_its_run_is_complete(
     tmp_path: Path, signum: int, code: int
 ) -> None:
     limits = functools.partial(_stopped_as_it_completes, signum)
-    ended_in, _, errors = forked.command(["train", *TINY, "hydra.run.dir=run"], cwd=tmp_path, limits=limits)
+    ended_in, _, errors = forked.command(["train", *TINY, "hydra.run.dir=run"], cwd=tmp_path, before=limits)
     assert (ended_in, errors.strip()) == (code, f"da6401: stopped by {signal.Signals(signum).name}")
     assert ended(tmp_path / "run") == "completed"
 

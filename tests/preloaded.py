@@ -1,0 +1,9 @@
+"""What the processes of forked.py have imported when they start: each takes half a second or more."""
+
+import alembic.command  # noqa: F401  by Optuna's databases
+import torch._dynamo  # noqa: F401  by torch's first optimizer
+
+import da6401.commands.evaluate
+import da6401.commands.reproduce
+import da6401.sweep.scheduler
+import da6401.training.run  # noqa: F401

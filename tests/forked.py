@@ -33,6 +33,11 @@ class Command:
     out: Path
     err: Path
 
+    def send(self, signum: int) -> None:
+        """A signal to it."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signum)
+
     def end(self, timeout: float = 60) -> tuple[int, str, str]:
         """Exit code, stdout and stderr, once it has ended."""
         self.process.join(timeout)

@@ -20,6 +20,10 @@ SMALL = (
     "data=synthetic", "data.image_size=16", "data.classes=3", "data.images_per_class=12", "model.filters=4",
     "model.blocks=2", "model.dense_width=8", "trainer.epochs=2", "trainer.batch_size=8", "trainer.threads=1",
 )  # fmt: skip
+DIVERGING = (
+    *SMALL, "optimizer=sgd", "optimizer.lr=100", "optimizer.momentum=0.99", "schedule=constant",
+    "model.batch_norm=false", "trainer.epochs=50",
+)  # fmt: skip
 SMALL_BACKBONE = tuple(text for text in SMALL if not text.startswith("model."))
 
 

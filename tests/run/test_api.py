@@ -20,8 +20,7 @@ from da6401.errors import ConfigError, DivergedError, RunError
 from da6401.notebook.notebook_html import number
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import read_json, read_metrics, read_result
-from tests.forked import command
-from tests.tiny_runs import SMALL, compose
+from tests.tiny_runs import DIVERGING, SMALL, compose, typed
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +56,12 @@ def test_a_name_that_the_package_does_not_have_is_an_error() -> None:
 
 
 def test_a_run_is_the_command_lines(run: Run, tmp_path: Path) -> None:
-    code, _, problem = command(["train", *SMALL, f"hydra.run.dir={tmp_path / 'typed'}"], cwd=tmp_path)
+    code, _, problem = typed("train", *SMALL, "hydra.run.dir=typed", cwd=tmp_path)
     assert code == 0, problem
-    typed = load_run(tmp_path / "typed")
-    assert run.result.weights_sha256 == typed.result.weights_sha256 is not None
-    assert run.config == typed.config == compose(*SMALL)
-    mine, theirs = ({path.name for path in each.folder.iterdir()} for each in (run, typed))
+    other = load_run(tmp_path / "typed")
+    assert run.result.weights_sha256 == other.result.weights_sha256 is not None
+    assert run.config == other.config == compose(*SMALL)
+    mine, theirs = ({path.name for path in each.folder.iterdir()} for each in (run, other))
     assert mine == theirs
     assert read_json(run.folder / "receipt.json")["command"].startswith("da6401 train data=synthetic")
 
@@ -100,10 +99,7 @@ def test_mistakes_are_the_command_lines_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="several values"):
         train("seed=1,2", out=tmp_path / "r")
     with pytest.raises(DivergedError):
-        train(
-            *SMALL, "optimizer=sgd", "optimizer.lr=100", "schedule=constant", "trainer.epochs=50",
-            "model.batch_norm=false", "optimizer.momentum=0.99", out=tmp_path / "d",
-        )  # fmt: skip
+        train(*DIVERGING, out=tmp_path / "d")
     assert load_run(tmp_path / "d").result.status == "diverged"
     for wrong in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(RunError, match="holds no run"):

@@ -25,7 +25,7 @@ from PIL import Image
 
 from da6401.training.run import run
 from tests import forked
-from tests.tiny_runs import SMALL, compose
+from tests.tiny_runs import SMALL, compose, typed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "bad-inputs.md"
 HEAD = """# Bad inputs
@@ -326,8 +326,10 @@ def rows(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         cwd = tmp_path_factory.mktemp("case")
         shutil.copytree(finished, cwd / "run")
         words = prepare(cwd)
-        limits = _small_files if name == "a limit on the size of files" else None
-        code, _, errors = forked.command(words, cwd=cwd, before=limits)
+        if name == "a limit on the size of files":
+            code, _, errors = forked.command(words, cwd=cwd, before=_small_files)
+        else:
+            code, _, errors = typed(*words, cwd=cwd)
         assert not (cwd / "executed").exists(), name
         shown = [word for word in words if word not in SMALL]
         if len(shown) < len(words):

@@ -24,7 +24,7 @@ from da6401.training.checkpoint import load_checkpoint, save_checkpoint
 from da6401.training.run import run
 from tests import forked
 from tests.run.test_resume import HARD, outcome
-from tests.tiny_runs import SMALL, compose
+from tests.tiny_runs import SMALL, compose, typed
 
 LIMIT = 40_000  # bytes: enough for config and receipt, too little for a checkpoint of ours
 
@@ -159,8 +159,8 @@ def _permissions_count() -> None:
     assert libc.capset(header, sets) == 0
 
 
-def _refused(words: list[str], cwd: Path, limits: Callable[[], None] | None) -> str:
-    code, _, errors = forked.command(words, cwd=cwd, before=limits)
+def _refused(words: list[str], cwd: Path, before: Callable[[], None] | None = None) -> str:
+    code, _, errors = forked.command(words, cwd=cwd, before=before) if before else typed(*words, cwd=cwd)
     assert code == 2, errors
     assert "Traceback" not in errors
     assert errors.startswith("da6401: "), errors
@@ -175,7 +175,7 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
     errors = _refused(["train", *BIG], tmp_path, _small_files)
     assert "File too large" in errors
     assert "ulimit -f" in errors
-    assert forked.command(["train", *BIG], cwd=tmp_path)[0] == 0
+    assert typed("train", *BIG, cwd=tmp_path)[0] == 0
     assert read_result(tmp_path / "run").status == "completed"
 
 
@@ -211,16 +211,16 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_and_a_read_only_one(tiny_disk: Path) -> None:
     words = ["train", *SMALL, "model.dense_width=256", f"hydra.run.dir={tiny_disk / 'run'}", "trainer.epochs=3"]
-    errors = _refused(words, tiny_disk.parent, None)
+    errors = _refused(words, tiny_disk.parent)
     assert "No space left on device" in errors
     assert "make room" in errors
     assert not (tiny_disk / "run" / RESULT).exists()
     for path in (tiny_disk / "run").glob("checkpoints/*.pt"):
         load_checkpoint(path)
     subprocess.run(["mount", "-o", "remount,size=20m", str(tiny_disk)], check=True)
-    assert forked.command(words, cwd=tiny_disk.parent)[0] == 0
+    assert typed(*words, cwd=tiny_disk.parent)[0] == 0
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     before = (tiny_disk / "run" / RESULT).read_bytes()
-    errors = _refused(["evaluate", str(tiny_disk / "run")], tiny_disk.parent, None)
+    errors = _refused(["evaluate", str(tiny_disk / "run")], tiny_disk.parent)
     assert "Read-only file system" in errors
     assert (tiny_disk / "run" / RESULT).read_bytes() == before

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,8 @@ from da6401.runs.run_folder import CONFIG, LAST, RECEIPT, RESULT, read_metrics, 
 from da6401.training import validation
 from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
-from tests import forked
 from tests.run.test_resume import HARD, TIMINGS, outcome
-from tests.tiny_runs import SMALL, SMALL_BACKBONE, command, compose, da6401
+from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose, typed
 
 BACKBONE = (
     *SMALL_BACKBONE, "data.image_size=32", "data.images_per_class=5", "model=resnet18", "model.weights=none",
@@ -60,11 +60,11 @@ def test_every_experiment_gives_the_same_bits_whatever_ran_before(tmp_path: Path
 
 def test_a_trial_of_a_sweep_has_the_bits_of_the_run_alone(tmp_path: Path) -> None:
     fixed = (*SMALL, "trainer.epochs=2", "augmentation.mixup=0.4", "model.dropout=0.3", "trainer.patience=5")
-    done = da6401(
+    code, _, errors = typed(
         "train", "--multirun", *fixed, "study=s", "seed=choice(3,4)", "hydra.sweeper.n_trials=2",
         "hydra/sweeper/sampler=grid", cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert code == 0, errors
     for number in (0, 1):
         trial = tmp_path / "outputs" / "sweeps" / "s" / f"trial-{number}"
         seed = json.loads((trial / RECEIPT).read_text())["seed"]
@@ -116,7 +116,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
         "import time; from da6401.training.signals import stop_on_signals\n"
         "with stop_on_signals():\n    print('ready', flush=True)\n    while True: time.sleep(0.05)"
     )
-    words = [command()[0], "-c", script]
+    words = [sys.executable, "-c", script]
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -213,19 +213,19 @@ def test_compare_says_how_often_the_test_split_was_looked_at(
 def test_compare_needs_no_torch(tmp_path: Path) -> None:
     run(compose(*SMALL, "trainer.epochs=1"), tmp_path / "a")
     script = "import sys; from da6401.cli import main; main(['compare', 'a', 'a']); assert 'torch' not in sys.modules"
-    subprocess.run([command()[0], "-c", script], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_resume_never_goes_to_a_new_folder(tmp_path: Path) -> None:
     words = ("train", *SMALL, "trainer.epochs=1", "hydra.run.dir=run", "trainer.resume=never")
     for _ in range(3):
-        code, out, errors = forked.command(words, cwd=tmp_path)
+        code, out, errors = typed(*words, cwd=tmp_path)
         assert code == 0, errors
     assert "run holds a run already, and trainer.resume=never: this one goes to run-3" in out
     for name in ("run", "run-2", "run-3"):
         assert read_result(tmp_path / name).status == "completed"
         assert (tmp_path / name / "train.log").read_text().count("validation accuracy") == 1
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert forked.command(words[:-1], cwd=tmp_path)[0] == 2
+    assert typed(*words[:-1], cwd=tmp_path)[0] == 2
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     assert (tmp_path / "run" / LAST).exists()

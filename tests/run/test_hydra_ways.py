@@ -13,8 +13,7 @@ from da6401.config.schema import CnnConfig, RunConfig
 from da6401.config.search_path import SearchPath, conf_dir
 from da6401.errors import ConfigError
 from da6401.runs.run_folder import read_yaml
-from tests.forked import command
-from tests.tiny_runs import SMALL
+from tests.tiny_runs import SMALL, typed
 
 NESTED = "# @package _global_\ndefaults:\n  - override /optimizer: sgd\ntrainer:\n  epochs: 1\n"
 SMALL_CNN = "defaults:\n  - /schema/model/cnn@_here_\n  - _self_\nfilters: 4\nblocks: 2\n"
@@ -68,8 +67,8 @@ def test_several_experiments_at_once(mine: Path) -> None:
 
 def test_the_trials_of_a_sweep_have_them_too(mine: Path, tmp_path: Path) -> None:
     words = ("train", "-m", "--config-dir", str(mine), *SMALL[:4], *TINY, "hydra.sweeper.n_trials=2")
-    code, _, said = command(
-        [*words, "experiment=[a,b]", "model=own/tiny,small", "hydra/sweeper/sampler=grid"], cwd=tmp_path
+    code, _, said = typed(
+        *words, "experiment=[a,b]", "model=own/tiny,small", "hydra/sweeper/sampler=grid", cwd=tmp_path
     )
     assert code == 0, said
     trials = [read_yaml(file) for file in sorted(tmp_path.glob("outputs/sweeps/s/trial-*/config.yaml"))]
@@ -109,14 +108,14 @@ def test_a_primary_config_of_ones_own(mine: Path, tmp_path: Path) -> None:
     assert cfg is not None
     assert cfg.seed == 9
     words = ("train", "--config-dir", "mine", "--config-name", "paper", *SMALL, *TINY, "hydra.sweeper.n_trials=1")
-    code, _, said = command([*words, "optimizer.lr=choice(0.01)"], cwd=tmp_path)
+    code, _, said = typed(*words, "optimizer.lr=choice(0.01)", cwd=tmp_path)
     assert code == 0, said
     assert read_yaml(tmp_path / "outputs/sweeps/s/trial-0/config.yaml")["seed"] == 9
 
 
 @pytest.mark.parametrize("words", [["sweep=part_a"], ["experiment=freeze_curve", "model=resnet18"]])
 def test_a_search_without_multirun_is_refused_with_the_command_to_type(words: list[str], tmp_path: Path) -> None:
-    code, _, said = command(["train", *words], cwd=tmp_path)
+    code, _, said = typed("train", *words, cwd=tmp_path)
     assert code == 2
     assert f"needs --multirun: da6401 train --multirun {' '.join(words)}\n" in said
     assert list(tmp_path.iterdir()) == []
@@ -131,7 +130,7 @@ def test_the_command_to_type_has_the_users_folder_and_quotes(mine: Path) -> None
 
 @pytest.mark.parametrize("flags", [["--cfg", "job"], ["--info"], ["--info", "defaults"], ["--help"]])
 def test_a_sweep_can_be_looked_at(flags: list[str], tmp_path: Path) -> None:
-    code, out, said = command(["train", "sweep=part_a", *flags], cwd=tmp_path)
+    code, out, said = typed("train", "sweep=part_a", *flags, cwd=tmp_path)
     assert code == 0, said
     assert "weight_decay" in out or "sweep/part_a" in out or "part_a" in out
     assert list(tmp_path.iterdir()) == []
@@ -139,7 +138,7 @@ def test_a_sweep_can_be_looked_at(flags: list[str], tmp_path: Path) -> None:
 
 def test_hydra_mode_is_the_flag(tmp_path: Path) -> None:
     words = ["train", "hydra.mode=MULTIRUN", *SMALL, *TINY, "model.filters=choice(2,4)", "seed=${hydra:job.num}"]
-    code, _, said = command([*words, "hydra/sweeper/sampler=grid"], cwd=tmp_path)
+    code, _, said = typed(*words, "hydra/sweeper/sampler=grid", cwd=tmp_path)
     assert code == 0, said
     trials = [read_yaml(tmp_path / f"outputs/sweeps/s/trial-{number}/config.yaml") for number in (0, 1)]
     assert sorted(trial["model"]["filters"] for trial in trials) == [2, 4]
@@ -163,7 +162,7 @@ def test_a_required_key_may_be_searched() -> None:
 def rehearsed(tmp_path: Path, *words: str) -> list[str]:
     """The first trials of a sweep, as it would run them."""
     fixed = ("data=synthetic", "data.image_size=32", *TINY, "sweep.dry_run=true")
-    code, out, said = command(["train", "-m", *fixed, *words], cwd=tmp_path)
+    code, out, said = typed("train", "-m", *fixed, *words, cwd=tmp_path)
     assert code == 0, said
     return [line for line in out.splitlines() if line.startswith("trial ")]
 
@@ -192,7 +191,7 @@ def test_an_option_of_model_has_the_keys_of_its_network(mine: Path, tmp_path: Pa
 
 def test_hydras_own_logging_options_work(tmp_path: Path) -> None:
     words = ["train", *SMALL, *TINY, "hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.run.dir=r"]
-    code, out, said = command(words, cwd=tmp_path)
+    code, out, said = typed(*words, cwd=tmp_path)
     assert (code, out, said) == (0, "", "")
     assert (tmp_path / "r" / "result.json").exists()
     assert not (tmp_path / "r" / "train.log").exists()

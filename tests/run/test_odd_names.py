@@ -13,8 +13,7 @@ import yaml
 from PIL import Image
 
 from da6401 import train
-from tests import forked
-from tests.tiny_runs import SMALL
+from tests.tiny_runs import SMALL, typed
 
 IMAGES = Path(__file__).parents[1] / "images"
 ODD = "archive (1) données=it's & #1, [x] {y} $z 100%"
@@ -33,7 +32,7 @@ def tree(root: Path, *, names: tuple[str, ...] = ("0.png", "1.png", "2.png")) ->
 
 
 def done(*words: str, cwd: Path, code: int = 0) -> tuple[str, str]:
-    ended, out, err = forked.command(list(words), cwd=cwd)
+    ended, out, err = typed(*words, cwd=cwd)
     assert ended == code, f"{words}: {out}\n{err}"
     assert "Traceback" not in err
     return out, err

@@ -33,7 +33,7 @@ from da6401.training import device
 from da6401.training.run import run
 from da6401.training.trained_model import load_model
 from da6401.training.validation import evaluate
-from tests.tiny_runs import SMALL, compose
+from tests.tiny_runs import DIVERGING, SMALL, compose
 
 # ---- the code that was loaded -----------------------------------------------------------------------------------
 
@@ -143,8 +143,7 @@ def test_a_training_leaves_torch_as_it_was_and_is_not_moved_by_it(tmp_path: Path
     assert main(["evaluate", str(trained.folder)]) == 0
     assert switches() == before
     with pytest.raises(DivergedError):
-        da6401.train(*SMALL, "optimizer=sgd", "optimizer.lr=100", "model.batch_norm=false", "trainer.epochs=40",
-                     out=tmp_path / "diverged")  # fmt: skip
+        da6401.train(*DIVERGING, out=tmp_path / "diverged")
     da6401.train(*SMALL, "trainer.epochs=1", "seed=choice(1,2)", "hydra.sweeper.n_trials=2", multirun=True,
                  out=tmp_path / "sweep")  # fmt: skip
     assert switches() == before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +17,8 @@ import pytest
 
 from da6401.cli import main
 from da6401.runs.run_folder import METRICS
-from tests.tiny_runs import SMALL, command
+from tests import forked
+from tests.tiny_runs import SMALL
 
 SEARCH = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.filters=choice(2,4)")
 
@@ -90,20 +90,14 @@ def test_a_folder_without_a_run_ends_in_two(tmp_path: Path, capsys: pytest.Captu
 @contextmanager
 def watched(folder: Path) -> Iterator[str]:
     """`da6401 report --watch` in a process of its own, ended with Ctrl-C, and its address."""
-    process = subprocess.Popen(
-        command("report", str(folder), "--watch"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
-        assert found is not None
+    with forked.begun(["report", str(folder), "--watch"], cwd=folder) as running:
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+/", running.out.read_text())):
+            assert running.process.is_alive(), running.err.read_text()
+            time.sleep(0.02)
         yield found.group()
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-        assert (process.returncode, errors) == (0, "")
-    finally:
-        process.kill()
-        process.communicate()
+        running.send(signal.SIGINT)
+        code, _, errors = running.end(30)
+        assert (code, errors) == (0, "")
 
 
 def get(address: str, **headers: str) -> tuple[int, str, str]:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from da6401.training.checkpoint import load_checkpoint
 from da6401.training.device import prepare
 from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
-from tests.tiny_runs import SMALL, SMALL_BACKBONE, command, compose
+from tests import forked
+from tests.tiny_runs import DIVERGING, SMALL, SMALL_BACKBONE, compose
 
 TIMINGS = {"seconds", "images_per_second"}
 
@@ -115,10 +115,8 @@ def test_frozen_stages_of_a_trained_run_are_bit_identical(tmp_path: Path) -> Non
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
-    cfg = compose(*SMALL, "optimizer=sgd", "optimizer.lr=100", "optimizer.momentum=0.99", "trainer.epochs=40",
-                  "schedule=constant", "model.batch_norm=false")  # fmt: skip
     with pytest.raises(DivergedError, match=r"lower optimizer\.lr"):
-        run(cfg, tmp_path / "run")
+        run(compose(*DIVERGING), tmp_path / "run")
     result = read_result(tmp_path / "run")
     assert result.status == "diverged"
     assert "loss is" in result.reason
@@ -174,19 +172,14 @@ def test_bf16_and_either_layout_train_and_agree_roughly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_a_checkpoint_and_says_interrupted(tmp_path: Path, signum: int, code: int) -> None:
     words = ("train", *SMALL, "trainer.epochs=10000", "hydra.run.dir=run")
-    process = subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "run" / LAST).exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        sent = time.monotonic()
-        os.kill(process.pid, signum)
-        _, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == code, errors
-    assert time.monotonic() - sent < 10
-    assert b"Traceback" not in errors
+    with forked.begun(words, cwd=tmp_path) as running:
+        while not (tmp_path / "run" / LAST).exists():
+            assert running.process.is_alive(), running.err.read_text()
+            time.sleep(0.02)
+        running.send(signum)
+        ended, _, errors = running.end(10)
+    assert ended == code, errors
+    assert "Traceback" not in errors
     result = read_result(tmp_path / "run")
     assert result.status == "interrupted"
     assert load_checkpoint(tmp_path / "run" / LAST)["history"]["epochs_run"] == result.epochs_run

@@ -12,7 +12,7 @@ from da6401.cli import main
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import flat, read_metrics, read_result, read_yaml
 from da6401.training.tracking import MOST_MISTAKES
-from tests.tiny_runs import SMALL
+from tests.tiny_runs import DIVERGING, SMALL
 from tests.unit.test_tracking import records_of, values_of
 
 WANDB = (*SMALL, "tracking=wandb", "tracking.timeout=60")
@@ -154,11 +154,7 @@ def test_the_sweep_is_a_run_of_the_group_with_its_page(sweep: Path) -> None:
 
 def test_a_run_that_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
-    words = [
-        "optimizer=sgd", "optimizer.lr=100", "schedule=constant", "trainer.epochs=50", "model.batch_norm=false",
-        "optimizer.momentum=0.99", f"hydra.run.dir={tmp_path / 'run'}",
-    ]  # fmt: skip
-    assert main(["train", *WANDB, *words]) == 3
+    assert main(["train", *DIVERGING, *WANDB[len(SMALL) :], f"hydra.run.dir={tmp_path / 'run'}"]) == 3
     found = summary(tmp_path / "run")
     assert found["status"] == "diverged"
     assert "optimizer.lr" in found["reason"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 from da6401.config.search_path import conf_dir
-from tests.tiny_runs import SMALL, da6401
+from tests.tiny_runs import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,16 +29,16 @@ def test_a_wheel_works_from_any_folder(tmp_path: Path) -> None:
         path.relative_to(site / "da6401" / "conf").as_posix() for path in (site / "da6401" / "conf").rglob("*.yaml")
     }
     assert shipped == {path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml")}
-    env = {"PYTHONPATH": str(site)}
-    where = subprocess.run(
-        [sys.executable, "-c", "import da6401; print(da6401.__file__)"],
-        cwd=elsewhere, env=env, capture_output=True, text=True,
+    run = ["train", *SMALL, "trainer.epochs=1", "hydra.run.dir=out"]
+    sweep = ["train", "--multirun", *SMALL, "sweep=part_a", "model.filters=4", "trainer.epochs=1", "study=s"]
+    code = (
+        f"import sys, da6401; assert da6401.__file__.startswith({str(site)!r}), da6401.__file__; from da6401.cli "
+        f"import main; sys.exit(main({run!r}) or main({[*sweep, 'hydra.sweeper.n_trials=1']!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert where.stdout.startswith(str(site))
-    done = da6401("train", *SMALL, "trainer.epochs=1", "hydra.run.dir=out", cwd=elsewhere, env=env)
     assert done.returncode == 0, done.stderr
     assert (elsewhere / "out" / "result.json").exists()
-    sweep = ("train", "--multirun", *SMALL, "sweep=part_a", "model.filters=4", "trainer.epochs=1", "study=s")
-    done = da6401(*sweep, "hydra.sweeper.n_trials=1", cwd=elsewhere, env=env)
-    assert done.returncode == 0, done.stderr
     assert (elsewhere / "outputs" / "sweeps" / "s" / "sweep.json").exists()

@@ -5,5 +5,5 @@ import torch._dynamo  # noqa: F401  by torch's first optimizer
 
 import da6401.commands.evaluate
 import da6401.commands.reproduce
-import da6401.sweep.scheduler
+import da6401.sweep.run_trials
 import da6401.training.run  # noqa: F401

@@ -130,14 +130,14 @@ def test_mistakes_end_in_exit_code_2_within_three_seconds_without_torch(tmp_path
 def test_help_and_cfg_import_no_torch(tmp_path: Path) -> None:
     shown = [["--help"], ["train", "--help"], ["train", "--cfg", "job"], ["data", "check", "--help"]]
     code = (
-        f"import sys\nfrom da6401.cli import main\nfor words in {shown!r}:\n    print('==', words)\n"
+        f"import sys\nfrom da6401.cli import main\nfor words in {shown!r}:\n    print('\\f', words)\n"
         "    try:\n        assert main(words) == 0, words\n"
         "    except SystemExit as leaving:\n        assert not leaving.code, words\n"
         "assert not {'torch', 'torchvision', 'wandb'} & set(sys.modules), 'a heavy import'"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert all(len(text) > 100 for text in done.stdout.split("==")[1:])
+    assert all(len(text) > 100 for text in done.stdout.split("\f")[1:])
 
 
 def test_a_run_from_the_command_line(tmp_path: Path) -> None:

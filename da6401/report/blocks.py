@@ -18,8 +18,8 @@ def section(title: str, *blocks: Block | None) -> dict[str, Any]:
     return {"id": title.lower().replace(" ", "-"), "title": title, "blocks": [each for each in blocks if each]}
 
 
-def text(said: str, tone: str = "note") -> Block:
-    return {"kind": "text", "text": said, "tone": tone}
+def text(sentence: str, tone: str = "note") -> Block:
+    return {"kind": "text", "text": sentence, "tone": tone}
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Block:

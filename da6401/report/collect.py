@@ -54,7 +54,7 @@ def reads_as_sweep(folder: Path, storage: str | None) -> bool:
 
 
 def read_sweep(folder: Path, storage: str | None) -> SweepRecord:
-    """A sweep folder with its study; without a study, as much as the trials' folders tell.
+    """A sweep folder with its study; without a study, what the trials' folders hold.
 
     Raises:
         RunError: the study cannot be opened, or sweep.json is damaged.
@@ -73,10 +73,10 @@ def read_sweep(folder: Path, storage: str | None) -> SweepRecord:
         runs = [_trial_run(trial_folder(folder, trial), problems) for trial in frozen]
         config = next((run.config for run in runs if run.config), {})
         objective = Objective.of_study(attributes, directions, config)
-        # What an older version told the pruner was the accuracy, whatever the objective.
-        moves = objective.alone is not None and objective.alone.by_epoch
-        told = objective.names[0] if moves and ATTRIBUTE in attributes else "val_accuracy"
-        trials = [_trial(trial, run, told=told) for trial, run in zip(frozen, runs, strict=True)]
+        # An older version reported the accuracy to the pruner, whatever the objective.
+        by_epoch = objective.alone is not None and objective.alone.by_epoch
+        reported = objective.names[0] if by_epoch and ATTRIBUTE in attributes else "val_accuracy"
+        trials = [_trial(trial, run, reported=reported) for trial, run in zip(frozen, runs, strict=True)]
     logarithmic = frozenset(
         key for trial in frozen for key, each in trial.distributions.items() if getattr(each, "log", False)
     )
@@ -87,22 +87,22 @@ def read_sweep(folder: Path, storage: str | None) -> SweepRecord:
 
 
 def signature(folders: Sequence[Path], storage: str | None) -> str:
-    """What changes whenever a report of these folders would."""
+    """A text that changes whenever the report of these folders would."""
     files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST, VALIDATION, LOOKS, ABOUT)
-    seen = []
+    found = []
     places = [place for folder in folders for place in (folder, *found_runs(folder), *confirmations(folder))]
     for path in sorted(place / file for place in places for file in files):
         try:
-            found = path.stat()
-            seen.append(f"{path} {found.st_mtime_ns} {found.st_size}")
+            status = path.stat()
+            found.append(f"{path} {status.st_mtime_ns} {status.st_size}")
         except OSError:  # it is not there yet, or no longer
             continue
     if storage is not None:
         for folder in folders:
             if reads_as_sweep(folder, storage):
                 trials = read_sweep(folder, storage).frozen
-                seen += [f"{trial.number} {trial.state} {len(trial.intermediate_values)}" for trial in trials]
-    return "\n".join(seen)
+                found += [f"{trial.number} {trial.state} {len(trial.intermediate_values)}" for trial in trials]
+    return "\n".join(found)
 
 
 def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str], dict[str, Any]]:
@@ -124,12 +124,12 @@ def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str], dict[
         ) from error
 
 
-def _trial(trial: FrozenTrial, run: RunRecord, *, told: str) -> TrialRecord:
-    """``told``: the metric that its epochs reported to the study."""
+def _trial(trial: FrozenTrial, run: RunRecord, *, reported: str) -> TrialRecord:
+    """``reported``: the metric that its epochs reported to the study."""
     own = trial.user_attrs
     owner = str(own.get("owner", ""))
     if not run.epochs and trial.intermediate_values:  # the folder is on another machine
-        epochs = [{"epoch": float(e), told: v} for e, v in sorted(trial.intermediate_values.items())]
+        epochs = [{"epoch": float(e), reported: v} for e, v in sorted(trial.intermediate_values.items())]
         run = dataclasses.replace(run, epochs=epochs)
     return TrialRecord(
         number=trial.number, state=trial.state.name.lower(), values=tuple(trial.values) if trial.values else None,
@@ -142,7 +142,7 @@ def _trial(trial: FrozenTrial, run: RunRecord, *, told: str) -> TrialRecord:
 
 
 def _trial_run(folder: Path, problems: list[str]) -> RunRecord:
-    """The run folder of a trial; a damaged one is said, and the report goes on without it."""
+    """The run folder of a trial; a damaged one becomes a problem of the report and is empty."""
     try:
         return read_run(folder)
     except RunError as error:
@@ -151,7 +151,7 @@ def _trial_run(folder: Path, problems: list[str]) -> RunRecord:
 
 
 def _without_study(folder: Path, problems: list[str]) -> tuple[list[TrialRecord], Objective]:
-    """The trials as their folders tell: their values, and as parameters the keys in which their configs differ."""
+    """The trials from their folders alone; their parameters are the keys in which their configs differ."""
     runs = {number: _trial_run(run, problems) for number, run in numbered_runs(folder).items()}
     differing = [row[0] for row in differences(*(run.config for run in runs.values() if run.config))]
     objective = Objective.of_config(next((run.config for run in runs.values() if run.config), {}))

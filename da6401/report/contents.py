@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from da6401 import __version__
 from da6401.redact import safe
 from da6401.report import run_figures
 from da6401.report.blocks import section, table, text
@@ -43,7 +45,9 @@ def report_data(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
             parts.append({"id": f"part{index}winner", "title": f"The winner: {winner.name}",
                           "sections": run_sections(read_run(winner, predictions=True))})  # fmt: skip
     names = ", ".join(folder.absolute().name for folder in folders)
-    return {"title": titles[0] if len(read) == 1 else f"Compared: {names}", "parts": parts}
+    title = titles[0] if len(read) == 1 else f"Compared: {names}"
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    return {"title": title, "parts": parts, "made": f"{now}, da6401 {__version__}"}
 
 
 def _title(read: RunRecord | SweepRecord) -> str:
@@ -70,7 +74,7 @@ def _comparison(read: Sequence[RunRecord | SweepRecord]) -> list[dict[str, Any]]
                "parameters", "multiply-accumulates", "seconds"]  # fmt: skip
     found = differences(*(run.config for run in runs.values()))
     differing = [row for row in found if not NO_EFFECT_ON_WEIGHTS.fullmatch(row[0])]
-    warnings = [text(told, "warning") for told in comparison_warnings([run.folder for run in runs.values()])]
+    warnings = [text(each, "warning") for each in comparison_warnings([run.folder for run in runs.values()])]
     return [
         section("Result", *warnings, table("Runs, and the winners of sweeps", columns, rows)),
         section("Curves", run_figures.together(runs)) if runs else section("Curves", text("None yet.")),

@@ -15,6 +15,7 @@ from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
 
 SHADES = 6  # of the lines in parallel coordinates
 COLOURS = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
+STATES = {**{state: state for state in COLOURS}, "fail": "failed"}  # in words
 SYMBOLS = {"complete": "circle", "pruned": "triangle-down-open", "fail": "x-thin-open", "running": "circle-open"}
 
 
@@ -30,7 +31,7 @@ def history(sweep: SweepRecord, metric: Metric) -> Chart:
     for state, mine in _by_state(begun):
         traces.append(
             {
-                "type": "scatter", "mode": "markers", "name": _named(state), "x": [t.number for t in mine],
+                "type": "scatter", "mode": "markers", "name": STATES[state], "x": [t.number for t in mine],
                 "y": [floor if (value := reached[t.number]) is None else value for t in mine],
                 "marker": {"symbol": SYMBOLS[state], "size": 8, "color": COLOURS[state], "line": {"width": 1.5}},
                 "text": [f"trial {t.number}, {t.state}: {number(reached[t.number])}" for t in mine],
@@ -53,7 +54,7 @@ def history(sweep: SweepRecord, metric: Metric) -> Chart:
         )  # fmt: skip
         times.append([_time(t.start) for t in ends])
     counts = Counter(t.state for t in sweep.trials)
-    listed = ", ".join(f"{counts[state]} {_named(state)}" for state in COLOURS if counts[state])
+    listed = ", ".join(f"{counts[state]} {STATES[state]}" for state in COLOURS if counts[state])
     drawn = chart(
         "History", f"{word(metric.name).capitalize()} of {len(sweep.trials)} trials: {listed}."
         + (f" The best so far changed {len(steps) - 1} times after the first." if len(steps) > 1 else "")
@@ -77,7 +78,7 @@ def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
     for state, mine in _by_state(t for t in sweep.trials if t.number not in apart and t.run.epochs):
         line = {"color": COLOURS[state], "width": 1.2}
         faint = 0.4 if state == "complete" else 0.8
-        traces.append(_curves(mine, name, legend=_named(state), line=line, opacity=faint))
+        traces.append(_curves(mine, name, legend=STATES[state], line=line, opacity=faint))
     if first and first.run.epochs and first is not best:
         line = {"color": "@strong", "width": 2, "dash": "dot"}
         traces.append(_curves([first], name, legend=f"default, trial {first.number}", line=line))
@@ -268,7 +269,7 @@ def timeline(sweep: SweepRecord) -> Chart:
         lengths = [(((t.end or now or t.start) - t.start).total_seconds()) for t in mine]  # type: ignore[operator]
         traces.append(
             {
-                "type": "bar", "orientation": "h", "name": _named(state),
+                "type": "bar", "orientation": "h", "name": STATES[state],
                 "y": [f"slot {label(t.slot)}" for t in mine], "base": [_time(t.start) for t in mine],
                 "x": [1000 * seconds for seconds in lengths], "customdata": [t.number for t in mine],
                 "text": [str(t.number) for t in mine], "textposition": "inside", "insidetextanchor": "middle",
@@ -297,10 +298,6 @@ def _by_state(trials: Iterable[TrialRecord]) -> list[tuple[str, list[TrialRecord
     for trial in trials:
         groups[trial.state].append(trial)
     return [(state, group) for state, group in groups.items() if group]
-
-
-def _named(state: str) -> str:
-    return "failed" if state == "fail" else state
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The page: one HTML file with its data, style, script and Plotly inside, which asks no other machine for anything."""
+"""The page: one HTML file with its data, style, script and Plotly inside; it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from da6401 import __version__
 from da6401.redact import safe
 from da6401.report.contents import report_data
 from da6401.runs.atomic_files import write_text
@@ -41,15 +39,9 @@ def report(folders: Sequence[Path], *, out: Path | None, storage: str | None, wa
 
         return serve(folders, out=out, storage=storage, port=port)
     path = out or folders[0] / "report.html"
-    write_text(path, page(made(folders, storage), live=False))
+    write_text(path, page(report_data(folders, storage), live=False))
     print(f"report: {safe(path)}")
     return 0
-
-
-def made(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
-    """The report's data, with the time."""
-    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-    return {**report_data(folders, storage), "made": f"{now}, da6401 {__version__}"}
 
 
 def page(data: Mapping[str, Any], *, live: bool) -> str:
@@ -66,7 +58,7 @@ def page(data: Mapping[str, Any], *, live: bool) -> str:
         "live": "yes" if live else "no", "policy": policy, "title": html.escape(safe(data["title"])),
         "style": _asset("page.css"), "script": script, "plotly": packed, "data": as_json(data),
     }  # fmt: skip
-    # In one pass: a class called {{script}} stays what it is.
+    # In one pass: a class called {{script}} is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found.group(1)], _asset("template.html"))
 
 
@@ -81,7 +73,7 @@ def _asset(name: str) -> str:
 
 @functools.cache
 def _plotly() -> tuple[str, str]:
-    """Plotly's JavaScript as the package carries it, packed (1.9 MB instead of 4.8), and its hash for the policy."""
+    """The JavaScript of the plotly package, compressed (1.9 MB instead of 4.8), and its hash for the policy."""
     code = resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
     text = code.decode("utf-8")
     return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii"), _hash(text)

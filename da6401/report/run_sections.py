@@ -1,4 +1,4 @@
-"""What the page says of a run, in its order."""
+"""The page's sections on a run, in their order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from da6401.runs.looks import choice_warnings, times
 from da6401.runs.predictions import Predictions
 from da6401.runs.run_folder import flat
 
-MISTAKES = 15  # of the most confident ones
+MISTAKES = 15  # rows of the table, the most confident ones
 
 
 def run_sections(run: RunRecord) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def run_sections(run: RunRecord) -> list[dict[str, Any]]:
     elif result.status != "completed":
         notes.append(text(f"This run did not complete ({result.status}): {safe(result.reason)}", "warning"))
     if run.looks:
-        notes += [text(told, "warning") for told in choice_warnings(run.folder)]
+        notes += [text(each, "warning") for each in choice_warnings(run.folder)]
     sections = [section("Result", *notes, _reached(run), command(run.folder) if run.config else None, _looks(run))]
     if run.epochs:
         charts = run_figures.run_curves(run)
@@ -39,17 +39,16 @@ def run_sections(run: RunRecord) -> list[dict[str, Any]]:
         sections.append(section("Predictions", text(f"There are no predictions in this folder yet; {remedy}.")))
     else:
         found = run.predictions[split]
-        said = text(f"On the {split} split, n = {len(found.labels_N)} images.")
+        which = text(f"On the {split} split, n = {len(found.labels_N)} images.")
         sections += [
-            section("Confusion matrix", said, run_figures.confusion(found)),
-            section("Classes", said, _classes(found)),
-            section("Calibration", said, run_figures.reliability(found)),
-            section("Confident mistakes", said, _mistakes(found)),
+            section("Confusion matrix", which, run_figures.confusion(found)),
+            section("Classes", which, _classes(found)),
+            section("Calibration", which, run_figures.reliability(found)),
+            section("Confident mistakes", which, _mistakes(found)),
         ]
     sections.append(section("Stages", _stages(run)))
-    shown = pictures(run.folder)
-    if shown:
-        sections.append(section("Explanations", *shown))
+    if explanations := pictures(run.folder):
+        sections.append(section("Explanations", *explanations))
     receipt = {key: value for key, value in run.receipt.items() if key not in ("stages", "class_names")}
     if receipt:
         rows = list(flat(receipt).items())
@@ -84,7 +83,7 @@ def _reached(run: RunRecord) -> Block:
 
 
 def _looks(run: RunRecord) -> Block:
-    """How often the test split was looked at, and each look."""
+    """The looks at the test split."""
     if not run.looks:
         return text("The test split has not been looked at for this run.")
     rows = [[look.time or "not recorded", look.verb, look.purpose] for look in run.looks]

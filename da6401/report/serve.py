@@ -1,4 +1,4 @@
-"""``da6401 report --watch``: the page on this machine's loopback address, made anew when the folders change."""
+"""``da6401 report --watch``: the page at this machine's loopback address, with new data when the folders change."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from typing import Any
 from da6401.errors import UserError
 from da6401.redact import safe
 from da6401.report.collect import signature
-from da6401.report.page import as_json, made, page
+from da6401.report.contents import report_data
+from da6401.report.page import as_json, page
 from da6401.runs.atomic_files import write_text
 
 HOST = "127.0.0.1"
-SECONDS = 1.0  # between two looks at the folders, however many browsers ask
+SECONDS = 1.0  # between two checks of the folders, however many browsers ask
 
 
 class Source:
-    """The newest data; made by whoever asks first after a change. Nothing is written, so watchers do not meet."""
+    """The newest data, read by the first request after a change. Without ``out`` nothing is written, so that several
+    watchers of one folder do not disturb each other."""
 
     def __init__(self, folders: Sequence[Path], *, out: Path | None, storage: str | None) -> None:
         self.folders, self.out, self.storage = folders, out, storage
         self.lock = threading.Lock()
-        self.seen = signature(folders, storage)
-        self.looked = time.monotonic()
-        self.data = made(folders, storage)
-        self._keep()
+        self.signature = signature(folders, storage)
+        self.checked = time.monotonic()
+        self.data = report_data(folders, storage)
+        self._write()
 
     def newest(self) -> dict[str, Any]:
-        """The report's data, at most SECONDS old; the last good one where a folder cannot be read just now."""
+        """The report's data, at most SECONDS old; the last readable one where a folder cannot be read now."""
         with self.lock:
-            if time.monotonic() - self.looked > SECONDS:
+            if time.monotonic() - self.checked > SECONDS:
                 try:
                     now = signature(self.folders, self.storage)
-                    if now != self.seen:
-                        self.data = made(self.folders, self.storage)
-                        self.seen = now
-                        self._keep()
+                    if now != self.signature:
+                        self.data = report_data(self.folders, self.storage)
+                        self.signature = now
+                        self._write()
                 except UserError as error:
                     self.data = {**self.data, "made": f"Not refreshed: {safe(error)}"}
-                self.looked = time.monotonic()
+                self.checked = time.monotonic()
             return self.data
 
-    def _keep(self) -> None:
+    def _write(self) -> None:
         if self.out is not None:
             write_text(self.out, page(self.data, live=False))
 
@@ -101,6 +103,6 @@ def _handler(source: Source) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Every two seconds one request a browser: nobody reads that."""
+            """Nothing: each browser makes a request every two seconds."""
 
     return Handler

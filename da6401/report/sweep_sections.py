@@ -1,4 +1,4 @@
-"""What the page says of a sweep, in its order."""
+"""The page's sections on a sweep, in their order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from da6401.redact import duration, safe
 from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
 from da6401.report.charts import number
+from da6401.report.figures import STATES
 from da6401.report.importance import correlation, importance
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import selection_warning, times
@@ -21,7 +22,7 @@ CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
 
 
 def winner_of(sweep: SweepRecord) -> Path | None:
-    """The run folder of the winner: of the confirmed ones the best, else of the best trial, where it is here."""
+    """The run folder of the winner, where it is here: the best confirmed run, else the best trial's."""
     confirmed = sweep.summary.get("confirmed") or []
     folders = [sweep.folder / "confirm" / Path(confirmed[0]["run"]).name] if confirmed else []
     folders += [trial.run.folder for trial in sweep.best]
@@ -33,8 +34,8 @@ def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
     problems = [text(each, "warning") for each in sweep.problems]
     if not sweep.trials:
         return [section("Result", *problems, text("The study has no trials yet."))]
-    shown = [*_headline(sweep, metric), *_looks(sweep), command(winner) if winner else None]
-    sections = [section("Result", *problems, *shown)]
+    result = [*_headline(sweep, metric), *_looks(sweep), command(winner) if winner else None]
+    sections = [section("Result", *problems, *result)]
     sections.append(section("History", *(figures.history(sweep, each) for each in sweep.objective.metrics)))
     if len(sweep.objective.metrics) > 1 and sweep.complete:
         others = [figures.pareto(sweep, metric, other) for other in sweep.objective.metrics[1:]]
@@ -56,8 +57,7 @@ def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
 
 def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
     counts = Counter(trial.state for trial in sweep.trials)
-    words = {"pruned": "pruned", "fail": "failed", "running": "running"}
-    others = [f"{counts[state]} {said}" for state, said in words.items() if counts[state]]
+    others = [f"{counts[state]} {STATES[state]}" for state in ("pruned", "fail", "running") if counts[state]]
     ends = [t.end for t in sweep.trials if t.end]
     starts = [t.start for t in sweep.trials if t.start]
     busy = sum(t.run.result.seconds for t in sweep.trials if t.run.result)
@@ -98,18 +98,18 @@ def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
 
 
 def _looks(sweep: SweepRecord) -> list[Block]:
-    """Each look at the test split, and that a choice after one is no longer blind."""
+    """The looks at the test split, with a warning where the sweep went on after one."""
     if not sweep.looked:
         return [text("The test split has not been looked at for any run of this sweep.")]
-    runs = [(str(folder.relative_to(sweep.folder)), look) for folder, looks in sweep.looked.items() for look in looks]
-    ordered = sorted(runs, key=lambda pair: pair[1].time)
-    rows = [[name, look.time or "not recorded", look.verb, look.purpose] for name, look in ordered]
+    found = [(str(folder.relative_to(sweep.folder)), look) for folder, looks in sweep.looked.items() for look in looks]
+    found.sort(key=lambda pair: pair[1].time)
+    rows = [[name, look.time or "not recorded", look.verb, look.purpose] for name, look in found]
     title = f"The test split was looked at {times(len(rows))}"
-    warning = []
+    warnings = []
     if sweep.chose_after_look:
-        told = selection_warning(sweep.looked, f"sweep {sweep.folder.absolute().name}", within=sweep.folder)
-        warning = [text(told, "warning")]
-    return [*warning, table(title, ["run", "time (UTC)", "by da6401", "purpose"], rows)]
+        group = f"sweep {sweep.folder.absolute().name}"
+        warnings = [text(selection_warning(sweep.looked, group, within=sweep.folder), "warning")]
+    return [*warnings, table(title, ["run", "time (UTC)", "by da6401", "purpose"], rows)]
 
 
 def _other_part(sweep: SweepRecord, best: TrialRecord) -> Candidate[TrialRecord] | None:
@@ -148,7 +148,7 @@ def _trials(sweep: SweepRecord) -> Block:
             took: float | None = round(result.seconds, 2)
         else:
             took = round((trial.end - trial.start).total_seconds(), 2) if trial.start and trial.end else None
-        seen = [name for name in CURVES if any(name in line for line in trial.run.epochs)]
+        curves = [name for name in CURVES if any(name in line for line in trial.run.epochs)]
         rows.append(
             {
                 "number": trial.number, "state": trial.state, "values": [trial.reached(metric) for metric in metrics],
@@ -158,7 +158,7 @@ def _trials(sweep: SweepRecord) -> Block:
                 "macs": result.macs if result else None, "reason": safe(trial.reason), "slot": trial.slot,
                 "attempts": trial.attempts, "folder": safe(trial.run.folder), "changes": _differences(sweep, trial),
                 "command": command(trial.run.folder)["text"] if trial.run.config else None,
-                "curves": {name: [_short(line.get(name)) for line in trial.run.epochs] for name in ("epoch", *seen)},
+                "curves": {name: [_short(line.get(name)) for line in trial.run.epochs] for name in curves},
                 "same": "This is the default configuration." if trial.is_default else "No key differs.",
             }
         )  # fmt: skip

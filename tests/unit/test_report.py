@@ -288,7 +288,7 @@ def test_pictures_have_room_and_stay_in_their_folder(tmp_path: Path, monkeypatch
     assert len(shown["items"]) == 1
     assert shown["items"][0]["source"].startswith("data:image/webp;base64,")
     assert "secret.png" in note["text"]
-    monkeypatch.setattr("da6401.report.explanations.ROOM", 10)
+    monkeypatch.setattr("da6401.report.explanations.MAX_BYTES", 10)
     assert pictures(tmp_path / "run")[0]["items"] == []
     (folder / "about.json").write_text("{")
     assert pictures(tmp_path / "run")[0]["tone"] == "warning"

@@ -1,4 +1,4 @@
-"""`da6401 explain RUN`: pictures of what a trained model sees, and where it errs, in RUN/explain."""
+"""`da6401 explain RUN`: pictures of what a trained model sees, and of its mistakes, in RUN/explain."""
 
 # N images, B batch, K classes, C channels, H height, W width
 
@@ -19,12 +19,10 @@ from da6401.data.sources import ImageSet, load_training_data
 from da6401.errors import DataError, RunError
 from da6401.models.stages import StagedModel
 from da6401.redact import safe
+from da6401.report.explanations import ABOUT
 from da6401.runs.atomic_files import explain_write_errors, write_json
 from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.trained_model import load_model
-
-FOLDER = "explain"
-ABOUT = "about.json"
 
 
 @restore_torch_settings()
@@ -34,7 +32,8 @@ def explain_run(folder: Path, *, split: str) -> int:
     Raises:
         UserError: no such run, no such split, a device that is not here, or no room on the disk.
     """
-    out = folder / FOLDER
+    about = folder / ABOUT
+    out = about.parent
     model, cfg, class_names = load_model(folder)
     if out.is_symlink():
         raise RunError(f"{out}: is a symbolic link, and could lead out of the run folder; remove it")
@@ -54,14 +53,14 @@ def explain_run(folder: Path, *, split: str) -> int:
     model.cpu()
     with explain_write_errors(out):
         out.mkdir(exist_ok=True)
-        (out / ABOUT).unlink(missing_ok=True)  # it would speak of pictures that are being replaced
-    about = []
+        about.unlink(missing_ok=True)  # it would describe pictures that are being replaced
+    entries = []
     with own_style():
         for picture in views(model, answers, cfg.seed, split):
             save(picture.draw(), out / picture.file)
-            about.append({"file": picture.file, "title": picture.title, "caption": picture.caption})
+            entries.append({"file": picture.file, "title": picture.title, "caption": picture.caption})
             print(f"{safe(out / picture.file)}  {picture.title}")
-    write_json(out / ABOUT, about)
+    write_json(about, entries)
     return 0
 
 

@@ -71,7 +71,7 @@ def list_split(root: Path, folder: str) -> SplitFiles:
         DataError: the folder cannot be listed, links outside the root, or has no class folders.
     """
     if _is_outside(root / folder, root):
-        raise DataError(f"{root / folder} links outside the data root: {COPY}, or set data.root to its home.")
+        raise DataError(f"{root / folder} links outside the data root: {COPY}, or set data.root to where it leads.")
     classes: list[str] = []
     files: list[LabelledFile] = []
     bad_files: list[BadFile] = []

@@ -1,4 +1,4 @@
-"""Runs and sweeps from Python: the command line's own work, its config system and its messages."""
+"""Runs and sweeps from Python, with the command line's config system and messages."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def train(
     Args:
         overrides: as typed there, such as "model.filters=16"; no quotes for the shell.
         config_dir: a folder of YAML files of your own (--config-dir).
-        out: the run's or the sweep's folder; None names it as the command line does, under outputs/. The folder of a
-            run that was stopped goes on with it, and so does a study's name for a sweep.
+        out: the run's or the sweep's folder; None names it as the command line does, under outputs/. In the folder of
+            a stopped run the run resumes; with the name of a study its sweep does.
 
     Raises:
         UserError: a ConfigError that tells every problem, or its kin: the command line's own message.
@@ -69,7 +69,7 @@ def train(
         folder, words = Path(named), [*words, "--multirun"]
     else:
         folder, words = Path("outputs/sweeps", checked.study), [*words, "--multirun", f"study={checked.study}"]
-    with _kept_as_it_was():
+    with _restore_process_state():
         run_command([*words, f"{key}={quote(str(folder))}"])
     if not multirun:
         return Run(folder)
@@ -82,8 +82,8 @@ ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)\}")  # how a command keeps a passwo
 
 
 @contextmanager
-def _kept_as_it_was() -> Iterator[None]:
-    """Hydra takes over the arguments and the root logger; a notebook goes on with its own."""
+def _restore_process_state() -> Iterator[None]:
+    """After the block the arguments and the root logger, which Hydra changes, are those from before."""
     root = logging.getLogger()
     arguments, handlers, level = sys.argv, list(root.handlers), root.level
     full_errors = os.environ.get(HYDRA_ERRORS)

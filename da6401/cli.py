@@ -1,4 +1,4 @@
-"""The command line: one verb each, every expected failure as one screen and an exit code."""
+"""The command line: its verbs, and a message with an exit code for every expected failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,8 @@ from da6401.runs.run_lock import new_beside, used
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+Handler = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,14 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = _parser().parse_args(words)
         code: int = parsed.handler(parsed)
         return code
-    except UserError as error:
-        print(f"da6401: {safe(error)}", file=sys.stderr)
-        return error.exit_code
-    except DivergedError as error:
-        print(f"da6401: training diverged: {safe(error)}", file=sys.stderr)
-        return error.exit_code
-    except InterruptedRun as error:
-        print(f"da6401: {error}", file=sys.stderr)
+    except (UserError, DivergedError, InterruptedRun) as error:
+        kind = "training diverged: " if isinstance(error, DivergedError) else ""
+        print(f"da6401: {kind}{safe(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("da6401: stopped", file=sys.stderr)
@@ -117,19 +114,19 @@ def train(words: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """One training run as Hydra's task, here or where a launcher sends it; its value is the sweep's objective."""
+    """One training run as Hydra's task, here or in a launcher's process; it returns the sweep's objective."""
 
     typed: tuple[str, ...]  # the words after `da6401 train`, passwords left out
     failures: list[Exception] = field(default_factory=list)
 
     def __call__(self, composed: DictConfig) -> float | tuple[float, ...] | None:
-        """Run it; what fails in a sweep is raised, what fails alone is kept: Hydra would print a line of its own."""
+        """Run it. In a sweep a failure is raised; of a single run it is kept, since Hydra would print its own line."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
         from da6401.config.search_path import register_schema
 
-        register_schema()  # in a launcher's process nobody has
+        register_schema()  # in a launcher's process it is not registered yet
         try:
             with safe_logs(), _arguments(["da6401 train", *self.typed]):
                 return _job(composed)
@@ -156,7 +153,7 @@ def _job(composed: DictConfig) -> float | tuple[float, ...] | None:
 
 @contextmanager
 def _arguments(words: Sequence[str]) -> Iterator[None]:
-    """Within the block the receipt and the trackers see the command as it was typed, passwords left out."""
+    """Within the block sys.argv is the command as typed, without passwords: the receipt and the trackers read it."""
     before, sys.argv = sys.argv, list(words)
     try:
         yield
@@ -165,7 +162,7 @@ def _arguments(words: Sequence[str]) -> Iterator[None]:
 
 
 def in_new_folder(words: list[str]) -> list[str]:
-    """The command with a fresh run folder beside the one that it names, where a run has been in that one."""
+    """The command with a new run folder beside the one that it names, where that one holds a run already."""
     from da6401.config.quoting import quote, value_of
 
     named = value_of(words, "hydra.run.dir")
@@ -188,10 +185,8 @@ def _parser() -> CommandParser:
 
     reproduce = _run_verb(verbs, "reproduce", "run a saved config again and say what differs", _reproduce)
     reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the saved config")
-    text = "keys that differ, metrics and curves of several runs"
-    compare = verbs.add_parser("compare", help=text, description=text, allow_abbrev=False)
+    compare = _verb(verbs, "compare", "keys that differ, metrics and curves of several runs", _compare)
     compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders, two or more")
-    compare.set_defaults(handler=_compare)
     _run_verb(verbs, "evaluate", "the best checkpoint on the test split, once, recorded", _evaluate)
     predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
@@ -201,14 +196,12 @@ def _parser() -> CommandParser:
     explain = _run_verb(verbs, "explain", "pictures of what the model sees and where it errs", _explain)
     text = "whose images to show: validation, or test, which is recorded as a look at it"
     explain.add_argument("--split", choices=SCORED_SPLITS, default=VALIDATION, help=text)
-    text = "one self-contained HTML page of a run, a sweep, or several"
-    report = verbs.add_parser("report", help=text, description=text, allow_abbrev=False)
+    report = _verb(verbs, "report", "one self-contained HTML page of a run, a sweep, or several", _report)
     report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="run and sweep folders")
     report.add_argument("--out", type=Path, help="the page to write; DIR/report.html without")
     report.add_argument("--storage", help="the study's storage URL, where it is not in the sweep's folder")
     report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
     report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
-    report.set_defaults(handler=_report)
 
     from da6401.commands.data import add_verbs
 
@@ -216,10 +209,15 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _run_verb(verbs: Any, name: str, text: str, handler: Any) -> argparse.ArgumentParser:
+def _verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-    verb.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     verb.set_defaults(handler=handler)
+    return verb
+
+
+def _run_verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.ArgumentParser:
+    verb = _verb(verbs, name, text, handler)
+    verb.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     return verb
 
 

@@ -1,1 +1,1 @@
-"""One module for each command beside train: evaluate, predict, reproduce, compare, export, explain, data."""
+"""The commands beside train: evaluate and predict, reproduce, compare, export, explain, data, shell completion."""

@@ -1,4 +1,4 @@
-"""compare: several runs side by side: the keys that differ, what they reached, and their curves. Torch stays out."""
+"""`da6401 compare`: the keys in which runs differ, their results and their curves. It imports no torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CURVE_WIDTH = 50  # characters of a curve; longer runs are thinned out
 
 
 def compare_runs(folders: Sequence[Path]) -> int:
-    """Print what differs between runs; unfinished ones are shown as far as they came.
+    """Print what differs between runs; of unfinished ones, what there is so far.
 
     Raises:
         RunError: fewer than two, more than there are letters, or a folder without a readable run.
@@ -72,7 +72,7 @@ def sparkline(values: Sequence[float], *, low: float, high: float, marks: str) -
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
-    config = flat(run.config or read_yaml(run.folder / CONFIG))  # which says that there is none
+    config = flat(run.config or read_yaml(run.folder / CONFIG))  # which raises: there is none
     if "sweep.objectives" in config:  # older configs have them as one text
         config["sweep.objectives"] = names_of(config["sweep.objectives"])
     recorded = {name: run.receipt.get(name) for name in RECORDED if name != "seed"}  # that is in the config

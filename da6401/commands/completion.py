@@ -1,6 +1,6 @@
-"""Completion of `da6401 train` in a shell: the scripts, and what Hydra answers to them.
+"""Completion of `da6401 train` in a shell: the scripts, and their queries to Hydra.
 
-Hydra's own scripts complete commands of one word. Ours ask Hydra the same question, so the groups, options, keys and
+Hydra's own scripts complete commands of one word. Ours send Hydra the same query, so the groups, options, keys and
 values on offer are Hydra's; other verbs get the names of verbs and files.
 """
 
@@ -59,15 +59,15 @@ UNINSTALL = {
 
 
 def script(words: Sequence[str], verbs: Sequence[str]) -> str | None:
-    """What `da6401 train -sc install=bash` prints; None for a question of such a script, which Hydra answers.
+    """The output of `da6401 train -sc install=bash`; None for a query of such a script, which Hydra answers.
 
     Raises:
         UserError: another shell, or no such request.
     """
-    asked, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
-    if asked == "query":
+    request, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
+    if request == "query":
         return None
-    texts = {"install": INSTALL, "uninstall": UNINSTALL}.get(asked, {})
+    texts = {"install": INSTALL, "uninstall": UNINSTALL}.get(request, {})
     if shell not in texts:
         raise UserError(
             f"-sc {' '.join(words)}: write install=SHELL or uninstall=SHELL, SHELL being {', '.join(INSTALL)}"

@@ -1,4 +1,4 @@
-"""What can be done with a finished run: evaluate it, predict with it."""
+"""`da6401 evaluate` and `da6401 predict`: the answers of a run's best model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Answers = TypeVar("Answers")
 
 @restore_torch_settings()
 def evaluate_run(folder: Path) -> int:
-    """The best checkpoint on the test split: once, and from then on the recorded value."""
+    """Evaluate the best checkpoint on the test split; a second time, print the recorded value."""
     result = read_result(folder)
     if result.test_accuracy is not None:
         print(
@@ -71,27 +71,27 @@ def look_at_test(
     verb: str,
     purpose: str,
 ) -> Answers:
-    """What a run's model makes of the test split; the only way to it. The look is recorded before anyone sees more.
+    """``answers`` of the test split, which is reached in no other way; the look is recorded before they are shown.
 
     Raises:
         UserError: the run is not its sweep's confirmed winner, there is no test split, or the look cannot be recorded.
     """
     _refuse_unconfirmed(folder, cfg)
-    _tell_choices(folder)
+    _print_choice_warnings(folder)
     found = answers(load_test_data(cfg.data, class_names))
     record_look(folder, verb=verb, purpose=purpose)
     return found
 
 
-def _tell_choices(folder: Path) -> None:
+def _print_choice_warnings(folder: Path) -> None:
     for sentence in choice_warnings(folder):
         print(f"da6401: {sentence}", file=sys.stderr)
 
 
 def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: torch.device) -> Evaluation:
-    """What a model says to a set of images, in the precision and the memory layout that it was trained with.
+    """A model's answers on a set of images, in the precision and the memory layout of its training.
 
-    So its answers to the validation split are those of the training, bit for bit on the same machine.
+    On the validation split they are those of the training, bit for bit on the same machine.
     """
     precision = cfg.trainer.precision
     if precision == "fp16" and device.type != "cuda":
@@ -105,7 +105,7 @@ def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: tor
 
 
 def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
-    """Where a sweep confirms its winner, only that run sees the test split: a choice among many would be lucky there.
+    """Where a sweep confirms its winner, only that run is evaluated on the test split: the best of many would be luck.
 
     Raises:
         UserError: the run is another of that sweep, or nothing is confirmed yet.
@@ -130,7 +130,7 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
     resize = resize_of(cfg.data)
     tested = _count_test_files(cfg, images)
     if tested:
-        _tell_choices(folder)
+        _print_choice_warnings(folder)
         record_look(folder, verb="predict", purpose=f"answers on {tested} of its files")
     refused = 0
     for path in images:
@@ -154,7 +154,7 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
 
 
 def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
-    """How many of these files lie in the test split of the run's own data; 0 where that is not here any more."""
+    """How many of these files are in the test split of the run's own data; 0 where the data is no longer here."""
     if not isinstance(cfg.data, FolderConfig):
         return 0
     try:

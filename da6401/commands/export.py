@@ -1,4 +1,4 @@
-"""The best model of a run as an ONNX and a torch.export file, which answer as PyTorch does and say how they are fed."""
+"""`da6401 export`: the best model as ONNX and torch.export files, checked against PyTorch, with their preprocessing."""
 
 # B batch, C channels, H height, W width, K classes
 
@@ -103,7 +103,7 @@ def export_run(folder: Path, out: Path | None) -> int:
 def export_model(
     model: StagedModel, about: dict[str, Any], target: Path, *, image_size: int, threads: int
 ) -> list[str]:
-    """Write the files into a folder; one line on each of the two models: its size and largest difference.
+    """Write the files into a folder; returns a line on each of the two models: its size and largest difference.
 
     Args:
         model: on the CPU and in eval mode.
@@ -120,7 +120,7 @@ def export_model(
     lines = []
     with explain_write_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        # Beside their final places, so that a rename is all that is left once they are proven.
+        # In the target's own file system: once they are checked, they are only renamed.
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as name, _quiet():
             made = Path(name)
             program = _traced(deployed, image_size)
@@ -243,7 +243,7 @@ def _pt2_answer(path: Path) -> Answer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within the block the exporters' warnings, of no use to whoever wants a file, do not reach the terminal."""
+    """Within the block the exporters print no warnings: they are about the exporters themselves."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""reproduce: a saved config trained again in a new folder, and what agrees and what differs."""
+"""`da6401 reproduce`: a saved config trained again in a new folder, and what agrees and what differs."""
 
 from __future__ import annotations
 

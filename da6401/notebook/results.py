@@ -1,7 +1,7 @@
-"""The folder of a run, and of a sweep, as objects: what they hold, as values and dataframes.
+"""The folder of a run, and of a sweep, as objects: their content as values and dataframes.
 
-A notebook shows them as a small table with a curve. Everything is read when it is asked for, so what still goes on can
-be watched.
+A notebook shows them as a small table with a chart. Each value is read anew when it is asked for, also while the run
+or the sweep is going on.
 """
 
 # N images, K classes, S side in px
@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from da6401.config.schema import RunConfig
 from da6401.config.splits import VALIDATION, ScoredSplit
 from da6401.errors import RunError
 from da6401.notebook.notebook_html import card, chart, number, table
 from da6401.redact import safe
 from da6401.runs.looks import Look, read_looks, times
+from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import (
     CONFIG,
     DATABASE,
@@ -35,7 +38,6 @@ from da6401.study.objective import ATTRIBUTE, Objective
 
 if TYPE_CHECKING:
     import optuna
-    import pandas as pd
 
     from da6401.models.stages import StagedModel
 
@@ -71,7 +73,7 @@ def load_sweep(folder: Path | str, *, storage: str | None = None) -> Sweep:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. Everything is read when it is asked for, so a run that still goes on can be watched."""
+    """A run folder, finished or not."""
 
     folder: Path
 
@@ -89,8 +91,6 @@ class Run:
 
     def metrics(self) -> pd.DataFrame:
         """One row an epoch (the index, from 1): losses in nats, accuracies 0..1, lr, images_per_second, seconds."""
-        import pandas as pd
-
         frame = pd.DataFrame(read_metrics(self.folder))
         return frame.astype({"epoch": int}).set_index("epoch") if len(frame) else frame
 
@@ -100,10 +100,6 @@ class Run:
         Raises:
             RunError: the run did not complete; for "test", it was not evaluated.
         """
-        import pandas as pd
-
-        from da6401.runs.predictions import read_predictions
-
         answers = read_predictions(self.folder / f"{split}.csv")
         names = answers.class_names
         frame = pd.DataFrame({
@@ -135,7 +131,7 @@ class Run:
 
     @property
     def looks(self) -> list[Look]:
-        """The looks at the test split for this run, the first first: time (UTC), verb, purpose."""
+        """The looks at the test split for this run, in order: time (UTC), verb, purpose."""
         return read_looks(self.folder)
 
     def explain(self, split: ScoredSplit = VALIDATION) -> list[Path]:
@@ -150,7 +146,7 @@ class Run:
         return _report(self.folder)
 
     def _rows(self) -> dict[str, str]:
-        """What a notebook shows: the end, or how far an unfinished run is."""
+        """The rows of a notebook's table: the result, or the number of epochs of an unfinished run."""
         if not (self.folder / RESULT).exists():
             return {"status": "unfinished", "epochs": str(len(self._epochs()))}
         result = self.result
@@ -173,12 +169,13 @@ class Run:
 
     def __repr__(self) -> str:
         rows = self._rows()
-        told = [rows["status"], *(f"{name} {rows[name]}" for name in ("validation accuracy", "epochs") if name in rows)]
-        return f"Run('{safe(self.folder)}': {', '.join(told)})"
+        parts = [
+            rows["status"],
+            *(f"{name} {rows[name]}" for name in ("validation accuracy", "epochs") if name in rows),
+        ]
+        return f"Run('{safe(self.folder)}': {', '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        import pandas as pd
-
         epochs = self._epochs()
         curves = {
             name: [line[key] for line in epochs]
@@ -236,8 +233,6 @@ class Sweep:
         return self._trials(self.study())
 
     def _trials(self, study: optuna.Study) -> pd.DataFrame:
-        import pandas as pd
-
         objective = self._objective(study)
         columns = ["value"] if objective.alone is not None else list(objective.names)
         rows = [
@@ -250,7 +245,7 @@ class Sweep:
         return pd.DataFrame(rows).set_index("number") if rows else pd.DataFrame()
 
     def _objective(self, study: optuna.Study) -> Objective:
-        """What the study optimises; a study of an older version says it in its trials' configs alone."""
+        """What the study optimises; for a study of an older version, from the config of one of its trials."""
         configs = (run.folder / CONFIG for run in self.runs())
         config = {} if ATTRIBUTE in study.user_attrs else next(map(read_yaml, configs), {})
         return Objective.of_study(study.user_attrs, [each.name.lower() for each in study.directions], config)
@@ -270,7 +265,7 @@ class Sweep:
         return load_run(next((run for run in inside if run.is_dir()), inside[-1]))
 
     def runs(self) -> list[Run]:
-        """The trials' runs, by number; those that never began have no folder."""
+        """The trials' runs, by number; trials that never began have none."""
         found = [run for run in found_runs(self.folder) if (run / CONFIG).is_file()]
         return [Run(run) for run in sorted(found, key=lambda run: order(run, self.folder))]
 
@@ -283,8 +278,8 @@ class Sweep:
             return f"Sweep('{safe(self.folder)}': not begun)"
         trials = self.trials()
         states = trials["state"].value_counts().items() if len(trials) else []
-        told = [*(f"{count} {state}" for state, count in states), *self._winner()]
-        return f"Sweep('{safe(self.folder)}': {', '.join(told) or 'no trials'})"
+        parts = [*(f"{count} {state}" for state, count in states), *self._winner()]
+        return f"Sweep('{safe(self.folder)}': {', '.join(parts) or 'no trials'})"
 
     def _has_begun(self) -> bool:
         """Whether anything is there: a dry run (sweep.dry_run=true) makes no study."""

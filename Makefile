@@ -3,12 +3,13 @@
 PYTHON ?= python3
 DEMO_OVERRIDES ?=
 PYTEST_ARGS ?=
+SINCE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test check format bench bench-sweeps clean
+.PHONY: help setup demo test quick kill-test check format bench bench-sweeps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +21,9 @@ demo: $(READY) ## the main job: sweep Part A on the embedded digits (DEMO_OVERRI
 
 test: $(READY) ## all tests (PYTEST_ARGS="-k name")
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+quick: $(READY) ## the tests that a change most likely breaks, in less than a minute (SINCE=COMMIT)
+	$(BIN)/python -m tests.quick $(SINCE)
 
 kill-test: $(READY) ## 25 runs killed (SIGKILL) at random moments, resumed, their weights compared
 	DA6401_KILLS=25 $(BIN)/python -m pytest tests/run/test_kill.py

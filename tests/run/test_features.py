@@ -37,6 +37,7 @@ from da6401.training.signals import StopFlag
 from da6401.training.state import History
 from da6401.training.tracking import open_tracker
 from da6401.training.validation import evaluate
+from tests.narrow import narrow_backbones
 from tests.tiny_runs import SMALL_BACKBONE, compose
 
 CPU = torch.device("cpu")
@@ -116,7 +117,10 @@ def words_for(name: str, **keys: object) -> list[str]:
 
 @pytest.mark.usefixtures("no_checkpoints")
 @pytest.mark.parametrize("name", BACKBONES)
-def test_kept_features_give_the_same_curves_and_predictions(name: str, tmp_path: Path) -> None:
+def test_kept_features_give_the_same_curves_and_predictions(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow_backbones(monkeypatch)
     bench = Bench(*words_for(name), out=tmp_path)
     stages = len(FACTS[name].stages)  # type: ignore[index]
     for depth in (1, stages - 1, stages):  # GoogLeNet is tested at every depth

@@ -45,7 +45,7 @@ def _until_the_end(cfg: RunConfig, folder: Path) -> float:
 def test_runs_killed_at_random_moments_end_with_the_same_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cfg = compose(*HARD, "trainer.epochs=12", "trainer.checkpoint_minutes=0.0005", "trainer.patience=11")
+    cfg = compose(*HARD, "trainer.epochs=6", "trainer.checkpoint_minutes=0.0005", "trainer.patience=5")
     _until_the_end(cfg, tmp_path / "whole")
     seconds = _until_the_end(cfg, tmp_path / "again")  # the first paid for what a process does once
     expected, weights = outcome(tmp_path / "whole"), read_result(tmp_path / "whole").weights_sha256

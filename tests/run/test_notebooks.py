@@ -15,7 +15,10 @@ from da6401.notebook.notebook_html import number
 
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 FULL = bool(os.environ.get("CI"))
-FEW = "'data=digits', 'data.image_size=32', 'data.val_fraction=0.93', 'augmentation=none', 'trainer.threads=1'"
+FEW = (
+    "'data=synthetic', 'data.classes=3', 'data.images_per_class=10', 'data.image_size=32', 'augmentation=none', "
+    "'trainer.threads=1'"
+)
 SMALL = {
     "part_a": f"""
 DATA = [{FEW}]

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.logs import logging_kept
+
 # Read when torch is first imported: tests measure outcomes, not speed, and two may run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -29,8 +31,9 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _close_storages() -> Iterator[None]:
-    """A connection left open would be reported as another test's."""
-    yield
+def _leave_nothing_open() -> Iterator[None]:
+    """A connection or a train.log left open would be reported as another test's."""
+    with logging_kept():
+        yield
     if "da6401.study.storage" in sys.modules:
         sys.modules["da6401.study.storage"].close_storages()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from da6401.cli import main
 from da6401.config.command_line import check_command_line
 from da6401.config.schema import RunConfig
 from tests import forked
+from tests.logs import logging_kept
 
 SMALL = (
     "data=synthetic", "data.image_size=16", "data.classes=3", "data.images_per_class=12", "model.filters=4",
@@ -37,20 +37,15 @@ def compose(*overrides: str) -> RunConfig:
 
 def typed(*words: str, cwd: Path) -> tuple[int, str, str]:
     """`da6401 WORDS` in this process, as if typed in that folder: exit code, stdout, stderr."""
-    root, out, err = logging.getLogger(), io.StringIO(), io.StringIO()
-    handlers, level, arguments = list(root.handlers), root.level, sys.argv
+    out, err, arguments = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["da6401", *words]  # which the workers of a sweep are given
-    try:
-        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), logging_kept():
+        try:
             code = main(words)
-    except SystemExit as leaving:
-        code = int(leaving.code or 0)
-    finally:
-        sys.argv = arguments
-        for handler in set(root.handlers) - set(handlers):
-            handler.close()  # of train.log
-        root.handlers[:] = handlers
-        root.setLevel(level)
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        finally:
+            sys.argv = arguments
     return code, out.getvalue(), err.getvalue()
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,10 @@ Place = Callable[[str], Path]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Makes a copy of a golden folder where it was made, under the current folder; returns its path from there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["da6401"])
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
     shutil.copytree(HERE / "images", "images")
 
     def copy(name: str) -> Path:
@@ -56,11 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
             restore(path)
         return folder
 
-    yield copy
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()  # of train.log
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return copy
 
 
 def train(*words: str) -> int:

@@ -30,12 +30,6 @@ RESULT = RunResult(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 def trial(folder: Path, number: int, value: object, result: RunResult = RESULT) -> None:
     write_yaml(folder / f"trial-{number}" / CONFIG, {"model": {"freeze_depth": value}})
     write_result(folder / f"trial-{number}", result)

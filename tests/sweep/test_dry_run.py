@@ -26,12 +26,6 @@ SPACES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 def printed(out: str) -> dict[int, list[str]]:
     """The trials that a dry run has told of, with their overrides."""
     lines = [line.partition(": ") for line in out.splitlines() if line.startswith("trial ") and "starts" not in line]

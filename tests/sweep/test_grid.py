@@ -19,12 +19,6 @@ from tests.tiny_runs import SMALL
 TINY = ("model.blocks=1", "data.images_per_class=6", "trainer.epochs=1")
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 def points(study: optuna.Study) -> list[dict[str, object]]:
     return [trial.params for trial in study.trials]
 

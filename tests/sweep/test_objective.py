@@ -40,12 +40,6 @@ DONE = RunResult(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 def sweep(*words: str, n: int, code: int = 0) -> optuna.Study:
     """Run a sweep and open its study again."""
     given = ["train", "--multirun", *SMALL, "trainer.epochs=1", "study=s", f"hydra.sweeper.n_trials={n}", *words]

@@ -24,12 +24,6 @@ FOLDER = Path("outputs/sweeps/s")
 N = "hydra.sweeper.n_trials="
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 def study() -> optuna.Study:
     return optuna.load_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db")
 

@@ -22,12 +22,6 @@ from tests.tiny_runs import SMALL
 RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 def sweep(*words: str, name: str = "s", code: int = 0, epochs: int = 1) -> optuna.Study:
     """Run a sweep and open its study again."""
     ended = main(["train", "--multirun", *SMALL, f"trainer.epochs={epochs}", f"study={name}", *words])

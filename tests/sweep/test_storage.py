@@ -27,12 +27,6 @@ SWEEP = (
 DATABASE = Path("outputs/sweeps/s/study.db")
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 @contextmanager
 def locked(database: Path, *, seconds: float | None = None) -> Iterator[None]:
     """Hold sqlite's lock of a file, as another process would; for so long, or to the end of the block."""

@@ -27,12 +27,6 @@ SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
 FOLDER = Path("outputs/sweeps/s")
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 def rate(run: Path) -> Any:
     return read_yaml(run / CONFIG)["optimizer"]["lr"]
 

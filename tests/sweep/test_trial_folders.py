@@ -21,12 +21,6 @@ SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
 FOLDER_OF_S = Path("outputs/sweeps/s")
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-
-
 def study() -> optuna.Study:
     return optuna.load_study(study_name="s", storage=f"sqlite:///{FOLDER_OF_S}/study.db")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -84,6 +85,7 @@ def _command(
     os.chdir(cwd)
     os.environ.update(env)
     sys.argv = ["da6401", *words]  # which the workers of a sweep are given
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with Ctrl-C ignored
     for stream, file in ((sys.stdout, out), (sys.stderr, err)):
         stream.flush()
         # In the place of the descriptor, for what writes past Python.

@@ -27,8 +27,7 @@ from da6401.errors import (
     TakenOverError,
     UserError,
 )
-from da6401.runs.run_folder import read_result
-from da6401.runs.run_lock import used
+from da6401.runs.run_folder import holds_run, read_result
 from da6401.study.storage import is_shared
 from da6401.sweep.failures import machine_failure, sweep_failure
 from da6401.sweep.jobs import Ended, Job
@@ -139,7 +138,7 @@ def _make_room(sweep: Sweep, job: Job) -> None:
     Raises:
         BusyError: another process runs in the folder.
     """
-    if used(sweep.folder / job.folder):
+    if holds_run(sweep.folder / job.folder):
         with contextlib.suppress(ConfigError):  # values that do not fit together: the trial itself reports them
             move_other_run(sweep.folder / job.folder, sweep.composer.tree(job), sweep=sweep.folder)
 

@@ -19,8 +19,8 @@ from da6401.config.compose import saved_config
 from da6401.config.validate import tree_of
 from da6401.errors import BusyError, ConfigError, RunError, UserError
 from da6401.runs.atomic_files import explain_write_errors, write_text
-from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, read_json
-from da6401.runs.run_lock import changed_keys, new_beside, used
+from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, holds_run, read_json
+from da6401.runs.run_lock import changed_keys, new_beside
 from da6401.runs.trial_folders import EARLIER, FOLDER, check_name, folder_name, found_runs, usual_name
 from da6401.sweep.failures import RETRY_OF
 from da6401.sweep.jobs import JobComposer
@@ -97,7 +97,7 @@ def move_other_run(run: Path, config: Mapping[str, Any], *, sweep: Path) -> None
     Raises:
         BusyError: another process runs in the folder.
     """
-    if not used(run):
+    if not holds_run(run):
         return
     reason = _difference(run, config)
     if reason is None:

@@ -56,7 +56,7 @@ def verify_checksums(path: Path) -> None:
     except Exception as error:  # a damaged zip file makes the reader raise nearly anything
         raise RunError(f"{path}: is damaged: cut off, or no checkpoint of da6401 ({error})") from error
     if damaged is not None:
-        raise RunError(f"{path}: is damaged: its content does not have its checksum")
+        raise RunError(f"{path}: is damaged: the content of {damaged} does not have its checksum")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

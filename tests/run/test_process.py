@@ -62,7 +62,7 @@ def test_a_commit_made_during_a_sweep_is_in_no_trials_receipt(tmp_path: Path, mo
     git(checkout, "add", "-A")
     git(checkout, "commit", "-qm", "first")
     loaded = git(checkout, "rev-parse", "HEAD")
-    monkeypatch.setattr(device, "CHECKOUT", checkout)
+    monkeypatch.setattr(receipt, "CHECKOUT", checkout)
     versions = itertools.count()
 
     def committed_meanwhile(*values: Any) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from da6401.errors import RunError
 from da6401.redact import json_text, safe
-from da6401.runs.atomic_files import explain_write_errors, sync_folder
+from da6401.runs.atomic_files import append_line
 from da6401.runs.run_folder import LARGEST, LOOKS, RECEIPT, RESULT, TEST, RunResult, read_json, read_result
 from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, sweep_of
 
@@ -58,16 +58,7 @@ def record_look(run: Path, *, verb: str, purpose: str) -> None:
     if path.is_symlink():
         raise RunError(f"{path}: is a symbolic link, and could lead out of the run folder; remove it")
     line = json_text(asdict(Look(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", verb, purpose)))
-    with explain_write_errors(path):
-        with open(path, "ab+") as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-            torn = bool(end) and file.read(1) != b"\n"  # incomplete after a crash: the new line must not join it
-            file.write(b"\n" * torn + line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(run)
+    append_line(path, line)
 
 
 def read_looks(run: Path) -> list[Look]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from da6401.errors import RunError
-from da6401.runs.atomic_files import explain_write_errors, write_json, write_text
+from da6401.redact import json_text
+from da6401.runs.atomic_files import append_line, write_json, write_text
 
 CONFIG = "config.yaml"
 RECEIPT = "receipt.json"
@@ -189,15 +189,12 @@ def _is_number(value: Any) -> bool:
 
 def write_metrics(run: Path, lines: Sequence[Mapping[str, float]]) -> None:
     """Write exactly these epochs: after a resume no line is there twice and none is missing."""
-    write_text(run / METRICS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    write_text(run / METRICS, "".join(json_text(line) + "\n" for line in lines))
 
 
 def append_metrics(run: Path, line: Mapping[str, float]) -> None:
     """Add one epoch to metrics.jsonl and sync it to the disk."""
-    with explain_write_errors(run / METRICS), open(run / METRICS, "ab") as file:
-        file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(run / METRICS, json_text(line))
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

@@ -14,23 +14,29 @@ from typing import Any
 
 import torch
 
+from da6401.models.counts import count_stages
 from da6401.redact import redacted
+from da6401.training.setup import TrainingSetup
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "optuna", "wandb", "scikit-learn")
 CHECKOUT = Path(__file__).resolve().parents[2]  # where this code lies
 
 
-def receipt(*, device: torch.device, seed: int, fingerprint: str, class_names: list[str]) -> dict[str, Any]:
+def receipt(setup: TrainingSetup) -> dict[str, Any]:
     """What the run's numbers depend on, besides its config."""
+    device, data = setup.device, setup.data
     return {
         "command": redacted(f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"),
-        "seed": seed,
+        "seed": setup.cfg.seed,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
-        "data_fingerprint": fingerprint,
-        "class_names": class_names,
+        "data_fingerprint": data.fingerprint,
+        "class_names": list(data.class_names),
         **program(),
+        "skipped": [vars(bad) for bad in data.skipped],
+        "notes": data.notes,
+        "stages": [vars(stage) for stage in count_stages(setup.counts.layers)],
     }
 
 

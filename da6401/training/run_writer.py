@@ -83,18 +83,7 @@ class RunWriter:
         write_yaml(out / CONFIG, tree_of(setup.cfg))
         for name, text in files.items():
             write_text(out / name, text)
-        data = setup.data
-        self._receipt = {
-            **receipt(
-                device=setup.device,
-                seed=setup.cfg.seed,
-                fingerprint=data.fingerprint,
-                class_names=list(data.class_names),
-            ),
-            "skipped": [vars(bad) for bad in data.skipped],
-            "notes": data.notes,
-            "stages": [vars(stage) for stage in self.stages],
-        }
+        self._receipt = receipt(setup)
         self._write_receipt()
         write_metrics(out, history.lines)
         return resumed

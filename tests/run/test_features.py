@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_metrics, read_result
 from da6401.training import checkpoint_writer, frozen_features, loop
 from da6401.training.arithmetic import Arithmetic
-from da6401.training.device import prepare
+from da6401.training.device import prepare, restore_torch_settings
 from da6401.training.epoch_inputs import TrainingInputs
 from da6401.training.run import run
 from da6401.training.setup import TrainingSetup
@@ -49,6 +50,12 @@ RESNET = (
     *SMALL_BACKBONE, "data.image_size=32", "data.images_per_class=5", "model=resnet18", "model.weights=none",
     "trainer.epochs=3", "optimizer=sgd",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_before() -> Iterator[None]:
+    with restore_torch_settings():
+        yield
 
 
 @pytest.fixture(autouse=True)

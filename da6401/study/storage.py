@@ -36,7 +36,7 @@ SILENT_SECONDS = 1.0  # of an outage, before a word is said of it
 HURRIED_SECONDS = 2.0
 OPENING_SECONDS = 30.0  # how long a storage that is away is waited for before anything has begun
 AWAY = re.compile(
-    r"connection refused|time-?out|timed out|starting up|shutting down|recovery mode|not accepting|too many"
+    r"connection refused|time-?out|timed out|starting up|shutting down|recovery mode|not (yet )?accepting|too many"
     r"|closed the connection|connection .*(closed|lost|reset)|terminating connection|broken pipe",
     re.IGNORECASE,
 )

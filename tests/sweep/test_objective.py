@@ -98,8 +98,8 @@ def test_the_lowest_loss_wins_everywhere(capfd: pytest.CaptureFixture[str]) -> N
     notebook = load_sweep(FOLDER)
     assert notebook.best.folder == FOLDER / f"trial-{best}"
     assert f"best trial-{best}, val_loss {losses[best]:.4f}" in repr(notebook)
-    assert notebook._repr_html_().index(f"<td>{best}</td>") < min(
-        notebook._repr_html_().index(f"<td>{number}</td>") for number in losses if number != best
+    assert notebook._repr_html_().index(f"<th>{best}</th>") < min(
+        notebook._repr_html_().index(f"<th>{number}</th>") for number in losses if number != best
     )
 
 

@@ -232,6 +232,7 @@ def test_a_storage_that_is_not_there_is_a_message(
     [
         'connection to server at "h", port 1 failed: Connection refused',
         "connection to server failed: FATAL:  the database system is starting up",
+        "connection to server failed: FATAL:  the database system is not yet accepting connections",
         "consuming input failed: server closed the connection unexpectedly",
         "terminating connection due to administrator command",
     ],

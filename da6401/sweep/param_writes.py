@@ -2,76 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import copy
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
-from optuna.storages._rdb.models import TrialModel, TrialParamModel
-from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import FrozenTrial
 
+from da6401.config.domains import Value
 from da6401.errors import ConfigError
+from da6401.study.optuna_internals import Parameter, rewrite_distribution, storage_of, with_cache, write_parameters
 from da6401.study.storage import PatientStorage
+from da6401.study.trial_store import TrialStore
 
-Parameter = tuple[int, str, float, BaseDistribution]  # the trial's id, a name, the value as Optuna stores it
 
+class Draft:
+    """A claimed trial while its parameters are suggested: they are collected, and written together or not at all.
 
-@contextmanager
-def batch_param_writes(trial: optuna.Trial) -> Iterator[list[Parameter]]:
-    """The parameters that are suggested within the block are written at its end: all that stand in the list by then.
+    Optuna has a transaction for each parameter, which took a quarter of what a sweep adds to a trial's training.
 
-    Optuna has a transaction for each, which took a quarter of what a sweep adds to a trial's training.
+    To Optuna this is the study's storage. A study of its own also makes the sampler look at what other workers have
+    finished meanwhile: Optuna keeps the trials that a study has seen until it is told of one.
+
+    Attributes:
+        trial: takes suggestions, and is an ordinary trial of the study once they are written.
     """
-    storage, parameters = trial.storage, list[Parameter]()
-    trial.storage = cast(BaseStorage, _Collecting(storage, parameters))
-    try:
-        yield parameters
-    finally:
-        trial.storage = storage
-    if isinstance(storage, PatientStorage):
-        storage.patiently(_write, storage.inner, parameters)
-    else:
-        _write(storage, parameters)
 
-
-class _Collecting:
-    """A storage but for parameters, which are put in a list."""
-
-    def __init__(self, storage: BaseStorage, parameters: list[Parameter]) -> None:
-        self.storage = storage
-        self.parameters = parameters
+    def __init__(self, store: TrialStore, study: optuna.Study, number: int) -> None:
+        self._storage = store.storage
+        self._id = store.id_of(number)
+        self._frozen = copy.deepcopy(store.read(number))  # some storages give their own object, not to be changed
+        self._parameters: list[Parameter] = []
+        own_study = optuna.Study(study.study_name, cast(BaseStorage, self), study.sampler, study.pruner)
+        self.trial = optuna.Trial(own_study, self._id)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.storage, name)
+        return getattr(self._storage, name)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Called by the trial when it is made; it writes what it suggests into the answer, too."""
+        return self._frozen if trial_id == self._id else self._storage.get_trial(trial_id)
 
     def set_trial_param(self, *parameter: *Parameter) -> None:
-        self.parameters.append(parameter)
+        """Called by the trial when it suggests."""
+        self._parameters.append(parameter)
 
+    def set(self, name: str, distribution: BaseDistribution, value: Value) -> None:
+        """Give a parameter a value, whether or not one was suggested."""
+        self._frozen.params[name] = value
+        self._frozen.distributions[name] = distribution
+        self._parameters = [each for each in self._parameters if each[1] != name]
+        self._parameters.append((self._id, name, distribution.to_internal_repr(value), distribution))
 
-def _write(storage: BaseStorage, parameters: Sequence[Parameter]) -> None:
-    database = getattr(storage, "_backend", None)  # of Optuna's cache
-    if not isinstance(database, RDBStorage):
-        for parameter in parameters:
+    def write(self) -> None:
+        """Write the parameters.
+
+        Raises:
+            ValueError: the study knows one by another distribution; none is written to a database then.
+        """
+        storage = self._storage
+        if isinstance(storage, PatientStorage) and storage.database is not None:
+            storage.patiently(write_parameters, storage.database, self._parameters)
+            return
+        for parameter in self._parameters:
             storage.set_trial_param(*parameter)
-        return
-    with _create_scoped_session(database.scoped_session, ignore_integrity_error=True) as session:
-        for parameter in parameters:
-            database._set_trial_param_without_commit(session, *parameter)
-
-
-def replace_value(trial: optuna.Trial, parameters: list[Parameter], name: str, value: Any) -> None:
-    """Give a parameter that was suggested, and is not written yet, another value.
-
-    Args:
-        parameters: the list of ``batch_param_writes``.
-    """
-    frozen = trial._cached_frozen_trial
-    distribution = frozen.distributions[name]
-    frozen.params[name] = value
-    parameters[:] = [each for each in parameters if each[1] != name]
-    parameters.append((trial._trial_id, name, distribution.to_internal_repr(value), distribution))
 
 
 def rewrite_choices(study: optuna.Study, name: str, distribution: BaseDistribution) -> None:
@@ -82,31 +77,18 @@ def rewrite_choices(study: optuna.Study, name: str, distribution: BaseDistributi
     Raises:
         ConfigError: the storage writes a trial once and for all.
     """
-    storage = study._storage
-    inner = storage.inner if isinstance(storage, PatientStorage) else storage
-    database = getattr(inner, "_backend", None)  # of Optuna's cache
-    if isinstance(inner, InMemoryStorage):
+    storage = storage_of(study)
+    if isinstance(storage, InMemoryStorage):
         for trial in study.get_trials(deepcopy=False):
             if name in trial.distributions:
                 trial.distributions[name] = distribution
         return
-    if not isinstance(database, RDBStorage):
+    if not isinstance(storage, PatientStorage) or storage.database is None:
         raise ConfigError(
             [f"{name}: has more choices now, which a journal or a proxy cannot add to the trials that are there; give "
              "this command once with the database's own address, or take another study name and "
              f"warm_start={study.study_name}"]
         )  # fmt: skip
-
-    def rewrite() -> None:
-        with _create_scoped_session(database.scoped_session) as session:
-            trials = session.query(TrialModel.trial_id).filter(TrialModel.study_id == study._study_id)
-            rows = session.query(TrialParamModel).filter(
-                TrialParamModel.param_name == name, TrialParamModel.trial_id.in_(trials)
-            )
-            rows.update({"distribution_json": distribution_to_json(distribution)}, synchronize_session=False)
-
-    if isinstance(storage, PatientStorage):
-        storage.patiently(rewrite)
-        storage.inner = optuna.storages.get_storage(database)  # a cache without the trials as they were
-    else:
-        rewrite()
+    study_id = storage.get_study_id_from_name(study.study_name)
+    storage.patiently(rewrite_distribution, storage.database, study_id, name, distribution)
+    storage.inner = with_cache(storage.database)  # a cache without the trials as they were

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from da6401.config.search_path import group_options, network_of
 from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
@@ -100,6 +99,7 @@ class StudySweeper(Sweeper):
         self.config: DictConfig | None = None
         self.context: HydraContext | None = None
         self.launcher: Launcher | None = None  # for one run: a trial in this process, a confirmation
+        self.task: TaskFunction | None = None  # a run of this command, where the launcher is Hydra's basic one
         self.workers: Launcher | None = None  # for workers, which run the trials: where it is not Hydra's basic one
         self.options: dict[str, list[str]] = {}  # of each config group
         self.network: Callable[[str], str] = str  # of an option of the group `model`
@@ -107,9 +107,9 @@ class StudySweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before sweep."""
 
-        def launcher(task: TaskFunction) -> Launcher:
+        def launcher(task: TaskFunction, settings: DictConfig) -> Launcher:
             return Plugins.instance().instantiate_launcher(
-                hydra_context=hydra_context, task_function=task, config=config
+                hydra_context=hydra_context, task_function=task, config=settings
             )
 
         from da6401.sweep.worker_pool import Slot, is_worker
@@ -118,12 +118,16 @@ class StudySweeper(Sweeper):
         self.options = group_options(hydra_context.config_loader)
         self.network = functools.partial(network_of, hydra_context.config_loader, config)
         if is_worker():  # whatever the launcher that started it: its trials are its own
-            self.launcher = BasicLauncher()
+            basic = OmegaConf.create({"hydra": {"launcher": _store.load("hydra/launcher/basic.yaml").node}})
+            self.launcher, self.task = launcher(task_function, basic), task_function
             self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
             return
-        self.launcher = launcher(task_function)
-        if config.hydra.runtime.choices["hydra/launcher"] != "basic":
-            self.workers = launcher(Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd()))
+        self.launcher = launcher(task_function, config)
+        if config.hydra.runtime.choices["hydra/launcher"] == "basic":
+            self.task = task_function
+        else:
+            slot = Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd())
+            self.workers = launcher(slot, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the study to its total; ``arguments`` are the command line's task overrides."""

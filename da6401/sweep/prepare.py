@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -100,7 +99,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     if sweeper.workers is None and worker_pool.CHECKED not in os.environ:  # on the machine that trains
         check_inputs(space, composer, fetch=not settings.dry_run)
 
-    alone = sweeper.keys.n_jobs == 1 and isinstance(launcher, BasicLauncher)
+    alone = sweeper.keys.n_jobs == 1 and sweeper.task is not None
     address = storage_of(sweeper.keys.storage, folder, alone=alone)
     name = sweeper.keys.study_name or folder.name
     forget_study()
@@ -128,7 +127,7 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     return Sweep(
         study=study, space=space, suggester=suggester, folder=folder, storage=address, total=total, pruner=pruner,
         settings=settings, max_failures=sweeper.keys.max_failure_rate * total, composer=composer,
-        checkpoints=Checkpoints(folder, settings), run_jobs=job_runner(launcher, composer),
+        checkpoints=Checkpoints(folder, settings), run_jobs=job_runner(launcher, composer, sweeper.task),
         started=worker_pool.began(),
     )  # fmt: skip
 

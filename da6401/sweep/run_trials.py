@@ -126,7 +126,7 @@ def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna
             return trial, sweep.space.overrides(point)
         reason = f"repeats trial {repeated}, which another machine drew at the same moment"
     for name, value in ((SKIPPED, True), (REASON, reason)):
-        sweep.study._storage.set_trial_user_attr(claimed._trial_id, name, value)
+        worker.trials.set_user_attr(claimed.number, name, value)
     sweep.study.tell(claimed.number, state=TrialState.FAIL, skip_if_finished=True)
     log.info("trial %d: %s", claimed.number, reason)
     return None
@@ -153,7 +153,7 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, job: Job) -> Ende
         start_over(sweep.folder)
 
     with (
-        handed_over(storage=sweep.storage, study=name, trial=trial._trial_id, owner=worker.name, pruner=sweep.pruner),
+        handed_over(storage=sweep.storage, study=name, trial=trial.number, owner=worker.name, pruner=sweep.pruner),
         time_limit(sweep.settings.trial_minutes, hung),
     ):
         return sweep.run_jobs([job])[0]

@@ -15,6 +15,7 @@ from da6401.config.domains import Interval, Value
 from da6401.config.search_space import Parameter, SearchSpace
 from da6401.errors import ConfigError
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import JobComposer
 from da6401.sweep.param_writes import rewrite_choices
 from da6401.sweep.suggest import distribution_of
@@ -148,12 +149,13 @@ def _widen_choices(study: optuna.Study, trials: Sequence[FrozenTrial], space: Se
 def _trim_enqueued(study: optuna.Study, trials: Sequence[FrozenTrial], space: SearchSpace) -> None:
     """Remove from enqueued trials the values that the space no longer has."""
     domains = {parameter.name: parameter.domain for parameter in space.parameters}
+    store = TrialStore(study)
     for trial in trials:
         given = trial.system_attrs.get("fixed_params")
         if trial.state is TrialState.WAITING and given and not trial.params:
             kept = {name: value for name, value in given.items() if name in domains and value in domains[name]}
             if kept != given:
-                study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", kept)
+                store.storage.set_trial_system_attr(store.id_of(trial.number), "fixed_params", kept)
 
 
 def _changes_of_space(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

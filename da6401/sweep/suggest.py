@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.domains import Choices, Domain, Value
 from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.failures import retried
-from da6401.sweep.param_writes import Parameter as ToWrite
-from da6401.sweep.param_writes import batch_param_writes, replace_value
-from da6401.sweep.samplers import open_trial, reseed
+from da6401.sweep.param_writes import Draft
+from da6401.sweep.samplers import reseed
 
 REPEATS = 10  # repeated suggestions for a trial before the next free point is taken
 COUNTED = 1_000_000  # most points that are counted for a study's total
@@ -98,12 +98,14 @@ class Suggester:
     seed: int
     stored: Mapping[str, BaseDistribution] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.store = TrialStore(self.study)
+
     def point(self, claimed: FrozenTrial) -> tuple[optuna.Trial, Point] | None:
         """The claimed trial with its parameters, which are then in the study; None where the space is exhausted.
 
         An enqueued or requeued trial keeps its parameters.
         """
-        self.study._thread_local.cached_all_trials = None  # the sampler looks at what others have finished meanwhile
         given = bool(claimed.params or claimed.system_attrs.get("fixed_params"))
         trials = [] if given else self.study.get_trials(deepcopy=False)
         if self.in_order and not given:
@@ -111,18 +113,17 @@ class Suggester:
         taken = {self.space.identity(trial.params) for trial in trials if trial.params}
         for attempt in range(REPEATS):
             reseed(self.study.sampler, seed=self.seed, number=claimed.number, attempt=attempt)
-            trial = open_trial(self.study, claimed._trial_id)
-            with batch_param_writes(trial) as parameters:
-                point = self._suggested(trial, claimed, parameters, attempt)
-                is_new = self.space.identity(point) not in taken
-                if not is_new:
-                    parameters.clear()
-            if is_new:
-                return trial, point
+            draft = Draft(self.store, self.study, claimed.number)
+            point = self._suggested(draft, claimed, attempt)
+            if self.space.identity(point) not in taken:
+                draft.write()
+                return draft.trial, point
         if self.space.is_finite and self.extend is None:
             return self._written(claimed, next_point(self.space, trials, claimed.number))
-        with batch_param_writes(trial := open_trial(self.study, claimed._trial_id)) as parameters:
-            return trial, self._suggested(trial, claimed, parameters, REPEATS)  # a sampler that stands still
+        draft = Draft(self.store, self.study, claimed.number)
+        point = self._suggested(draft, claimed, REPEATS)  # a repetition: such a space has no next point
+        draft.write()
+        return draft.trial, point
 
     def repeats(self, number: int, point: Point) -> int | None:
         """The number of an earlier trial with this point: two machines can draw the same at the same moment."""
@@ -134,32 +135,32 @@ class Suggester:
         others = (trial for trial in trials[:number] if trial.number not in again)
         return next((trial.number for trial in others if self.space.identity(trial.params) == identity), None)
 
-    def _suggested(self, trial: optuna.Trial, claimed: FrozenTrial, parameters: list[ToWrite], attempt: int) -> Point:
+    def _suggested(self, draft: Draft, claimed: FrozenTrial, attempt: int) -> Point:
         def value_of(parameter: Parameter) -> Value:
-            name = parameter.name
-            value = ask(trial, parameter, self._distribution(parameter))
+            name, distribution = parameter.name, self._distribution(parameter)
+            value = ask(draft.trial, parameter, distribution)
             if name not in self.stored or name in claimed.params or value in parameter.domain:
                 return value
             rng = random.Random(f"{self.seed} {claimed.number} {attempt} {name}")
             value = rng.choice(list(parameter.domain))  # the sampler's is a choice that the study has no longer
-            replace_value(trial, parameters, name, value)
+            draft.set(name, distribution, value)
             return value
 
         point = self.space.draw(value_of)
         if self.extend is None:
             return point
-        self.extend(trial)
-        return {**trial.params, **point}
+        self.extend(draft.trial)
+        return {**draft.trial.params, **point}
 
     def _written(self, claimed: FrozenTrial, point: Point | None) -> tuple[optuna.Trial, Point] | None:
         if point is None:
             return None
         distributions = {parameter.name: self._distribution(parameter) for parameter in self.space.parameters}
-        with batch_param_writes(open_trial(self.study, claimed._trial_id)) as parameters:
-            for name, value in point.items():
-                distribution = distributions[name]
-                parameters.append((claimed._trial_id, name, distribution.to_internal_repr(value), distribution))
-        return open_trial(self.study, claimed._trial_id), point
+        draft = Draft(self.store, self.study, claimed.number)
+        for name, value in point.items():
+            draft.set(name, distributions[name], value)
+        draft.write()
+        return draft.trial, point
 
     def _distribution(self, parameter: Parameter) -> BaseDistribution:
         return self.stored.get(parameter.name) or distribution_of(parameter.domain)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from da6401.config.private_names import Tested
+from da6401.config.private_names import Package
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
-HYDRA = Tested("hydra-core", ">=1.4.0rc3,<1.5", last="1.4.0rc3")
+HYDRA = Package("hydra-core", ">=1.4.0rc3,<1.5", last="1.4.0rc3")
 
 
 @HYDRA.names()

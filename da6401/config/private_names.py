@@ -14,7 +14,7 @@ from da6401.errors import UserError
 
 
 @dataclass(frozen=True)
-class Tested:
+class Package:
     """A package whose private names are used, and where they are known to be.
 
     Args:

@@ -10,12 +10,12 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage
 
-from da6401.config.private_names import Tested
+from da6401.config.private_names import Package
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
 
-OPTUNA = Tested("optuna", ">=5,<6", last="5.0.0")
+OPTUNA = Package("optuna", ">=5,<6", last="5.0.0")
 
 Parameter = tuple[int, str, float, BaseDistribution]  # the trial's id, a name, the value as Optuna stores it
 

@@ -6,9 +6,9 @@ import atexit
 import sys
 from typing import Any
 
-from da6401.config.private_names import Tested
+from da6401.config.private_names import Package
 
-WANDB = Tested("wandb", ">=0.31", last="0.31.0")
+WANDB = Package("wandb", ">=0.31", last="0.31.0")
 
 
 def leave_service() -> None:

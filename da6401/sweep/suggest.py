@@ -6,19 +6,24 @@ first free point of a finite space is taken. A space without a free point is exh
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.domains import Choices, Domain, Value
 from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.study.optuna_internals import Parameter as StoredParameter
+from da6401.study.optuna_internals import write_parameters
+from da6401.study.storage import PatientStorage
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.failures import retried
-from da6401.sweep.param_writes import Draft
 from da6401.sweep.samplers import reseed
 
 REPEATS = 10  # repeated suggestions for a trial before the next free point is taken
@@ -79,6 +84,58 @@ def total_trials(space: SearchSpace, trials: Sequence[FrozenTrial], n_trials: in
     tried = {identity for trial in trials if trial.params and (identity := space.identity(trial.params)) in inside}
     beside = sum(bool(trial.params) for trial in trials) - len(tried)
     return min(n_trials, points + beside)
+
+
+class Draft:
+    """A claimed trial whose parameters are collected while they are suggested, and written together or not at all.
+
+    Optuna has one transaction for each parameter, which took a quarter of the time that a sweep adds to a training.
+
+    Optuna takes this object for the study's storage, in a Study of its own: a Study caches its trials, and the sampler
+    must see those that other workers have finished meanwhile.
+
+    Attributes:
+        trial: takes suggestions; after ``write`` an ordinary trial of the study.
+    """
+
+    def __init__(self, store: TrialStore, study: optuna.Study, number: int) -> None:
+        self._storage = store.storage
+        self._id = store.id_of(number)
+        self._frozen = copy.deepcopy(store.read(number))  # some storages return their own object
+        self._parameters: list[StoredParameter] = []
+        own_study = optuna.Study(study.study_name, cast(BaseStorage, self), study.sampler, study.pruner)
+        self.trial = optuna.Trial(own_study, self._id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Called by the trial when it is created; it also writes its suggestions into the returned object."""
+        return self._frozen if trial_id == self._id else self._storage.get_trial(trial_id)
+
+    def set_trial_param(self, *parameter: *StoredParameter) -> None:
+        """Called by the trial for each suggestion."""
+        self._parameters.append(parameter)
+
+    def set(self, name: str, distribution: BaseDistribution, value: Value) -> None:
+        """Set a parameter, whether or not a value was suggested."""
+        self._frozen.params[name] = value
+        self._frozen.distributions[name] = distribution
+        self._parameters = [each for each in self._parameters if each[1] != name]
+        self._parameters.append((self._id, name, distribution.to_internal_repr(value), distribution))
+
+    def write(self) -> None:
+        """Write the parameters.
+
+        Raises:
+            ValueError: the study has another distribution for one; a database then gets none of them.
+        """
+        storage = self._storage
+        if isinstance(storage, PatientStorage) and storage.database is not None:
+            storage.patiently(write_parameters, storage.database, self._parameters)
+            return
+        for parameter in self._parameters:
+            storage.set_trial_param(*parameter)
 
 
 @dataclass

@@ -29,7 +29,7 @@ from da6401.study.objective import Objective
 from da6401.study.storage import PatientStorage, is_shared, open_storage, outages
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.leases import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
-from da6401.sweep.param_writes import Draft
+from da6401.sweep.suggest import Draft
 from da6401.sweep.trial import TrialWatcher
 from da6401.training.run import run
 from tests.tiny_runs import SMALL, command

@@ -63,7 +63,7 @@ def commonest_reason(failed: Sequence[FrozenTrial]) -> str:
     reasons = [str(trial.user_attrs.get(REASON, "for no reason that is known")) for trial in failed]
     kinds = [NUMBER.sub("0", reason) for reason in reasons]
     kind, count = Counter(kinds).most_common(1)[0]
-    share = "" if count == len(failed) else f" ({count} of {len(failed)}; the other reasons stand in the table)"
+    share = "" if count == len(failed) else f" ({count} of {len(failed)}; the table gives the other reasons)"
     return reasons[kinds.index(kind)] + share
 
 

@@ -35,7 +35,7 @@ from da6401.sweep.leases import FINISHED, REASON, SKIPPED, Worker
 from da6401.sweep.prepare import Sweep
 from da6401.sweep.summary import parameters, progress_line
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
-from da6401.sweep.trial import earlier_end, handed_over
+from da6401.sweep.trial import earlier_end, trial_in_environment
 from da6401.sweep.trial_timeout import start_over, time_limit
 from da6401.training.machine_failures import machine_problem
 from da6401.training.signals import stop_on_signals
@@ -153,7 +153,9 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, job: Job) -> Ende
         start_over(sweep.folder)
 
     with (
-        handed_over(storage=sweep.storage, study=name, trial=trial.number, owner=worker.name, pruner=sweep.pruner),
+        trial_in_environment(
+            storage=sweep.storage, study=name, trial=trial.number, owner=worker.name, pruner=sweep.pruner
+        ),
         time_limit(sweep.settings.trial_minutes, hung),
     ):
         return sweep.run_jobs([job])[0]

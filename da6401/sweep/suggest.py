@@ -188,7 +188,7 @@ class Suggester:
             return None
         identity = self.space.identity(point)
         trials = self.study.get_trials(deepcopy=False)
-        again = retried(trials)  # by this one, say
+        again = retried(trials)  # perhaps by this trial
         others = (trial for trial in trials[:number] if trial.number not in again)
         return next((trial.number for trial in others if self.space.identity(trial.params) == identity), None)
 

@@ -28,7 +28,9 @@ VARIABLE = "DA6401_TRIAL"
 
 
 @contextmanager
-def handed_over(*, storage: str, study: str, trial: int, owner: str, pruner: Mapping[str, Any]) -> Iterator[None]:
+def trial_in_environment(
+    *, storage: str, study: str, trial: int, owner: str, pruner: Mapping[str, Any]
+) -> Iterator[None]:
     """Pass a trial to the job that the block launches, through the environment."""
     address = {"storage": storage, "study": study, "trial": trial, "owner": owner, "pruner": dict(pruner)}
     os.environ[VARIABLE] = json.dumps(address)
@@ -148,7 +150,7 @@ def latency_ms(run: Path) -> float:
 
 
 def earlier_end(run: Path, objective: Objective) -> Ended | None:
-    """How a run ended whose worker died before it told the study; None where the run is to begin or to continue."""
+    """How a finished run ended that its worker could not report to the study; None where the run is not finished."""
     try:
         result = read_result(run)
         pruned_for = Objective.of_config(read_yaml(run / CONFIG)).names

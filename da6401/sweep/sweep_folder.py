@@ -19,7 +19,7 @@ from da6401.config.compose import saved_config
 from da6401.config.validate import tree_of
 from da6401.errors import BusyError, ConfigError, RunError, UserError
 from da6401.runs.atomic_files import explain_write_errors, write_text
-from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, holds_run, read_json
+from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, read_json
 from da6401.runs.run_lock import changed_keys, new_beside
 from da6401.runs.trial_folders import EARLIER, FOLDER, check_name, folder_name, found_runs, usual_name
 from da6401.study.trial_store import TrialStore
@@ -93,30 +93,24 @@ def move_other_run(run: Path, config: Mapping[str, Any], *, sweep: Path) -> None
     """Move a run of another configuration out of a trial's folder, with a warning; a run of this one stays.
 
     Args:
+        run: a folder in which a run has been.
         config: the content of the trial's config.yaml.
         sweep: the sweep's folder.
 
     Raises:
         BusyError: another process runs in the folder.
     """
-    if not holds_run(run):
-        return
     reason = _difference(run, config)
     if reason is None:
         return
-    lock = FileLock(run / LOCK, blocking=False)
+    place = sweep / EARLIER / run.relative_to(sweep)
+    place = new_beside(place) if place.exists() else place
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(f"{run}: another process is running in this folder") from error
-    try:
-        place = sweep / EARLIER / run.relative_to(sweep)
-        place = new_beside(place) if place.exists() else place
-        with explain_write_errors(place):
+        with FileLock(run / LOCK, blocking=False), explain_write_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             run.rename(place)
-    finally:
-        lock.release()
+    except Timeout as error:
+        raise BusyError(f"{run}: another process is running in this folder") from error
     log.warning("%s held a run of another configuration (%s); it is kept as %s", run, reason, place)
 
 

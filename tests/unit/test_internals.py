@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra.core.hydra_config
 import hydra.core.utils
@@ -146,59 +146,70 @@ def wandb_without(name: str) -> types.SimpleNamespace:
 
 
 def leave_without(patch: pytest.MonkeyPatch, name: str) -> None:
-    patch.setitem(sys.modules, "wandb.sdk.wandb_setup", wandb_without(name))  # type: ignore[arg-type]
+    patch.setitem(sys.modules, "wandb.sdk.wandb_setup", wandb_without(name))
     wandb_internals.leave_service()
 
 
-RDB = "optuna.storages._rdb"
+RDB, UNIT = "optuna.storages._rdb", optuna.distributions.FloatDistribution(0, 1)
 # Each private name, as benchmarks.house lists it; what uses it; and how to let it vanish.
-LOST: dict[str, Callable[[pytest.MonkeyPatch, optuna.Study], object]] = {
-    "hydra._internal.utils.get_args_parser": lambda patch, study: (
-        gone(patch, "hydra._internal.utils", "get_args_parser"), hydra_internals.flag_parser()
+Step = Callable[[pytest.MonkeyPatch, optuna.Study], object]
+LOST: dict[str, tuple[Step, ...]] = {
+    "hydra._internal.utils.get_args_parser": (
+        lambda patch, study: gone(patch, "hydra._internal.utils", "get_args_parser"),
+        lambda patch, study: hydra_internals.flag_parser(),
     ),
-    "_actions": lambda patch, study: (
-        patch.setattr("hydra._internal.utils.get_args_parser", lambda: Without(argparse.ArgumentParser(), "_actions")),
-        hydra_internals.flag_parser(),
+    "_actions": (
+        lambda patch, study: patch.setattr(
+            "hydra._internal.utils.get_args_parser", lambda: Without(argparse.ArgumentParser(), "_actions")
+        ),
+        lambda patch, study: hydra_internals.flag_parser(),
     ),
-    "instance": lambda patch, study: (
-        patch.setattr("hydra.core.hydra_config.HydraConfig", types.SimpleNamespace()),
-        hydra_internals.hydra_config(OmegaConf.create()).__enter__(),
+    "instance": (
+        lambda patch, study: patch.setattr("hydra.core.hydra_config.HydraConfig", types.SimpleNamespace()),
+        lambda patch, study: hydra_internals.hydra_config(OmegaConf.create()).__enter__(),
     ),
-    "_return_value": lambda patch, study: hydra_internals.outcome_of(lost_job()),
-    "execution_whitelist": lambda patch, study: hydra_internals.whitelist_of(Without(None, "execution_whitelist")),  # type: ignore[arg-type]
-    "_storage": lambda patch, study: optuna_internals.storage_of(Without(study, "_storage")),  # type: ignore[arg-type]
-    "optuna.samplers._lazy_random_state.LazyRandomState": lambda patch, study: (
-        gone(patch, "optuna.samplers._lazy_random_state", "LazyRandomState"),
-        list(optuna_internals.generators_of(study.sampler)),
+    "_return_value": (lambda patch, study: hydra_internals.outcome_of(lost_job()),),
+    "execution_whitelist": (
+        lambda patch, study: hydra_internals.whitelist_of(cast(Any, Without(None, "execution_whitelist"))),
     ),
-    f"{RDB}.storage._create_scoped_session": lambda patch, study: (
-        gone(patch, f"{RDB}.storage", "_create_scoped_session"),
-        optuna_internals.write_parameters(database_of(study), []),
+    "_storage": (lambda patch, study: optuna_internals.storage_of(cast(Any, Without(study, "_storage"))),),
+    "optuna.samplers._lazy_random_state.LazyRandomState": (
+        lambda patch, study: gone(patch, "optuna.samplers._lazy_random_state", "LazyRandomState"),
+        lambda patch, study: list(optuna_internals.generators_of(study.sampler)),
     ),
-    "_set_trial_param_without_commit": lambda patch, study: optuna_internals.write_parameters(
-        Without(database_of(study), "_set_trial_param_without_commit"), []  # type: ignore[arg-type]
+    f"{RDB}.storage._create_scoped_session": (
+        lambda patch, study: gone(patch, f"{RDB}.storage", "_create_scoped_session"),
+        lambda patch, study: optuna_internals.write_parameters(database_of(study), []),
     ),
-    f"{RDB}.models.TrialModel": lambda patch, study: (
-        gone(patch, f"{RDB}.models", "TrialModel"),
-        optuna_internals.rewrite_distribution(database_of(study), 1, "x", optuna.distributions.FloatDistribution(0, 1)),
+    "_set_trial_param_without_commit": (
+        lambda patch, study: optuna_internals.write_parameters(
+            cast(Any, Without(database_of(study), "_set_trial_param_without_commit")), []
+        ),
     ),
-    f"{RDB}.models.TrialParamModel": lambda patch, study: (
-        gone(patch, f"{RDB}.models", "TrialParamModel"),
-        optuna_internals.rewrite_distribution(database_of(study), 1, "x", optuna.distributions.FloatDistribution(0, 1)),
+    f"{RDB}.models.TrialModel": (
+        lambda patch, study: gone(patch, f"{RDB}.models", "TrialModel"),
+        lambda patch, study: optuna_internals.rewrite_distribution(database_of(study), 1, "x", UNIT),
+    ),
+    f"{RDB}.models.TrialParamModel": (
+        lambda patch, study: gone(patch, f"{RDB}.models", "TrialParamModel"),
+        lambda patch, study: optuna_internals.rewrite_distribution(database_of(study), 1, "x", UNIT),
     ),
     **{
-        name: lambda patch, study, name=name: leave_without(patch, name)  # type: ignore[misc]
+        name: (lambda patch, study, name=name: leave_without(patch, name),)  # type: ignore[misc]
         for name in ("_singleton", "_connection", "_proc", "_process", "_cleanup")
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LOST)
 def test_a_name_that_is_gone_is_told_with_the_version_to_install(
     name: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    *before, uses_it = LOST[name]
+    for step in before:
+        step(monkeypatch, study)
     with pytest.raises(UserError) as told:
-        LOST[name](monkeypatch, study)
+        uses_it(monkeypatch, study)
     package, installed, missing, allowed, last = re.fullmatch(  # type: ignore[union-attr]
         r"(\S+) (\S+): (.*)\. da6401 uses this private name, as no public one does the same\. It takes (\S+), and is "
         r"tested with \S+: pip install '(\S+)'",

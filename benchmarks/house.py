@@ -210,13 +210,13 @@ def private_names(source: Source, own: set[str]) -> Iterator[tuple[int, str]]:
                     yield node.lineno, name
 
 
-def private_uses(checkout: Checkout) -> list[tuple[str, str]]:
-    """Place and name of each use outside the adapters."""
+def private_uses(checkout: Checkout, *, in_adapters: bool = False) -> list[tuple[str, str]]:
+    """Place and name of each use outside the adapters, or in them."""
     own = own_names(checkout.package)
     return [
         (f"{source.path}:{line}", name)
         for source in checkout.package
-        if not source.path.stem.endswith(ADAPTERS)
+        if source.path.stem.endswith(ADAPTERS) is in_adapters
         for line, name in sorted(private_names(source, own))
     ]
 

@@ -14,7 +14,8 @@ from typing import Literal, overload
 
 from da6401.errors import ConfigError
 from da6401.notebook.results import Run, Sweep, load_run, load_sweep
-from da6401.runs.run_lock import new_beside, used
+from da6401.runs.run_folder import holds_run
+from da6401.runs.run_lock import new_beside
 
 __all__ = ["Run", "Sweep", "load_run", "load_sweep", "train"]
 
@@ -63,7 +64,7 @@ def train(
     words = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
     if not multirun:
         folder = Path(named or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
-        if checked.config is not None and checked.config.trainer.resume == "never" and used(folder):
+        if checked.config is not None and checked.config.trainer.resume == "never" and holds_run(folder):
             folder = new_beside(folder)
     elif named:
         folder, words = Path(named), [*words, "--multirun"]

@@ -20,7 +20,8 @@ from da6401.config.splits import SCORED_SPLITS, VALIDATION
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.redact import redacted, remember_secrets, safe, safe_logs
 from da6401.runs.atomic_files import REMEDIES, write_problem
-from da6401.runs.run_lock import new_beside, used
+from da6401.runs.run_folder import holds_run
+from da6401.runs.run_lock import new_beside
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -166,7 +167,7 @@ def in_new_folder(words: list[str]) -> list[str]:
     from da6401.config.quoting import quote, value_of
 
     named = value_of(words, "hydra.run.dir")
-    if named is None or not used(Path(named)):
+    if named is None or not holds_run(Path(named)):
         return words  # without a name the folder is named by the time
     fresh = new_beside(Path(named))
     print(f"{safe(named)} holds a run already, and trainer.resume=never: this one goes to {safe(fresh)}")

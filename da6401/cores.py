@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use (a container or a scheduler may allow less than the machine has); memory."""
+"""The CPU cores that this process may use (in a container less than the machine has), and the machine's memory."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def memory_of_machine() -> int:
 def cpu_limit(groups: Path, own_groups: Path) -> float | None:
     """The CPU time that the control groups of this process allow, in cores; None where nothing limits it.
 
-    A group is bound by those above it, so the least of all counts. In a container the group that ``own_groups`` names
-    may be out of sight, and its own limit then stands at the top.
+    The limits of the groups above count as well, so the least of all is taken. In a container the group that
+    ``own_groups`` names may not be visible; its limit is then that of the mounted tree's root.
 
     Args:
         groups: the mounted tree, of version 1, 2 or both.

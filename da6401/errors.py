@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """What the user can mend: the message says what is wrong, where, and what to do."""
+    """What the user can correct: the message says what is wrong, where, and what to do."""
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """One or more problems of a configuration, told together."""
+    """One or more problems of a configuration, reported together."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         assert problems, "a ConfigError needs at least one problem"
@@ -36,7 +36,7 @@ class ModelError(UserError):
 
 
 class RunError(UserError):
-    """A run folder that is missing, unfinished, unreadable or already taken."""
+    """A run folder that is missing, unfinished, unreadable or already used."""
 
 
 class BusyError(RunError):
@@ -44,7 +44,7 @@ class BusyError(RunError):
 
 
 class AllFailedError(UserError):
-    """A sweep none of whose trials came to a result."""
+    """A sweep in which no trial completed."""
 
     exit_code = 1
 
@@ -54,7 +54,7 @@ class TrialTimeoutError(UserError):
 
 
 class MachineError(UserError):
-    """What this machine lacks, has lost or cannot do, whatever the configuration: another may run the same.
+    """A failure of this machine, not of the configuration: another machine may run the same.
 
     See training/machine_failures.py, which tells such failures from those of a configuration.
     """
@@ -77,7 +77,7 @@ class UnreachableError(DataError, ModelError, MachineError):
 
 
 class DivergedError(Exception):
-    """The loss is not finite; raised before the optimizer steps, so the last checkpoint is sound."""
+    """The loss is not finite; raised before the optimizer steps, so the last checkpoint is good."""
 
     exit_code = 3
 
@@ -85,7 +85,7 @@ class DivergedError(Exception):
 class InterruptedRun(BaseException):
     """A signal (SIGINT, SIGTERM, SIGUSR1) asked the run to stop; its last checkpoint is written.
 
-    A BaseException, like KeyboardInterrupt: a sweep that goes on after failed trials must not go on after this.
+    A BaseException, like KeyboardInterrupt: a sweep that continues after failed trials must not continue after this.
     """
 
     def __init__(self, signum: int) -> None:
@@ -94,7 +94,7 @@ class InterruptedRun(BaseException):
 
 
 class TakenOverError(InterruptedRun):
-    """The trial of this run belongs to another worker by now, which goes on with it."""
+    """The trial of this run now belongs to another worker, which resumes it."""
 
     def __init__(self, owner: str | None) -> None:
         super().__init__(signal.SIGTERM)
@@ -102,4 +102,4 @@ class TakenOverError(InterruptedRun):
 
 
 class PrunedError(Exception):
-    """A sweep's pruner has seen enough of this trial; its epochs so far are kept."""
+    """A sweep's pruner ended this trial; its epochs so far are kept."""

@@ -1,4 +1,4 @@
-"""What may be shown or written down: no control characters, no passwords."""
+"""Text made safe to show or to store: without control characters and passwords."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from urllib.parse import unquote
 
 SECRET_VARIABLES = ("WANDB_API_KEY", "PGPASSWORD", "MYSQL_PWD")
-SHORTEST = 4  # characters of a secret that is looked for by itself: "a" would be found everywhere
+SHORTEST = 4  # characters of a secret that is replaced wherever it occurs: "a" would be everywhere
 # scheme://user:PASSWORD@host (a password may hold a slash or an @), and ?password=... behind a URL.
 IN_ADDRESS = re.compile(r"([A-Za-z][\w.+-]*://[^\s:/@'\"]*:)([^\s'\"]+)(?=@)")
 IN_QUERY = re.compile(r"([?&](?:\w*password|passwd|pwd|passphrase|token|api_?key|secret)=)([^&\s'\"]+)", re.IGNORECASE)
@@ -20,7 +20,7 @@ _known: set[str] = set()
 
 
 def remember_secrets(words: Iterable[str]) -> None:
-    """Keep the passwords of a command line in mind: an error may repeat one without its address."""
+    """Remember the passwords in the URLs of a command line: an error may repeat one without its URL."""
     for word in words:
         for pattern in (IN_ADDRESS, IN_QUERY):
             found = [match.group(2) for match in pattern.finditer(word)]
@@ -37,14 +37,14 @@ def redacted(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as people say it."""
+    """Seconds as text, in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def printable(text: str) -> str:
-    r"""Text that cannot steer a terminal: control characters as escapes, such as \x1b; line ends and tabs stay."""
+    r"""Text that cannot control a terminal: control characters as escapes, such as \x1b; line ends and tabs stay."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
     )
@@ -61,12 +61,12 @@ def listed(names: Sequence[object], *, most: int = 20) -> str:
 
 
 def safe(text: object) -> str:
-    """What a message, a table or a log may hold of something that others have named."""
+    """Text of unknown origin for a message, a table or a log: redacted and printable."""
     return printable(redacted(str(text)))
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a name is text: Linux allows any bytes in one, and libraries written in C do not."""
+    """Whether a name is valid text: Linux allows any bytes in one, libraries written in C do not."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -75,7 +75,7 @@ def is_utf8(text: str) -> bool:
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
-    """JSON with letters as they are; what UTF-8 does not have, such as the bytes of a file's name, as an escape.
+    """JSON with letters as they are; what UTF-8 cannot encode, such as the bytes of a file's name, is escaped.
 
     Raises:
         ValueError: NaN or infinity, which JSON does not have.

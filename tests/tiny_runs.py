@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from da6401.cli import main
 from da6401.config.command_line import check_command_line
@@ -60,3 +62,13 @@ def da6401(
 def command(*words: str) -> Sequence[str]:
     """How to call the command line with this Python."""
     return [sys.executable, "-c", "import sys; from da6401.cli import main; sys.exit(main())", *words]
+
+
+def fit_with(**hooks: Any) -> Callable[..., None]:
+    """The training loop, with some of a run's hooks replaced."""
+    from da6401.training import loop
+
+    def fit(setup: Any, given: loop.RunHooks, *rest: Any, **named: Any) -> None:
+        loop.fit(setup, dataclasses.replace(given, **hooks), *rest, **named)
+
+    return fit

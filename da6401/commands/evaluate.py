@@ -24,9 +24,10 @@ from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import RESULT, SUMMARY, TEST, read_json, read_result, write_result
 from da6401.runs.trial_folders import sweep_of
+from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.trained_model import load_model
-from da6401.training.validation import AUTOCAST, Evaluation, evaluate
+from da6401.training.validation import Evaluation, evaluate
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +98,9 @@ def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: tor
     if precision == "fp16" and device.type != "cuda":
         log.warning("trained in fp16, which needs CUDA; on %s the answers are computed in fp32", device)
         precision = "fp32"
-    layout = torch.channels_last if cfg.trainer.channels_last else torch.contiguous_format
-    return evaluate(
-        model.to(device, memory_format=layout), images, batch_size=cfg.trainer.batch_size, device=device,  # type: ignore[call-overload]
-        autocast_dtype=AUTOCAST[precision], channels_last=cfg.trainer.channels_last,
-    )  # fmt: skip
+    arithmetic = Arithmetic(device, precision, cfg.trainer.channels_last)
+    model = model.to(device, memory_format=arithmetic.memory_format)  # type: ignore[call-overload]
+    return evaluate(model, images, arithmetic, batch_size=cfg.trainer.batch_size)
 
 
 def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:

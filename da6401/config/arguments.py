@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from da6401.config.hydra_internals import flag_parser
 from da6401.config.validate import nearest_name
 from da6401.errors import UserError
 
@@ -20,10 +21,27 @@ class CommandParser(argparse.ArgumentParser):
 
     given: Sequence[str] = ()  # what it was asked to parse
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        self.options: list[str] = []  # that it takes
+        self._verbs: Mapping[str, Any] = {}
+        super().__init__(*given, **named)
+
+    def add_argument(self, *names: str, **named: Any) -> argparse.Action:
+        """As argparse, and remembered: it has no public list."""
+        action = super().add_argument(*names, **named)
+        self.options += action.option_strings
+        return action
+
+    def add_subparsers(self, **named: Any) -> Any:
+        """As argparse, and remembered."""
+        action = super().add_subparsers(**named)
+        self._verbs = action.choices
+        return action
+
     @property
     def verbs(self) -> list[str]:
         """The verbs that it knows."""
-        return [name for action in self._actions if isinstance(action.choices, Mapping) for name in action.choices]
+        return list(self._verbs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse, but what no option of the verb takes is refused there, not by the command as a whole."""
@@ -35,8 +53,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Raises UserError for words that this parser has no place for."""
-        options = [name for action in self._actions for name in action.option_strings]
-        raise UserError(f"{self._verb()}{'; '.join(_with_hints(unknown, options))}\n{self.see()}")
+        raise UserError(f"{self._verb()}{'; '.join(_with_hints(unknown, self.options))}\n{self.see()}")
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError: argparse's message, with the nearest of what there is."""
@@ -78,10 +95,9 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         UserError: a flag that Hydra does not have.
     """
-    from hydra._internal.utils import get_args_parser  # Hydra is imported where it is used
-
-    parser = _HydraParser(prog="da6401 train", parents=[get_args_parser()], add_help=False)
-    flags = {name for action in parser._actions for name in action.option_strings}
+    of_hydra, flags = flag_parser()
+    parser = _HydraParser(prog="da6401 train", parents=[of_hydra], add_help=False)
+    parser.options = flags
     short = [word for word in words if re.match("-[^-]", word) and f"-{word}" in flags]  # -multirun, not -m -u -l ...
     if short:
         parser.refuse(short)

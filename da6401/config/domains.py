@@ -120,7 +120,7 @@ def domain_of(override: Override, options: Sequence[str] = ()) -> Domain:
     Raises:
         ValueError: it has no value, or cannot be searched; the message says what to write.
     """
-    sweep: Any = override._value
+    sweep: Any = override.value()
     if isinstance(sweep, Glob):
         found = sweep.filter(list(options))
         if not found:

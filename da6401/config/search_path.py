@@ -16,7 +16,6 @@ from hydra import compose, initialize_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -24,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
 from da6401.config.backbones import FACTS
+from da6401.config.hydra_internals import hydra_config
 from da6401.config.metrics import KINDS, directions_of, names_of
 from da6401.config.validate import default_tree, variant_trees
 from da6401.errors import ConfigError
@@ -188,17 +188,16 @@ def subdir_template(composed: DictConfig) -> str:
 @contextmanager
 def as_job(composed: DictConfig, *, multirun: bool) -> Iterator[None]:
     """Within the block ``${hydra:...}`` can be resolved as in a first job; that of a sweep has a job.num."""
-    instance, job = HydraConfig.instance(), composed.hydra.job
-    before, instance.cfg = instance.cfg, composed  # type: ignore[assignment]
+    job = composed.hydra.job
     number, name = (None, None) if OmegaConf.is_missing(job, "num") else (job.num, job.id)
-    try:
+    with hydra_config(composed):
         if multirun:
             _number(job, 0, "0")
-        yield
-    finally:
-        instance.cfg = before
-        if multirun:
-            _number(job, number, name)
+        try:
+            yield
+        finally:
+            if multirun:
+                _number(job, number, name)
 
 
 def _number(job: DictConfig, number: int | None, name: str | None) -> None:

@@ -10,11 +10,11 @@ from typing import Any, cast
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import (
+    BaseImportanceEvaluator,
     FanovaImportanceEvaluator,
     PedAnovaImportanceEvaluator,
     get_param_importances,
 )
-from optuna.importance._base import BaseImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 

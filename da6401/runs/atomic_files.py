@@ -86,6 +86,25 @@ def write_atomic(
         sync_folder(path.parent)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a file of UTF-8 text, and sync it to the disk.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    with explain_write_errors(path):
+        with open(path, "ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+            incomplete = bool(end) and file.read(1) != b"\n"  # after a crash: the new line must not join it
+            file.write(b"\n" * incomplete + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if not end:
+            sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """fsync a folder, so that a new name in it survives a power loss; does nothing where folders cannot be synced."""
     if hasattr(os, "O_DIRECTORY"):

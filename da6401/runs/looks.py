@@ -1,7 +1,7 @@
 """Looks at the test split: each is a line in the looks.jsonl of the run that looked, and nowhere else.
 
-Test accuracy is an honest estimate for a model that was chosen before anyone looked. So looks are counted, for a run,
-for its sweep and for the runs on the same data beside it, and whoever looks again or goes on searching is told.
+Test accuracy is an honest estimate for a model that was chosen before anyone looked. So looks are counted for a run,
+for its sweep and for the runs on the same data beside it, and a further look or search gets a warning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from da6401.errors import RunError
 from da6401.redact import json_text, safe
-from da6401.runs.atomic_files import explain_write_errors, sync_folder
+from da6401.runs.atomic_files import append_line
 from da6401.runs.run_folder import LARGEST, LOOKS, RECEIPT, RESULT, TEST, RunResult, read_json, read_result
 from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, sweep_of
 
@@ -28,7 +28,7 @@ DAY = re.compile(r"\d{4}-\d\d-\d\d")  # outputs/runs/DAY/TIME: the runs of other
 class Look:
     """One look at the test split for a run."""
 
-    time: str  # UTC, "2026-01-31T12:00:00Z"; "" where nobody wrote it down
+    time: str  # UTC, "2026-01-31T12:00:00Z"; "" where it was not recorded
     verb: str  # evaluate, explain, predict; "" as above
     purpose: str
 
@@ -49,29 +49,20 @@ UNREADABLE = Look("", "", "a line that cannot be read")  # cut off by a crash, o
 
 
 def record_look(run: Path, *, verb: str, purpose: str) -> None:
-    """Add a look to the run folder, before anyone is shown what came of it.
+    """Add a look to the run folder; call it before the answer is shown.
 
     Raises:
-        RunError: the file is a symbolic link. WriteError: the disk does not take it.
+        RunError: the file is a symbolic link. WriteError: it cannot be written.
     """
     path = run / LOOKS
     if path.is_symlink():
         raise RunError(f"{path}: is a symbolic link, and could lead out of the run folder; remove it")
     line = json_text(asdict(Look(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", verb, purpose)))
-    with explain_write_errors(path):
-        with open(path, "ab+") as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-            torn = bool(end) and file.read(1) != b"\n"  # by a crash: the new line must not go with it
-            file.write(b"\n" * torn + line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(run)
+    append_line(path, line)
 
 
 def read_looks(run: Path) -> list[Look]:
-    """The looks of a run, the first first; an evaluation from before they were recorded is one of unknown time.
+    """The looks of a run, the oldest first; an evaluation by a version that did not record looks has no time.
 
     Raises:
         RunError: looks.jsonl or result.json is damaged.
@@ -93,7 +84,7 @@ def recorded_looks(path: Path) -> list[Look]:
 
 
 def with_unrecorded(recorded: Sequence[Look], result: RunResult | None) -> list[Look]:
-    """The looks of a run, an evaluation that only its result tells of among them."""
+    """The looks of a run, and an evaluation of which there is only the result."""
     evaluated = result is not None and result.test_accuracy is not None
     if evaluated and not any(look.verb == "evaluate" for look in recorded):
         return [EVALUATED_BEFORE, *recorded]
@@ -129,20 +120,20 @@ def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
 
 
 def choice_warnings(run: Path) -> list[str]:
-    """What must be said with a look for this run, since others that it may be chosen from have been looked at."""
+    """Warnings for a look at this run: others that it may have been chosen from were looked at."""
     place, sweep = run.resolve(), sweep_of(run)
-    told = []
+    warnings = []
     in_sweep = looked_in_sweep(sweep) if sweep is not None else {}
     if sweep is not None and any(folder != place for folder in in_sweep):
-        told.append(selection_warning(in_sweep, f"sweep {sweep.name}", within=sweep))
+        warnings.append(selection_warning(in_sweep, f"sweep {sweep.name}", within=sweep))
     beside = looked_on_same_data(run, sweep)
     if beside:
-        told.append(selection_warning(beside, "other runs on the same data"))
-    return told
+        warnings.append(selection_warning(beside, "other runs on the same data"))
+    return warnings
 
 
 def search_warnings(sweep: Path, *, warm_start: str) -> list[str]:
-    """What must be said where a sweep searches after a look: for itself, for the study it starts from, on its data.
+    """Warnings for a sweep that searches after a look: at itself, at the study it starts from, at its data.
 
     Args:
         warm_start: the name of a study beside this one, or "".
@@ -156,14 +147,14 @@ def search_warnings(sweep: Path, *, warm_start: str) -> list[str]:
     trained = next((run for run in found_runs(place) if (run / RECEIPT).is_file()), None)
     if trained is not None:
         beside = looked_on_same_data(trained, place)
-        told = {folder: looks for folder, looks in beside.items() if not warm_start or other not in folder.parents}
-        groups["other sweeps on the same data"] = told
+        others = {folder: looks for folder, looks in beside.items() if not warm_start or other not in folder.parents}
+        groups["other sweeps on the same data"] = others
     sentences = [selection_warning(own, f"sweep {place.name}", within=place)] if own else []
     return [*sentences, *(selection_warning(looked, group) for group, looked in groups.items() if looked)]
 
 
 def comparison_warnings(runs: Sequence[Path]) -> list[str]:
-    """What must be said where these runs stand side by side, and several on the same data have been looked at."""
+    """Warnings for a comparison of runs of which several on the same data were looked at."""
     same: dict[str | None, dict[Path, list[Look]]] = {}
     for folder, looks in _looked([run.resolve() for run in runs]).items():
         same.setdefault(_fingerprint(folder), {})[folder] = looks
@@ -171,7 +162,7 @@ def comparison_warnings(runs: Sequence[Path]) -> list[str]:
 
 
 def selection_warning(looked: Looked, group: str, *, within: Path | None = None) -> str:
-    """That a choice among these runs is no longer blind; they are named from the folder ``within``, if there is one."""
+    """That test accuracy cannot choose among these runs any more; paths are relative to ``within``, if given."""
     count = sum(map(len, looked.values()))
     runs = sorted(looked, key=lambda folder: (len(folder.name), str(folder)))
     names = [str(folder.relative_to(within) if within else Path(*folder.parts[-2:])) for folder in runs]
@@ -194,7 +185,7 @@ def _looked(folders: Sequence[Path]) -> dict[Path, list[Look]]:
             try:
                 looks = read_looks(folder)
             except RunError:
-                looks = [UNREADABLE]  # there was one; what is wrong is said where the folder itself is opened
+                looks = [UNREADABLE]  # there was one; the error is reported where the folder itself is opened
             if looks:
                 found[folder] = looks
     return found

@@ -1,7 +1,7 @@
 """A model's answers on a set of images as a CSV file: one line an image, the true class, a probability a class.
 
-A file begins with ``image,class`` and the class names; read_predictions goes by the columns' places, so a class may
-bear any name, "image" too. Names are escaped where UTF-8 or a line of CSV cannot hold them as they are.
+A file begins with ``image,class`` and the class names; read_predictions goes by the order of the columns, so a class
+may have any name, even "image". Names are escaped where UTF-8 or a line of CSV cannot hold them as they are.
 """
 
 # N images, K classes
@@ -86,12 +86,12 @@ class Predictions:
         return confusion_counts(self.labels_N, self.predicted, classes=len(self.class_names))
 
     def by_class(self) -> list[ClassScore]:
-        """How each class is predicted."""
+        """The score of each class."""
         sums = [each.tolist() for each in (self.counts.sum(1), self.counts.sum(0), self.counts.diagonal())]
         return [ClassScore(*each) for each in zip(self.class_names, *sums, strict=True)]
 
     def mistakes(self) -> list[Mistake]:
-        """The images that are predicted wrong, the most confident first."""
+        """The wrong predictions, the most confident first."""
         wrong = np.flatnonzero(self.predicted != self.labels_N)
         return [
             Mistake(
@@ -113,10 +113,10 @@ def confusion_counts(
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write the file whole or not at all.
+    """Write the file atomically.
 
     Raises:
-        WriteError: the disk does not take it.
+        WriteError: it cannot be written.
     """
     text = io.StringIO(newline="")
     lines = csv.writer(text, lineterminator="\n")
@@ -161,7 +161,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def _escaped(name: str) -> str:
-    """A name as printable text: a backslash, and what a line of UTF-8 cannot hold, by their number as \\u{5c}."""
+    """A name as printable text: a backslash, and what a line of UTF-8 cannot hold, as a code point like \\u{5c}."""
     return "".join(
         character if character.isprintable() and character != "\\" else f"\\u{{{ord(character):x}}}"
         for character in name

@@ -1,7 +1,7 @@
 """What a run folder holds: the names of its files, its result, its metrics; how they are read and checked.
 
 ``config.yaml receipt.json metrics.jsonl result.json looks.jsonl train.log checkpoints/{best,last}.pt``; a folder
-without ``result.json`` is unfinished. Whoever made the folder, reading it ends in its content or in a RunError.
+without ``result.json`` is unfinished. A file of unknown origin is either read whole or refused with a RunError.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from da6401.errors import RunError
-from da6401.runs.atomic_files import explain_write_errors, write_json, write_text
+from da6401.redact import json_text
+from da6401.runs.atomic_files import append_line, write_json, write_text
 
 CONFIG = "config.yaml"
 RECEIPT = "receipt.json"
@@ -28,10 +28,10 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 VALIDATION = "validation.csv"  # of a completed run: the best epoch's answers
 TEST = "test.csv"  # of an evaluated run
-LOOKS = "looks.jsonl"  # of a run whose test split was looked at: a line a look
+LOOKS = "looks.jsonl"  # of a run whose test split was looked at: one line for each look
 BEST = "checkpoints/best.pt"
 LAST = "checkpoints/last.pt"
-PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, until the run ends: for the case that last.pt is damaged
+PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, as a backup until the run ends
 PREVIOUS_BEST = "checkpoints/best.prev.pt"  # the best.pt that belongs to the last.pt before
 LOCK = ".lock"
 SUMMARY = "sweep.json"  # of a sweep's folder, from its first end on
@@ -44,7 +44,7 @@ MAY_CHANGE_ON_RESUME = re.compile(
     rf"{NO_EFFECT_ON_WEIGHTS.pattern}|device|trainer\.threads|tracking\..*|data\.cache(_limit_gb)?"
 )
 
-LARGEST = 16 * 2**20  # bytes of a text file that is read: ours have kilobytes
+LARGEST = 16 * 2**20  # bytes of a text file that is read; ours have some kilobytes
 DEEPEST = 20  # levels of a saved config: ours has three
 
 Status = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
@@ -75,11 +75,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file of a run folder.
 
     Raises:
-        RunError: missing, unreadable, no mapping, or nothing that we write: aliases, texts that unfold to gigabytes.
+        RunError: missing, unreadable, no mapping, or with YAML aliases, which could expand to gigabytes.
     """
     try:
         text = _read_text(path)
-        # Counted before anything is built: a few aliases of aliases unfold to more than any memory holds.
+        # Checked before anything is built: a few nested aliases can expand to more than the memory holds.
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
@@ -130,6 +130,11 @@ def _json(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return any((folder / name).exists() for name in (CONFIG, METRICS, RESULT))
+
+
 def write_result(run: Path, result: RunResult) -> None:
     """Write result.json: from now on the run is finished."""
     write_json(run / RESULT, dataclasses.asdict(result))
@@ -142,23 +147,34 @@ def read_result(run: Path) -> RunResult:
         RunError: no such run, unfinished, or damaged.
     """
     value = read_json(run / RESULT)
-    fields, hints = dataclasses.fields(RunResult), get_type_hints(RunResult)
+    fields = dataclasses.fields(RunResult)
+    names = {item.name for item in fields}
     needed = {item.name for item in fields if item.default is dataclasses.MISSING}
-    if not needed <= set(value) <= set(hints):
+    if not needed <= set(value) <= names:
         raise RunError(
-            f"{run / RESULT}: is not a result of this version (expected the keys {', '.join(sorted(hints))})"
+            f"{run / RESULT}: is not a result of this version (expected the keys {', '.join(sorted(names))})"
         )
-    wrong = [name for name in value if not _is(hints[name], value[name])]
-    if wrong:
+    if wrong := wrong_fields(RunResult, value):
         raise RunError(f"{run / RESULT}: holds no valid {', '.join(wrong)}; the file is damaged")
     return RunResult(**value)
 
 
-def _is(hint: Any, value: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is UnionType:
-        return any(_is(member, value) for member in get_args(hint))
+def wrong_fields(kind: type, values: Mapping[str, Any]) -> list[str]:
+    """The names of values that do not have the type of a dataclass's field of that name."""
+    hints = get_type_hints(kind)
+    return [name for name, value in values.items() if not _has_type(hints[name], value)]
+
+
+def _has_type(hint: Any, value: Any) -> bool:
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind is UnionType:
+        return any(_has_type(member, value) for member in inner)
+    if kind is list:
+        return isinstance(value, list) and all(_has_type(inner[0], item) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_has_type(inner[1], item) for item in value.values())
     if hint is float:
         return _is_number(value)
     return isinstance(value, hint) and not isinstance(value, bool)
@@ -172,20 +188,17 @@ def _is_number(value: Any) -> bool:
 
 
 def write_metrics(run: Path, lines: Sequence[Mapping[str, float]]) -> None:
-    """Make metrics.jsonl hold these epochs and no other: a run that is taken up has no line twice and none missing."""
-    write_text(run / METRICS, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    """Write exactly these epochs: after a resume no line is there twice and none is missing."""
+    write_text(run / METRICS, "".join(json_text(line) + "\n" for line in lines))
 
 
 def append_metrics(run: Path, line: Mapping[str, float]) -> None:
-    """Add one epoch to metrics.jsonl and sync it: a line is there whole, or not."""
-    with explain_write_errors(run / METRICS), open(run / METRICS, "ab") as file:
-        file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Add one epoch to metrics.jsonl and sync it to the disk."""
+    append_line(run / METRICS, json_text(line))
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The epochs of metrics.jsonl, in order; a torn last line (a kill in mid-write) is left out.
+    """The epochs of metrics.jsonl, in order; an incomplete last line, of a process that was killed, is left out.
 
     Raises:
         RunError: missing, or a line before the last is damaged.
@@ -204,7 +217,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
             if number == len(lines) and not text.endswith("\n"):
                 break
             raise RunError(f"{path}, line {number}: no JSON; the file is damaged") from error
-        if not isinstance(values, dict) or not all(_is_number(value) for value in values.values()):
+        if not _has_type(dict[str, float], values):
             raise RunError(f"{path}, line {number}: no epoch's numbers; the file is damaged")
         epochs.append(values)
     return epochs

@@ -1,4 +1,4 @@
-"""Who may write into a run folder: one process at a time, for a new run or for going on with an unfinished one."""
+"""The lock of a run folder: one process at a time may write into it, to start a run or to resume it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from da6401.runs.run_folder import (
     TEST,
     VALIDATION,
     differences,
+    holds_run,
     read_result,
     read_yaml,
 )
@@ -35,13 +36,13 @@ FILES = (CONFIG, RECEIPT, METRICS, RESULT, LOCK, BEST, LAST, PREVIOUS, PREVIOUS_
 
 @contextmanager
 def lock_run(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
-    """Hold a run folder for a new run, or for going on with an unfinished one; nothing finished is ever overwritten.
+    """Lock a run folder for a new run or to resume an unfinished one; a finished run is never overwritten.
 
-    Yields whether the run goes on from its last checkpoint. Another process cannot claim the folder meanwhile.
+    Yields whether the run resumes from its last checkpoint.
 
     Args:
         config: the run's whole configuration, as config.yaml holds it.
-        resume: an unfinished run of the same configuration may be taken up.
+        resume: an unfinished run of the same configuration may be resumed.
 
     Raises:
         BusyError: another process runs in the folder. RunError: it holds a finished run, or one of another
@@ -59,19 +60,16 @@ def lock_run(run: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[
             ) from error
     try:
         resumes = can_resume(run, config, resume=resume)
-        for leftover in [
-            *run.glob(".*.tmp"),
-            *run.glob("checkpoints/.*.tmp"),
-            *run.glob(".hydra/.*.tmp"),
-        ]:  # of a process that was killed
-            leftover.unlink()
+        for folder in (run, run / "checkpoints", run / ".hydra"):
+            for leftover in folder.glob(".*.tmp"):  # of a process that was killed
+                leftover.unlink()
         yield resumes
     finally:
         lock.release()
 
 
 def refuse_links(run: Path) -> None:
-    """A run writes into its own folder alone, also where somebody else has made it.
+    """Check that a run can only write into its own folder, whoever made it.
 
     Raises:
         RunError: something that a run writes is a symbolic link.
@@ -81,15 +79,10 @@ def refuse_links(run: Path) -> None:
             raise RunError(f"{run / name}: is a symbolic link, and could lead out of the run folder; remove it")
 
 
-def used(run: Path) -> bool:
-    """Whether a run has been in this folder."""
-    return any((run / name).exists() for name in (CONFIG, METRICS, RESULT))
-
-
 def new_beside(run: Path) -> Path:
-    """The first of RUN-2, RUN-3, ... that no run has been in."""
+    """The first of RUN-2, RUN-3, ... that holds no run."""
     number = 2
-    while used(run.with_name(f"{run.name}-{number}")):
+    while holds_run(run.with_name(f"{run.name}-{number}")):
         number += 1
     return run.with_name(f"{run.name}-{number}")
 
@@ -100,7 +93,7 @@ def changed_keys(
     """The keys that matter to a result in which a run's config.yaml differs from a configuration, with both values.
 
     Args:
-        saved: what to take for the content of config.yaml.
+        saved: the content of config.yaml, where it is not to be read.
 
     Raises:
         RunError: config.yaml is not there, or damaged.
@@ -110,13 +103,13 @@ def changed_keys(
 
 
 def can_resume(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
-    """Whether there is a checkpoint to go on from; a run that never got one starts anew.
+    """Whether there is a checkpoint to resume from; a run that has none yet starts from the beginning.
 
     Raises:
         RunError: the folder holds a finished run, or one of another configuration.
     """
     elsewhere = "choose another folder (hydra.run.dir=...) or study name"
-    if used(run) and not resume:
+    if holds_run(run) and not resume:
         raise RunError(f"{run}: holds a run already, and trainer.resume=never; {elsewhere}")
     if (run / RESULT).exists() and read_result(run).status != "interrupted":
         raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {elsewhere}")

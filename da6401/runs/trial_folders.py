@@ -1,7 +1,7 @@
-"""Where a trial's run is: the one home for the names of trials' folders.
+"""Where a trial's run is: the names of trials' folders.
 
-Hydra names them by `hydra.sweep.subdir`, which is ``trial-N`` unless the user says otherwise. Any other name is kept
-with the trial, so a study says of each of its trials where its run is, whatever the command says today.
+Hydra names them by `hydra.sweep.subdir`, which is ``trial-N`` unless the user says otherwise. Any other name is stored
+with the trial, so that a study knows the folder of each of its trials, whatever a later command says.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from da6401.errors import UserError
-from da6401.runs.run_folder import CONFIG, DATABASE, METRICS, RESULT, SUMMARY
+from da6401.runs.run_folder import DATABASE, SUMMARY, holds_run
 
 FOLDER = "folder"  # user attribute of a trial: its run's folder, relative to the sweep's
 CONFIRMATIONS = "confirm"  # in a sweep's folder: the runs that train its best trials again
@@ -36,7 +36,7 @@ class Trial(Protocol):
 
 
 def usual_name(number: int) -> str:
-    """What a trial's folder is called where the user has not named it."""
+    """The name of a trial's folder where the user has not chosen another."""
     return f"trial-{number}"
 
 
@@ -46,7 +46,7 @@ def folder_name(trial: Trial) -> str:
 
 
 def trial_folder(sweep: Path, trial: Trial) -> Path:
-    """The folder of a trial's run, which need not be there."""
+    """The folder of a trial's run, which need not exist."""
     return sweep / folder_name(trial)
 
 
@@ -141,7 +141,7 @@ def _runs(folder: Path, depth: int) -> Iterator[Path]:
     for path in inner:
         if path.name in RESERVED or path.name.startswith("."):
             continue
-        if USUAL.fullmatch(path.name) or any((path / name).exists() for name in (CONFIG, METRICS, RESULT)):
+        if USUAL.fullmatch(path.name) or holds_run(path):
             yield path
         elif depth:
             yield from _runs(path, depth - 1)

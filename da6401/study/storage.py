@@ -27,6 +27,7 @@ from sqlalchemy import exc as sqlalchemy_errors
 
 from da6401.errors import UserError
 from da6401.redact import duration, is_utf8, redacted, remember_secrets
+from da6401.study.optuna_internals import with_cache
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ def open_storage(address: str, *, minutes: float) -> BaseStorage:
 def close_storages() -> None:
     """Close what open_storage keeps open for this process."""
     while _kept_open:
-        _close(_kept_open.popitem()[1].inner)
+        storage = _kept_open.popitem()[1]
+        _close(storage.database or storage.inner)
 
 
 def _opened(address: str) -> BaseStorage:
@@ -164,7 +166,7 @@ def copied(address: str, names: Sequence[str]) -> BaseStorage:
                     copy = copies.create_new_study(study.directions, study.study_name)
                     for name, value in study.user_attrs.items():
                         copies.set_study_user_attr(copy, name, value)
-                    for trial in storage.get_all_trials(study._study_id):
+                    for trial in storage.get_all_trials(storage.get_study_id_from_name(study.study_name)):
                         copies.create_new_trial(copy, trial)
     except Exception as error:  # as in _opened
         if any(isinstance(each, NO_TABLES) for each in _causes(error)) or isinstance(error, FileNotFoundError):
@@ -178,8 +180,8 @@ def _close(storage: BaseStorage) -> None:
     storage.remove_session()
     if isinstance(storage, optuna.storages.GrpcStorageProxy):
         storage.close()
-    if isinstance(storage, optuna.storages._CachedStorage):
-        storage._backend.engine.dispose()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
 
 
 def _open(address: str, *, skip_table_creation: bool = False) -> BaseStorage:
@@ -196,8 +198,7 @@ def _open(address: str, *, skip_table_creation: bool = False) -> BaseStorage:
     engine = {**ENGINE.get(scheme.partition("+")[0], {})}
     if is_in_memory(address):  # one connection for all threads: each would have a database of its own
         engine = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
-    database = RDBStorage(address, engine_kwargs=engine, skip_table_creation=skip_table_creation)
-    return optuna.storages.get_storage(database)  # with Optuna's cache around it
+    return RDBStorage(address, engine_kwargs=engine, skip_table_creation=skip_table_creation)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -237,7 +238,8 @@ class _PatientStorage(BaseStorage):
     """A storage whose calls are made again until it answers; PatientStorage has the calls."""
 
     def __init__(self, inner: BaseStorage, seconds: float) -> None:
-        self.inner = inner
+        self.database = inner if isinstance(inner, RDBStorage) else None
+        self.inner = with_cache(inner)
         self.seconds = seconds
         self.outages = 0
 

@@ -3,7 +3,7 @@
 In the order of a sweep:
 
 - the start: plugin, scheduler, prepare (open_study, same_space, preflight, samplers, pruners), worker_pool;
-- each trial: run_trials, leases, suggest, param_writes, sweep_folder, jobs, trial, trial_timeout, failures,
+- each trial: run_trials, leases, suggest, sweep_folder, jobs, trial, trial_timeout, failures,
   checkpoint_retention;
 - the end: confirm, summary, curve.
 

@@ -29,7 +29,7 @@ def print_dry_run(sweep: Sweep) -> None:
             printed = _print_first(sweep, worker)
         finally:
             worker.close()
-    startup = getattr(sweep.study.sampler, "_n_startup_trials", 0)  # TPE draws this many at random
+    startup = sweep.composer.config.hydra.sweeper.sampler.get("n_startup_trials", 0)  # TPE draws this many at random
     adapts = not sweep.suggester.in_order and not isinstance(sweep.study.sampler, (RandomSampler, QMCSampler))
     if adapts and printed > 1 and len(finished) + printed > startup:
         print("the first is what comes next; the others depend on its result")

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from da6401.cores import memory_of_machine
 from da6401.errors import AllFailedError, NoDeviceError, UnreachableError, UserError
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.leases import ATTEMPTS, REASON, SKIPPED
 from da6401.training.machine_failures import machine_problem
 
@@ -62,19 +63,19 @@ def commonest_reason(failed: Sequence[FrozenTrial]) -> str:
     reasons = [str(trial.user_attrs.get(REASON, "for no reason that is known")) for trial in failed]
     kinds = [NUMBER.sub("0", reason) for reason in reasons]
     kind, count = Counter(kinds).most_common(1)[0]
-    share = "" if count == len(failed) else f" ({count} of {len(failed)}; the other reasons stand in the table)"
+    share = "" if count == len(failed) else f" ({count} of {len(failed)}; the table gives the other reasons)"
     return reasons[kinds.index(kind)] + share
 
 
 def retry_failed(study: optuna.Study) -> None:
     """Enqueue a copy of each failed trial: a finished trial cannot be changed. Copies add to the study's total."""
-    failed = _failed(study.get_trials(deepcopy=False))
+    failed, store = _failed(study.get_trials(deepcopy=False)), TrialStore(study)
     for trial in failed:
         copy = create_trial(
             state=TrialState.WAITING, params=trial.params, distributions=trial.distributions,
             user_attrs={ATTEMPTS: 1, RETRY_OF: trial.number},
         )  # fmt: skip
-        study._storage.create_new_trial(study._study_id, copy)
+        store.create(copy)
     numbers = ", ".join(str(trial.number) for trial in failed)
     log.info("sweep.retry_failed: %s", f"trials that run again under new numbers: {numbers}" if numbers else
              "no trial failed")  # fmt: skip

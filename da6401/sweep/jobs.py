@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.conf import HydraConf
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus, configure_log
@@ -28,6 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from da6401.config.compose import config_of, plain_tree
+from da6401.config.hydra_internals import hydra_config, outcome_of, whitelist_of
 from da6401.config.quoting import quote
 from da6401.config.schema import RunConfig
 from da6401.config.search_path import subdir_template
@@ -136,9 +134,7 @@ class JobComposer:
     @contextmanager
     def _as_hydra_config(self, composed: DictConfig, job: Job) -> Iterator[None]:
         """Let HydraConfig hold this composition within the block, with the job's number and overrides in it."""
-        hydra = HydraConfig.instance()
-        before, hydra.cfg = hydra.cfg, cast(HydraConf, composed)  # not set_config, which copies all of it
-        try:
+        with hydra_config(composed):
             node = composed.hydra
             with read_write(composed), open_dict(composed):
                 node.job.num, node.job.id = job.number, str(job.number)
@@ -147,8 +143,6 @@ class JobComposer:
                 node.overrides.task = typed
                 node.sweep.dir = str(self.config.hydra.sweep.dir)  # may be named by a value, such as ${study}
             yield
-        finally:
-            hydra.cfg = before
 
     def _is_value(self, text: str) -> bool:
         key = text.lstrip("+").partition("=")[0]
@@ -161,18 +155,17 @@ class JobComposer:
         return composed, pickle.dumps(task)
 
 
-def job_runner(launcher: Launcher, composer: JobComposer) -> RunJobs:
+def job_runner(launcher: Launcher, composer: JobComposer, task: TaskFunction | None) -> RunJobs:
     """The function that runs a sweep's jobs: in this process where Hydra's basic launcher would, else by the launcher.
 
     The launcher also runs them where the user asks for more than a training, such as callbacks or another folder.
+
+    Args:
+        task: what a job does, where the launcher is Hydra's basic one; None for any other.
     """
     node = composer.config.hydra
-    if isinstance(launcher, BasicLauncher) and not (
-        node.callbacks or node.job.chdir or node.job.env_set or node.job.env_copy
-    ):
-        assert launcher.task_function is not None, "Hydra calls setup first"
-        task_function = launcher.task_function
-        return lambda jobs: [_run_here(task_function, composer, job) for job in jobs]
+    if task is not None and not (node.callbacks or node.job.chdir or node.job.env_set or node.job.env_copy):
+        return lambda jobs: [_run_here(task, composer, job) for job in jobs]
     return functools.partial(_run_by_launcher, launcher, composer)
 
 
@@ -201,9 +194,8 @@ def launch(launcher: Launcher, overrides: Sequence[Sequence[str]], *, first: int
     except Exception as error:  # Ray's, submitit's and joblib's errors have no common base
         reason = (str(error).strip() or type(error).__name__).splitlines()
         raise UserError(f"hydra/launcher: {reason[0]}; {reason[-1]}" if reason[1:] else reason[0]) from error
-    # Not by JobReturn.return_value, which prints the overrides of a job that failed, and raises its error.
     return [
-        Ended(value=each._return_value) if each.status is JobStatus.COMPLETED else Ended(error=each._return_value)
+        Ended(value=outcome_of(each)) if each.status is JobStatus.COMPLETED else Ended(error=outcome_of(each))
         for each in ended
     ]
 
@@ -223,5 +215,5 @@ def _run_here(task_function: TaskFunction, composer: JobComposer, job: Job) -> E
 
 
 def _configure_log(settings: DictConfig, composer: JobComposer) -> None:
-    whitelist = composer.context.execution_whitelist
+    whitelist = whitelist_of(composer.context)
     configure_log(settings, composer.config.hydra.verbose, execution_whitelist=whitelist)

@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from da6401.cores import memory_of_machine
 from da6401.errors import MachineError, UserError
 from da6401.study.storage import hurried, outages
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.worker_pool import slot
 from da6401.training.machine_failures import machine_problem
 
@@ -55,6 +56,7 @@ class Worker:
 
     def __init__(self, study: optuna.Study, folder: Path, *, retries: int, lease_seconds: float) -> None:
         self.study = study
+        self.trials = TrialStore(study)
         self.folder = folder / WORKERS
         self.retries = retries
         self.lease_seconds = lease_seconds
@@ -65,7 +67,7 @@ class Worker:
         self.lock = FileLock(self.folder / f"{key}.lock")
         self.lock.acquire()
         self.turn = FileLock(self.folder / "turn.lock")
-        self.running: int | None = None  # the id of the trial that this worker runs
+        self.running: int | None = None  # the number of the trial that this worker runs
         self.seen: dict[int, tuple[object, float]] = {}  # of others' trials: the last heartbeat, and when it changed
         self.outages = 0
         self.closed = threading.Event()
@@ -76,7 +78,7 @@ class Worker:
         """Release the lock and requeue the claimed trial, without counting this as one of its attempts."""
         self.closed.set()
         try:
-            with hurried(self.study._storage), self.turn:  # after a signal the process has seconds left
+            with hurried(self.trials.storage), self.turn:  # after a signal the process has seconds left
                 for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     if trial.user_attrs.get(OWNER) == self.name:
                         self._set(trial, ATTEMPTS, int(trial.user_attrs.get(ATTEMPTS, 1)) - 1)
@@ -97,9 +99,9 @@ class Worker:
             for trial in trials[:total]:
                 if trial.state is TrialState.WAITING and self._take(trial):
                     return trial
-            count, storage = len(trials), self.study._storage
+            count = len(trials)
             while count < total:
-                new = storage.get_trial(storage.create_new_trial(self.study._study_id, NEW))
+                new = self.trials.create(NEW)
                 count = new.number + 1
                 if count <= total and self._take(new):  # beyond the total it waits for a larger total
                     return new
@@ -107,7 +109,7 @@ class Worker:
 
     def owns(self, trial: FrozenTrial) -> bool:
         """Whether this worker still owns a trial that it claimed; on one machine its lock is enough."""
-        return self.lock.is_locked and (not self.lease_seconds or owner_of(self.study, trial._trial_id) == self.name)
+        return self.lock.is_locked and (not self.lease_seconds or owner_of(self.trials, trial.number) == self.name)
 
     def requeue(self, trial: FrozenTrial) -> None:
         """Let the next worker have a trial."""
@@ -121,7 +123,7 @@ class Worker:
         for ever.
         """
         try:
-            attempts = int(self.study._storage.get_trial(trial._trial_id).user_attrs.get(ATTEMPTS, 1))
+            attempts = int(self.trials.read(trial.number).user_attrs.get(ATTEMPTS, 1))
             if attempts > max(1, self.retries):
                 self._set(trial, REASON, f"{problem} ({attempts} attempts)"[:400])
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -140,7 +142,7 @@ class Worker:
 
     def _take(self, trial: FrozenTrial) -> bool:
         try:
-            if not self.study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+            if not self.trials.set_state(trial.number, TrialState.RUNNING):
                 return False
         except UpdateFinishedTrialError:  # another machine has taken and finished it
             return False
@@ -149,20 +151,20 @@ class Worker:
         attempts = int(before or 0) + 1 if OWNER in trial.user_attrs else 1  # NEW says 1, and has no owner
         if attempts != before:
             self._set(trial, ATTEMPTS, attempts)
-        self.running = trial._trial_id
+        self.running = trial.number
         return True
 
     def _requeue_orphans(self) -> list[FrozenTrial]:
         """Requeue the trials of dead workers, or fail those without attempts left; returns all trials afterwards."""
-        if outages(self.study._storage) != self.outages:  # no heartbeat could be written meanwhile
+        if outages(self.trials.storage) != self.outages:  # no heartbeat could be written meanwhile
             self.seen.clear()
-            self.outages = outages(self.study._storage)
+            self.outages = outages(self.trials.storage)
         trials, changed = self.study.get_trials(deepcopy=False), False
         for trial in trials:
             if trial.state is not TrialState.RUNNING:
                 continue
             owner = str(trial.user_attrs.get(OWNER, NOBODY))
-            if owner == self.name or self._lives(owner, trial) or owner_of(self.study, trial._trial_id) != owner:
+            if owner == self.name or self._lives(owner, trial) or owner_of(self.trials, trial.number) != owner:
                 continue
             changed = True
             attempts = int(trial.user_attrs.get(ATTEMPTS, 1))
@@ -176,12 +178,12 @@ class Worker:
     def _requeue(self, trial: FrozenTrial) -> None:
         try:
             self._set(trial, OWNER, NOBODY)
-            self.study._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+            self.trials.set_state(trial.number, TrialState.WAITING)
         except UpdateFinishedTrialError:  # its owner was alive, and has finished it
             pass
 
     def _set(self, trial: FrozenTrial, name: str, value: str | int) -> None:
-        self.study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        self.trials.set_user_attr(trial.number, name, value)
 
     def _lives(self, owner: str, trial: FrozenTrial) -> bool:
         """Whether a trial's owner is alive: by its lock on this machine, else by its heartbeat."""
@@ -210,11 +212,11 @@ class Worker:
         """The heartbeat thread: writes a new number into the running trial."""
         count = 0
         while not self.closed.wait(self.lease_seconds / BEATS):
-            trial_id, count = self.running, count + 1
-            if trial_id is None:
+            number, count = self.running, count + 1
+            if number is None:
                 continue
             try:
-                self.study._storage.set_trial_user_attr(trial_id, HEARTBEAT, count)
+                self.trials.set_user_attr(number, HEARTBEAT, count)
             except UpdateFinishedTrialError:  # it has just ended
                 continue
             except UserError:  # the storage is away: the main thread, which waits for it too, reports that
@@ -228,9 +230,9 @@ def ended_here(study: optuna.Study) -> bool:
     return last is None or str(last.user_attrs.get(OWNER, NOBODY)).rpartition("-")[2].startswith(_machine())
 
 
-def owner_of(study: optuna.Study, trial_id: int) -> str | None:
+def owner_of(trials: TrialStore, number: int) -> str | None:
     """The name of the worker that owns a running trial; None where the trial is not running."""
-    trial = study._storage.get_trial(trial_id)
+    trial = trials.read(number)
     return str(trial.user_attrs.get(OWNER, NOBODY)) if trial.state is TrialState.RUNNING else None
 
 

@@ -57,7 +57,7 @@ def open_study(*, name: str, storage: BaseStorage, objective: Objective) -> tupl
 
 
 def directions_of(study: optuna.Study) -> list[str]:
-    """A study's directions as words, one for each value of a trial."""
+    """A study's directions, maximize or minimize, one for each value of a trial."""
     return [direction.name.lower() for direction in study.directions]
 
 
@@ -95,8 +95,8 @@ def check_same_objective(study: optuna.Study, objective: Objective) -> None:
             )  # fmt: skip
     if stored is None and objective.names == ("val_loss",) and any(trial.intermediate_values for trial in trials):
         raise ConfigError(
-            [f"sweep.objectives=val_loss: the study {name} was begun by an older version, whose pruner was told the "
-             f"accuracy; {remedy}"]
+            [f"sweep.objectives=val_loss: an older version began the study {name}, and its pruner used the accuracy; "
+             f"{remedy}"]
         )  # fmt: skip
     study.set_user_attr(ATTRIBUTE, objective.as_json())
 

@@ -7,23 +7,20 @@ start, so Optuna is imported only where it is used.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-from da6401.config.search_path import group_options, network_of
 from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
 
 if TYPE_CHECKING:
@@ -80,6 +77,17 @@ for _name, _keys in PRUNERS.items():
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What Hydra gives a sweeper before the sweep, and the launchers made of it."""
+
+    config: DictConfig  # the sweep's own composed configuration
+    context: HydraContext
+    launcher: Launcher  # of single runs: a trial in this process, a confirmation
+    task: TaskFunction | None = None  # a run of this command, where the launcher is Hydra's basic one
+    workers: Launcher | None = None  # of the workers that run the trials, where it is another one
+
+
 class StudySweeper(Sweeper):
     """The sweeper that Hydra instantiates; scheduler.py does the work."""
 
@@ -97,33 +105,29 @@ class StudySweeper(Sweeper):
         self.keys = SweeperKeys(**keys)
         self.params = dict(params or {})
         self.conditional = list(conditional)
-        self.config: DictConfig | None = None
-        self.context: HydraContext | None = None
-        self.launcher: Launcher | None = None  # for one run: a trial in this process, a confirmation
-        self.workers: Launcher | None = None  # for workers, which run the trials: where it is not Hydra's basic one
-        self.options: dict[str, list[str]] = {}  # of each config group
-        self.network: Callable[[str], str] = str  # of an option of the group `model`
+        self.given: Setup | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before sweep."""
 
-        def launcher(task: TaskFunction) -> Launcher:
+        def launcher(task: TaskFunction, settings: DictConfig) -> Launcher:
             return Plugins.instance().instantiate_launcher(
-                hydra_context=hydra_context, task_function=task, config=config
+                hydra_context=hydra_context, task_function=task, config=settings
             )
 
         from da6401.sweep.worker_pool import Slot, is_worker
 
-        self.config, self.context = config, hydra_context
-        self.options = group_options(hydra_context.config_loader)
-        self.network = functools.partial(network_of, hydra_context.config_loader, config)
-        if is_worker():  # whatever the launcher that started it: its trials are its own
-            self.launcher = BasicLauncher()
-            self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-            return
-        self.launcher = launcher(task_function)
-        if config.hydra.runtime.choices["hydra/launcher"] != "basic":
-            self.workers = launcher(Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd()))
+        if is_worker():  # it runs its trials itself, whatever launcher has started it
+            basic = OmegaConf.create({"hydra": {"launcher": _store.load("hydra/launcher/basic.yaml").node}})
+            own = launcher(task_function, basic)
+            own.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+            self.given = Setup(config, hydra_context, own, task=task_function)
+        elif config.hydra.runtime.choices["hydra/launcher"] == "basic":
+            self.given = Setup(config, hydra_context, launcher(task_function, config), task=task_function)
+        else:
+            slot = Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd())
+            workers = launcher(slot, config)
+            self.given = Setup(config, hydra_context, launcher(task_function, config), workers=workers)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the study to its total; ``arguments`` are the command line's task overrides."""
@@ -131,14 +135,14 @@ class StudySweeper(Sweeper):
         from da6401.sweep.scheduler import run_study
         from da6401.sweep.worker_pool import is_worker, report_error
 
-        assert self.config is not None, "Hydra calls setup first"
-        assert self.launcher is not None, "Hydra calls setup first"
-        folder, warm_start = Path(str(self.config.hydra.sweep.dir)), str(self.config.warm_start)
+        assert self.given is not None, "Hydra calls setup first"
+        config = self.given.config
+        folder, warm_start = Path(str(config.hydra.sweep.dir)), str(config.warm_start)
         before = [] if is_worker() else search_warnings(folder, warm_start=warm_start)
         for sentence in before:
             log.warning(sentence)
         with report_error():
-            run_study(self, self.config, self.launcher, arguments)
+            run_study(self, self.given, arguments)
         if not is_worker():  # now it is known which data the trials used
             for sentence in search_warnings(folder, warm_start=warm_start):
                 if sentence not in before:

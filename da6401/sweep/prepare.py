@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.trial import FrozenTrial
 
 from da6401.config.command_line import sweep_space
+from da6401.config.compose import plain_tree
 from da6401.config.schema import SweepConfig
+from da6401.config.search_path import group_options, network_of
 from da6401.config.search_space import SearchSpace
 from da6401.config.validate import config_from_tree
 from da6401.errors import ConfigError
@@ -43,7 +43,7 @@ from da6401.sweep.sweep_folder import check_owner
 from da6401.sweep.trial import forget_study
 
 if TYPE_CHECKING:
-    from da6401.sweep.plugin import StudySweeper
+    from da6401.sweep.plugin import Setup, StudySweeper
 
 log = logging.getLogger(__name__)
 
@@ -79,30 +79,30 @@ class Sweep:
         return self.settings.lease_seconds if is_shared(self.storage) else 0.0
 
 
-def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> Sweep:
+def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sweep:
     """Open the study, check that it fits the command, and build what its workers need.
 
     Raises:
         UserError: the storage cannot be opened, the space has changed, or the sampler refuses its keys.
     """
+    config, keys = given.config, sweeper.keys
     folder, leads = Path(str(config.hydra.sweep.dir)), not worker_pool.is_worker()
-    space = _space(sweeper, config, arguments)
-    settings = config_from_tree({"sweep": plain(config.sweep)}).sweep
-    assert sweeper.context is not None, "Hydra calls setup first"
-    composer = JobComposer(sweeper.context, config)
+    space = _space(sweeper, given, arguments)
+    settings = config_from_tree({"sweep": plain_tree(config.sweep)}).sweep
+    composer = JobComposer(given.context, config)
     named = str(config.hydra.runtime.choices["hydra/sweeper/sampler"])
-    extend = _custom_search_space(sweeper.keys.custom_search_space)
+    extend = _custom_search_space(keys.custom_search_space)
     in_order = takes_in_order(named, space, extended=extend is not None)
     seed = sweeper.sampler.get("seed")
     seed = int((config.seed or 0) if seed is None else seed)
-    sampler = build_sampler(named, plain(sweeper.sampler), seed=seed)
-    pruner = plain(sweeper.pruner)
-    if sweeper.workers is None and worker_pool.CHECKED not in os.environ:  # on the machine that trains
+    sampler = build_sampler(named, plain_tree(sweeper.sampler), seed=seed)
+    pruner = plain_tree(sweeper.pruner)
+    if given.workers is None and worker_pool.CHECKED not in os.environ:  # on the machine that trains
         check_inputs(space, composer, fetch=not settings.dry_run)
 
-    alone = sweeper.keys.n_jobs == 1 and isinstance(launcher, BasicLauncher)
-    address = storage_of(sweeper.keys.storage, folder, alone=alone)
-    name = sweeper.keys.study_name or folder.name
+    alone = keys.n_jobs == 1 and given.task is not None
+    address = storage_of(keys.storage, folder, alone=alone)
+    name = keys.study_name or folder.name
     forget_study()
     if settings.dry_run:
         storage = copied(address, [name, str(config.warm_start)])
@@ -124,21 +124,22 @@ def prepare(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, argum
     trials = study.get_trials(deepcopy=False)
     stored = stored_distributions(trials, space)
     suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed, stored)
-    total = _total(suggester, trials, sweeper.keys.n_trials)
+    total = _total(suggester, trials, keys.n_trials)
     return Sweep(
         study=study, space=space, suggester=suggester, folder=folder, storage=address, total=total, pruner=pruner,
-        settings=settings, max_failures=sweeper.keys.max_failure_rate * total, composer=composer,
-        checkpoints=Checkpoints(folder, settings), run_jobs=job_runner(launcher, composer),
+        settings=settings, max_failures=keys.max_failure_rate * total, composer=composer,
+        checkpoints=Checkpoints(folder, settings), run_jobs=job_runner(given.launcher, composer, given.task),
         started=worker_pool.began(),
     )  # fmt: skip
 
 
-def _space(sweeper: StudySweeper, config: DictConfig, arguments: Sequence[str]) -> SearchSpace:
+def _space(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> SearchSpace:
     """The search space; its problems here are those that only a composed job shows: the command line was checked."""
-    problems: list[str] = []
+    loader, problems = given.context.config_loader, list[str]()
     space = sweep_space(
-        config, sweeper.params, sweeper.conditional, arguments, sweeper.options, problems, sweeper.network
-    )
+        given.config, sweeper.params, sweeper.conditional, arguments, group_options(loader), problems,
+        functools.partial(network_of, loader, given.config),
+    )  # fmt: skip
     if problems:
         raise ConfigError(problems)
     return space
@@ -162,11 +163,6 @@ def _total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: int | 
     elif suggester.in_order:
         log.info("%d of %d configurations, one after the other", total, points)
     return total + retries
-
-
-def plain(node: DictConfig) -> dict[str, Any]:
-    """A node as plain values."""
-    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
 
 
 def _custom_search_space(name: str | None) -> Callable[[DictConfig, optuna.Trial], None] | None:

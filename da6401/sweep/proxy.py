@@ -1,4 +1,4 @@
-"""A gRPC proxy before a study's database: many workers share its few connections and its cache.
+"""A gRPC proxy for a study's database: many workers share its few connections and its cache.
 
 python -m da6401.sweep.proxy --port 13000       (the database's address is in DA6401_STORAGE)
 
@@ -20,12 +20,14 @@ from da6401.study.storage import open_storage
 
 
 def main() -> int:
-    """Serve until it is stopped; an outage of the database is waited for here, for all workers."""
+    """Serve until stopped; during an outage of the database the proxy waits, for all workers."""
     given = argparse.ArgumentParser(prog="python -m da6401.sweep.proxy", description=__doc__)
     given.add_argument("--host", default="localhost", help="the address to listen on; 0.0.0.0 for other machines")
     given.add_argument("--port", type=int, default=13000)
-    given.add_argument("--minutes", type=float, default=10.0, help="how long to wait for a database that is away")
-    given.add_argument("--threads", type=int, default=32, help="calls that are served at a time")
+    given.add_argument(
+        "--minutes", type=float, default=10.0, help="how long to wait for a database that does not answer"
+    )
+    given.add_argument("--threads", type=int, default=32, help="calls that are served at the same time")
     options = given.parse_args()
     address = os.environ.get("DA6401_STORAGE", "")
     try:

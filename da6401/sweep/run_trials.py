@@ -27,8 +27,7 @@ from da6401.errors import (
     TakenOverError,
     UserError,
 )
-from da6401.runs.run_folder import read_result
-from da6401.runs.run_lock import used
+from da6401.runs.run_folder import holds_run, read_result
 from da6401.study.storage import is_shared
 from da6401.sweep.failures import machine_failure, sweep_failure
 from da6401.sweep.jobs import Ended, Job
@@ -36,7 +35,7 @@ from da6401.sweep.leases import FINISHED, REASON, SKIPPED, Worker
 from da6401.sweep.prepare import Sweep
 from da6401.sweep.summary import parameters, progress_line
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
-from da6401.sweep.trial import earlier_end, handed_over
+from da6401.sweep.trial import earlier_end, trial_in_environment
 from da6401.sweep.trial_timeout import start_over, time_limit
 from da6401.training.machine_failures import machine_problem
 from da6401.training.signals import stop_on_signals
@@ -127,7 +126,7 @@ def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna
             return trial, sweep.space.overrides(point)
         reason = f"repeats trial {repeated}, which another machine drew at the same moment"
     for name, value in ((SKIPPED, True), (REASON, reason)):
-        sweep.study._storage.set_trial_user_attr(claimed._trial_id, name, value)
+        worker.trials.set_user_attr(claimed.number, name, value)
     sweep.study.tell(claimed.number, state=TrialState.FAIL, skip_if_finished=True)
     log.info("trial %d: %s", claimed.number, reason)
     return None
@@ -139,7 +138,7 @@ def _make_room(sweep: Sweep, job: Job) -> None:
     Raises:
         BusyError: another process runs in the folder.
     """
-    if used(sweep.folder / job.folder):
+    if holds_run(sweep.folder / job.folder):
         with contextlib.suppress(ConfigError):  # values that do not fit together: the trial itself reports them
             move_other_run(sweep.folder / job.folder, sweep.composer.tree(job), sweep=sweep.folder)
 
@@ -154,7 +153,9 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, job: Job) -> Ende
         start_over(sweep.folder)
 
     with (
-        handed_over(storage=sweep.storage, study=name, trial=trial._trial_id, owner=worker.name, pruner=sweep.pruner),
+        trial_in_environment(
+            storage=sweep.storage, study=name, trial=trial.number, owner=worker.name, pruner=sweep.pruner
+        ),
         time_limit(sweep.settings.trial_minutes, hung),
     ):
         return sweep.run_jobs([job])[0]

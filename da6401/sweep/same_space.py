@@ -9,14 +9,17 @@ from typing import Any
 import optuna
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.domains import Interval, Value
 from da6401.config.search_space import Parameter, SearchSpace
 from da6401.errors import ConfigError
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME
+from da6401.study.optuna_internals import rewrite_distribution, storage_of, with_cache
+from da6401.study.storage import PatientStorage
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import JobComposer
-from da6401.sweep.param_writes import rewrite_choices
 from da6401.sweep.suggest import distribution_of
 
 # User attributes of the study: the distribution of each searched key; and the values of all other keys, those that an
@@ -140,20 +143,46 @@ def _widen_choices(study: optuna.Study, trials: Sequence[FrozenTrial], space: Se
                 f"another study name, and warm_start={study.study_name} for its best trials"
             )
         elif parameter.name in wider and wider[parameter.name] != old:
-            rewrite_choices(study, parameter.name, wider[parameter.name])
+            _rewrite_choices(study, parameter.name, wider[parameter.name])
     if problems:
         raise ConfigError(problems)
+
+
+def _rewrite_choices(study: optuna.Study, name: str, distribution: BaseDistribution) -> None:
+    """Give a parameter more choices in all trials of a study.
+
+    A trial stores the index of its choice: the old choices come first, so the indices keep their meaning.
+
+    Raises:
+        ConfigError: the storage cannot change a stored trial.
+    """
+    storage = storage_of(study)
+    if isinstance(storage, InMemoryStorage):
+        for trial in study.get_trials(deepcopy=False):
+            if name in trial.distributions:
+                trial.distributions[name] = distribution
+        return
+    if not isinstance(storage, PatientStorage) or storage.database is None:
+        raise ConfigError(
+            [f"{name}: has more choices now, which a journal or a proxy cannot add to the trials that are there; give "
+             "this command once with the database's own address, or take another study name and "
+             f"warm_start={study.study_name}"]
+        )  # fmt: skip
+    study_id = storage.get_study_id_from_name(study.study_name)
+    storage.patiently(rewrite_distribution, storage.database, study_id, name, distribution)
+    storage.inner = with_cache(storage.database)  # a new cache, without the old distributions
 
 
 def _trim_enqueued(study: optuna.Study, trials: Sequence[FrozenTrial], space: SearchSpace) -> None:
     """Remove from enqueued trials the values that the space no longer has."""
     domains = {parameter.name: parameter.domain for parameter in space.parameters}
+    store = TrialStore(study)
     for trial in trials:
         given = trial.system_attrs.get("fixed_params")
         if trial.state is TrialState.WAITING and given and not trial.params:
             kept = {name: value for name, value in given.items() if name in domains and value in domains[name]}
             if kept != given:
-                study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", kept)
+                store.storage.set_trial_system_attr(store.id_of(trial.number), "fixed_params", kept)
 
 
 def _changes_of_space(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib.util
 import inspect
@@ -13,11 +12,11 @@ from typing import Any
 import optuna
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from optuna.samplers._lazy_random_state import LazyRandomState
 
 from da6401.config.search_space import SearchSpace
 from da6401.config.validate import nearest_name
 from da6401.errors import ConfigError
+from da6401.study.optuna_internals import generators_of
 
 IN_ORDER = ("grid", "bruteforce")  # these take the points of a space one after the other
 AUTO = "auto"  # points in order where every key has a list of values; else the joint TPE
@@ -90,14 +89,6 @@ def _refused(keys: Mapping[str, Any], error: Exception) -> list[str]:
     ]
 
 
-def open_trial(study: optuna.Study, trial_id: int) -> optuna.Trial:
-    """A trial that is there, to be given its parameters: what Study.ask does for a new one."""
-    trial = optuna.Trial(study, trial_id)
-    # Some storages give their own object, and what is suggested and then not written would stay in it.
-    trial._cached_frozen_trial = copy.deepcopy(trial._cached_frozen_trial)
-    return trial
-
-
 def reseed(sampler: optuna.samplers.BaseSampler, *, seed: int, number: int, attempt: int = 0) -> None:
     """Seed a sampler for one trial, so that its draws depend only on the seed, the trial's number and the study.
 
@@ -107,8 +98,5 @@ def reseed(sampler: optuna.samplers.BaseSampler, *, seed: int, number: int, atte
     Args:
         attempt: how many suggestions for the trial were rejected as repetitions.
     """
-    for value in vars(sampler).values():
-        if isinstance(value, LazyRandomState):
-            value.rng.seed((seed * 1_000_003 + number + attempt * 15_485_863) % 2**32)
-        elif isinstance(value, optuna.samplers.BaseSampler):
-            reseed(value, seed=seed, number=number, attempt=attempt)
+    for generator in generators_of(sampler):
+        generator.seed((seed * 1_000_003 + number + attempt * 15_485_863) % 2**32)

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import optuna
-from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
 
+from da6401.config.compose import plain_tree
 from da6401.config.schema import TrackingConfig
 from da6401.errors import MachineError, UserError
 from da6401.runs.atomic_files import WriteError
@@ -23,26 +22,26 @@ from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.dry_run import print_dry_run
 from da6401.sweep.failures import sweep_failure
 from da6401.sweep.leases import FINISHED, ended_here
-from da6401.sweep.prepare import Sweep, plain, prepare
+from da6401.sweep.prepare import Sweep, prepare
 from da6401.sweep.run_trials import run_trials
 from da6401.sweep.summary import write_summary
 from da6401.training.tracking import track_sweep
 
 if TYPE_CHECKING:
-    from da6401.sweep.plugin import StudySweeper
+    from da6401.sweep.plugin import Setup, StudySweeper
 
 log = logging.getLogger(__name__)
 
 
 @worker_pool.one_clock()
-def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arguments: Sequence[str]) -> None:
+def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> None:
     """Bring the study to its total of trials, then write and print its summary.
 
     Raises:
         UserError: the storage cannot be opened, the space has changed, or too many trials failed, or all.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sweep = prepare(sweeper, config, launcher, arguments)
+    sweep = prepare(sweeper, given, arguments)
     if sweep.settings.dry_run:
         print_dry_run(sweep)
         return
@@ -55,7 +54,7 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
     confirmed, is_last = list[Confirmed](), False
     problem: UserError | None = None
     try:
-        _run_workers(sweeper, sweep, config, arguments)
+        _run_workers(sweeper, given, sweep, arguments)
         # Of many machines, the one that ran the last trial confirms; once all were finished before, any that asks.
         is_last = finished >= sweep.total or not is_shared(sweep.storage) or ended_here(sweep.study)
         if is_last:
@@ -71,16 +70,18 @@ def run_study(sweeper: StudySweeper, config: DictConfig, launcher: Launcher, arg
     if not isinstance(problem, MachineError):
         problem = sweep_failure(sweep.study.get_trials(deepcopy=False), most=sweep.max_failures) or problem
     if is_last:
-        track_sweep(TrackingConfig(**plain(config.tracking)), study=sweep.study.study_name, folder=sweep.folder)
+        track_sweep(
+            TrackingConfig(**plain_tree(given.config.tracking)), study=sweep.study.study_name, folder=sweep.folder
+        )
     if problem is not None:
         raise problem
 
 
-def _run_workers(sweeper: StudySweeper, sweep: Sweep, config: DictConfig, arguments: Sequence[str]) -> None:
+def _run_workers(sweeper: StudySweeper, given: Setup, sweep: Sweep, arguments: Sequence[str]) -> None:
     """Run the trials in workers of a launcher, in worker processes, or in this process."""
-    if sweeper.workers is not None:
-        slots = worker_pool.slots_of(config.hydra.launcher, sweeper.keys.n_jobs)
-        worker_pool.launch_workers(sweeper.workers, arguments, folder=sweep.folder, slots=slots)
+    if given.workers is not None:
+        slots = worker_pool.slots_of(given.config.hydra.launcher, sweeper.keys.n_jobs)
+        worker_pool.launch_workers(given.workers, arguments, folder=sweep.folder, slots=slots)
     elif sweeper.keys.n_jobs > 1:
         settings = sweep.settings
         worker_pool.run_workers(sweep.folder, slots=sweeper.keys.n_jobs, gpus=settings.gpus, retries=settings.retries)

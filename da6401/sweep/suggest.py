@@ -6,20 +6,25 @@ first free point of a finite space is taken. A space without a free point is exh
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.domains import Choices, Domain, Value
 from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.study.optuna_internals import Parameter as StoredParameter
+from da6401.study.optuna_internals import write_parameters
+from da6401.study.storage import PatientStorage
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.failures import retried
-from da6401.sweep.param_writes import Parameter as ToWrite
-from da6401.sweep.param_writes import batch_param_writes, replace_value
-from da6401.sweep.samplers import open_trial, reseed
+from da6401.sweep.samplers import reseed
 
 REPEATS = 10  # repeated suggestions for a trial before the next free point is taken
 COUNTED = 1_000_000  # most points that are counted for a study's total
@@ -81,6 +86,58 @@ def total_trials(space: SearchSpace, trials: Sequence[FrozenTrial], n_trials: in
     return min(n_trials, points + beside)
 
 
+class Draft:
+    """A claimed trial whose parameters are collected while they are suggested, and written together or not at all.
+
+    Optuna has one transaction for each parameter, which took a quarter of the time that a sweep adds to a training.
+
+    Optuna takes this object for the study's storage, in a Study of its own: a Study caches its trials, and the sampler
+    must see those that other workers have finished meanwhile.
+
+    Attributes:
+        trial: takes suggestions; after ``write`` an ordinary trial of the study.
+    """
+
+    def __init__(self, store: TrialStore, study: optuna.Study, number: int) -> None:
+        self._storage = store.storage
+        self._id = store.id_of(number)
+        self._frozen = copy.deepcopy(store.read(number))  # some storages return their own object
+        self._parameters: list[StoredParameter] = []
+        own_study = optuna.Study(study.study_name, cast(BaseStorage, self), study.sampler, study.pruner)
+        self.trial = optuna.Trial(own_study, self._id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Called by the trial when it is created; it also writes its suggestions into the returned object."""
+        return self._frozen if trial_id == self._id else self._storage.get_trial(trial_id)
+
+    def set_trial_param(self, *parameter: *StoredParameter) -> None:
+        """Called by the trial for each suggestion."""
+        self._parameters.append(parameter)
+
+    def set(self, name: str, distribution: BaseDistribution, value: Value) -> None:
+        """Set a parameter, whether or not a value was suggested."""
+        self._frozen.params[name] = value
+        self._frozen.distributions[name] = distribution
+        self._parameters = [each for each in self._parameters if each[1] != name]
+        self._parameters.append((self._id, name, distribution.to_internal_repr(value), distribution))
+
+    def write(self) -> None:
+        """Write the parameters.
+
+        Raises:
+            ValueError: the study has another distribution for one; a database then gets none of them.
+        """
+        storage = self._storage
+        if isinstance(storage, PatientStorage) and storage.database is not None:
+            storage.patiently(write_parameters, storage.database, self._parameters)
+            return
+        for parameter in self._parameters:
+            storage.set_trial_param(*parameter)
+
+
 @dataclass
 class Suggester:
     """Gives each trial of a study its point.
@@ -98,12 +155,14 @@ class Suggester:
     seed: int
     stored: Mapping[str, BaseDistribution] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.store = TrialStore(self.study)
+
     def point(self, claimed: FrozenTrial) -> tuple[optuna.Trial, Point] | None:
         """The claimed trial with its parameters, which are then in the study; None where the space is exhausted.
 
         An enqueued or requeued trial keeps its parameters.
         """
-        self.study._thread_local.cached_all_trials = None  # the sampler looks at what others have finished meanwhile
         given = bool(claimed.params or claimed.system_attrs.get("fixed_params"))
         trials = [] if given else self.study.get_trials(deepcopy=False)
         if self.in_order and not given:
@@ -111,18 +170,17 @@ class Suggester:
         taken = {self.space.identity(trial.params) for trial in trials if trial.params}
         for attempt in range(REPEATS):
             reseed(self.study.sampler, seed=self.seed, number=claimed.number, attempt=attempt)
-            trial = open_trial(self.study, claimed._trial_id)
-            with batch_param_writes(trial) as parameters:
-                point = self._suggested(trial, claimed, parameters, attempt)
-                is_new = self.space.identity(point) not in taken
-                if not is_new:
-                    parameters.clear()
-            if is_new:
-                return trial, point
+            draft = Draft(self.store, self.study, claimed.number)
+            point = self._suggested(draft, claimed, attempt)
+            if self.space.identity(point) not in taken:
+                draft.write()
+                return draft.trial, point
         if self.space.is_finite and self.extend is None:
             return self._written(claimed, next_point(self.space, trials, claimed.number))
-        with batch_param_writes(trial := open_trial(self.study, claimed._trial_id)) as parameters:
-            return trial, self._suggested(trial, claimed, parameters, REPEATS)  # a sampler that stands still
+        draft = Draft(self.store, self.study, claimed.number)
+        point = self._suggested(draft, claimed, REPEATS)  # a repetition: such a space has no next point
+        draft.write()
+        return draft.trial, point
 
     def repeats(self, number: int, point: Point) -> int | None:
         """The number of an earlier trial with this point: two machines can draw the same at the same moment."""
@@ -130,36 +188,36 @@ class Suggester:
             return None
         identity = self.space.identity(point)
         trials = self.study.get_trials(deepcopy=False)
-        again = retried(trials)  # by this one, say
+        again = retried(trials)  # perhaps by this trial
         others = (trial for trial in trials[:number] if trial.number not in again)
         return next((trial.number for trial in others if self.space.identity(trial.params) == identity), None)
 
-    def _suggested(self, trial: optuna.Trial, claimed: FrozenTrial, parameters: list[ToWrite], attempt: int) -> Point:
+    def _suggested(self, draft: Draft, claimed: FrozenTrial, attempt: int) -> Point:
         def value_of(parameter: Parameter) -> Value:
-            name = parameter.name
-            value = ask(trial, parameter, self._distribution(parameter))
+            name, distribution = parameter.name, self._distribution(parameter)
+            value = ask(draft.trial, parameter, distribution)
             if name not in self.stored or name in claimed.params or value in parameter.domain:
                 return value
             rng = random.Random(f"{self.seed} {claimed.number} {attempt} {name}")
             value = rng.choice(list(parameter.domain))  # the sampler's is a choice that the study has no longer
-            replace_value(trial, parameters, name, value)
+            draft.set(name, distribution, value)
             return value
 
         point = self.space.draw(value_of)
         if self.extend is None:
             return point
-        self.extend(trial)
-        return {**trial.params, **point}
+        self.extend(draft.trial)
+        return {**draft.trial.params, **point}
 
     def _written(self, claimed: FrozenTrial, point: Point | None) -> tuple[optuna.Trial, Point] | None:
         if point is None:
             return None
         distributions = {parameter.name: self._distribution(parameter) for parameter in self.space.parameters}
-        with batch_param_writes(open_trial(self.study, claimed._trial_id)) as parameters:
-            for name, value in point.items():
-                distribution = distributions[name]
-                parameters.append((claimed._trial_id, name, distribution.to_internal_repr(value), distribution))
-        return open_trial(self.study, claimed._trial_id), point
+        draft = Draft(self.store, self.study, claimed.number)
+        for name, value in point.items():
+            draft.set(name, distributions[name], value)
+        draft.write()
+        return draft.trial, point
 
     def _distribution(self, parameter: Parameter) -> BaseDistribution:
         return self.stored.get(parameter.name) or distribution_of(parameter.domain)

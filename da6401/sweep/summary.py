@@ -68,7 +68,7 @@ def write_summary(
     for line in data_lines(trials, folder):
         console.print(escape(line))
     if winner is None:
-        console.print("no trial was completed within the limits; the reasons stand in the table and in each train.log")
+        console.print("no trial was completed within the limits; the table and each train.log give the reasons")
         return
     for model, each in _best_by_model(trials, objective).items():
         console.print(f"best {escape(model)}: {objective.text(each.values)} ({_which(each)})")

@@ -22,6 +22,7 @@ from da6401.runs.atomic_files import explain_write_errors, write_text
 from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, read_json
 from da6401.runs.run_lock import changed_keys, new_beside
 from da6401.runs.trial_folders import EARLIER, FOLDER, check_name, folder_name, found_runs, usual_name
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.failures import RETRY_OF
 from da6401.sweep.jobs import JobComposer
 from da6401.sweep.leases import OWNER
@@ -70,7 +71,7 @@ def choose_folder(study: optuna.Study, composer: JobComposer, claimed: FrozenTri
     Raises:
         UserError: the name is not allowed, or is another trial's.
     """
-    attributes, storage = claimed.user_attrs, study._storage
+    attributes = claimed.user_attrs
     if attributes.get(FOLDER) or (OWNER in attributes and FOLDER not in attributes):
         return folder_name(claimed)
     name, trials = composer.folder(overrides, claimed.number), study.get_trials(deepcopy=False)
@@ -78,11 +79,12 @@ def choose_folder(study: optuna.Study, composer: JobComposer, claimed: FrozenTri
         name = f"{name}-retry-{claimed.number}"  # a name of parameters alone is the failed trial's, too
     if name != usual_name(claimed.number):
         check_name(name, claimed.number, ())
-        storage.set_trial_user_attr(claimed._trial_id, FOLDER, name)  # before the check: one of two workers sees both
+        store = TrialStore(study)
+        store.set_user_attr(claimed.number, FOLDER, name)  # before the check: one of two workers sees both
         try:
             check_name(name, claimed.number, study.get_trials(deepcopy=False))
         except UserError:
-            storage.set_trial_user_attr(claimed._trial_id, FOLDER, None)
+            store.set_user_attr(claimed.number, FOLDER, None)
             raise
     return name
 
@@ -101,13 +103,12 @@ def move_other_run(run: Path, config: Mapping[str, Any], *, sweep: Path) -> None
     reason = _difference(run, config)
     if reason is None:
         return
+    place = sweep / EARLIER / run.relative_to(sweep)
+    place = new_beside(place) if place.exists() else place
     try:
-        with FileLock(run / LOCK, blocking=False):
-            place = sweep / EARLIER / run.relative_to(sweep)
-            place = new_beside(place) if place.exists() else place
-            with explain_write_errors(place):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                run.rename(place)
+        with FileLock(run / LOCK, blocking=False), explain_write_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            run.rename(place)
     except Timeout as error:
         raise BusyError(f"{run}: another process is running in this folder") from error
     log.warning("%s held a run of another configuration (%s); it is kept as %s", run, reason, place)

@@ -28,7 +28,9 @@ VARIABLE = "DA6401_TRIAL"
 
 
 @contextmanager
-def handed_over(*, storage: str, study: str, trial: int, owner: str, pruner: Mapping[str, Any]) -> Iterator[None]:
+def trial_in_environment(
+    *, storage: str, study: str, trial: int, owner: str, pruner: Mapping[str, Any]
+) -> Iterator[None]:
     """Pass a trial to the job that the block launches, through the environment."""
     address = {"storage": storage, "study": study, "trial": trial, "owner": owner, "pruner": dict(pruner)}
     os.environ[VARIABLE] = json.dumps(address)
@@ -48,16 +50,19 @@ class TrialWatcher:
     """
 
     def __init__(
-        self, study: optuna.Study, trial_id: int, *, objective: Objective, epochs: int, owner: str | None
+        self, study: optuna.Study, number: int, *, objective: Objective, epochs: int, owner: str | None
     ) -> None:
         self.study = study
         self.objective = objective
-        self.trial_id = trial_id
+        self.number = number
         self.epochs = epochs
         self.owner = owner
         self.limit = running_limit()
         from optuna.pruners import NopPruner
 
+        from da6401.study.trial_store import TrialStore
+
+        self.trials = TrialStore(study)
         self.prunes = not isinstance(study.pruner, NopPruner)
 
     def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -70,17 +75,16 @@ class TrialWatcher:
         if self.owner is not None:
             from da6401.sweep.leases import owner_of
 
-            owner = owner_of(self.study, self.trial_id)
+            owner = owner_of(self.trials, self.number)
             if owner != self.owner:
                 raise TakenOverError(owner)
         value = self.objective.of_epoch(values)
         if value is None:
             return
         # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
-        storage = self.study._storage
-        storage.set_trial_intermediate_value(self.trial_id, epoch, value)
+        self.trials.storage.set_trial_intermediate_value(self.trials.id_of(self.number), epoch, value)
         can_prune = epoch < self.epochs and self.prunes
-        if can_prune and self.study.pruner.prune(self.study, storage.get_trial(self.trial_id)):
+        if can_prune and self.study.pruner.prune(self.study, self.trials.read(self.number)):
             raise PrunedError(f"pruned after epoch {epoch} with {self.objective.text([value])}")
 
 
@@ -146,7 +150,7 @@ def latency_ms(run: Path) -> float:
 
 
 def earlier_end(run: Path, objective: Objective) -> Ended | None:
-    """How a run ended whose worker died before it told the study; None where the run is to begin or to continue."""
+    """How a finished run ended that its worker could not report to the study; None where the run is not finished."""
     try:
         result = read_result(run)
         pruned_for = Objective.of_config(read_yaml(run / CONFIG)).names

@@ -213,7 +213,7 @@ class WorkerProcess(subprocess.Popen[bytes]):
             message = os.read(self._pipe, REASON_BYTES).decode(errors="replace")
             if message:
                 return f"with exit code {self.returncode}: {message}"
-        return f"with exit code {self.returncode}; what it said stands above"
+        return f"with exit code {self.returncode}; its output is above"
 
     def __del__(self) -> None:
         if self._pipe >= 0:

@@ -1,10 +1,10 @@
-"""best.pt and last.pt while a training goes on: together, and not more often than is worth its time."""
+"""Writes best.pt and last.pt during a training: together, and so seldom that writing costs little of its time."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +12,65 @@ from torch import Tensor
 
 from da6401.errors import RunError
 from da6401.runs.run_folder import BEST, LAST, PREVIOUS, PREVIOUS_BEST
-from da6401.training.checkpoint import load_checkpoint, save_checkpoint
+from da6401.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from da6401.training.state import TrainingState
 
-PATIENCE = 20  # a write waits until so many times its own duration have gone by since the last one
+PATIENCE = 20  # a write is due when so many times its own duration have passed since the last one
 FIRST_GUESS = 0.02, 5e-9  # seconds of a write, and more for each byte, before one has been measured
 
 
-class Keeper:
-    """Keeps the state of the last epoch and of the best one: on the disk, or in memory until a write is due.
+class CheckpointWriter:
+    """Writes the state of the last epoch and of the best one, or copies them to memory until a write is due.
 
-    Whoever trains calls ``flush`` when the training ends, however it ends. A process that is killed loses what waits:
-    the run then goes on from the files, which belong together, and comes to the same bits.
+    Call ``flush`` when the training ends, however it ends. A killed process loses what was only in memory: the run
+    resumes from the files, which belong together, and reaches the same bits.
+
+    Args:
+        about: plain values stored beside the state.
+        trainable: the names in the model's state dict of what training changes; all else needs no copy.
     """
 
     def __init__(
-        self, out: Path, about: Mapping[str, Any], *, model: Mapping[str, Tensor], still: Iterable[Tensor]
+        self, out: Path, state: TrainingState, *, about: Mapping[str, Any], trainable: Collection[str]
     ) -> None:
-        """``still`` are the tensors that no step changes: they need no copy while they wait."""
         self.out = out
+        self.state = state
         self.about = dict(about)
-        self._written = time.perf_counter()
+        validated = state.validated_model.state_dict()
+        both = [*state.model.state_dict().items(), *validated.items()]
+        self._frozen = {tensor.data_ptr() for name, tensor in both if name not in trainable}
         fixed, a_byte = FIRST_GUESS
-        self._cost = fixed + a_byte * sum(tensor.nbytes for tensor in model.values())
-        self._still = {tensor.data_ptr() for tensor in still}
-        self._best: Mapping[str, Any] | None = None
-        self._last: Mapping[str, Any] | None = None
+        self._cost = fixed + a_byte * sum(tensor.nbytes for tensor in validated.values())
+        self._written = time.perf_counter()
+        self._best: Checkpoint | None = None
+        self._last: Checkpoint | None = None
 
     @property
     def age(self) -> float:
         """Seconds since the last write."""
         return time.perf_counter() - self._written
 
-    def keep(self, last: Mapping[str, Any], *, best: Mapping[str, Any] | None = None, now: bool = False) -> None:
-        """Take the state of this moment, and of the model where it is the best so far."""
-        self._last = last
-        self._best = best if best is not None else self._best
+    def save(self, *, best: Tensor | None = None, now: bool = False) -> None:
+        """Take the state as it is, and write it now or when it is due.
+
+        Args:
+            best: where this epoch is the best so far, its probabilities (N, K) of the validation images.
+        """
+        self._last = self.state.checkpoint()
+        if best is not None:
+            weights, epoch = self.state.validated_model.state_dict(), self.state.history.epochs_run
+            self._best = {"model": weights, "epoch": epoch, "probabilities": best}
         if now or self.age >= PATIENCE * self._cost:
             self.flush()
         else:
-            self._last = self._copied(last)
-            self._best = self._copied(best) if best is not None else self._best
+            self._last = self._copy(self._last)
+            self._best = self._best if best is None else self._copy(self._best)
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write what is in memory.
 
         Raises:
-            WriteError: the disk does not take it; the files before are still there.
+            WriteError: a file cannot be written; the old files are still there.
         """
         if self._last is None:
             return
@@ -71,18 +84,18 @@ class Keeper:
         self._written = time.perf_counter()
         self._cost = self._written - started
 
-    def _copied(self, value: Any) -> Any:
+    def _copy(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value if value.data_ptr() in self._still else value.detach().to("cpu", copy=True)
+            return value if value.data_ptr() in self._frozen else value.detach().to("cpu", copy=True)
         if isinstance(value, Mapping):
-            return {name: self._copied(item) for name, item in value.items()}
+            return {name: self._copy(item) for name, item in value.items()}
         if isinstance(value, list):
-            return [self._copied(item) for item in value]
+            return [self._copy(item) for item in value]
         return value
 
 
 def settle_best(run: Path, epoch: int | None) -> None:
-    """Make best.pt that of ``epoch``, the best of the state that the run goes on from; None: there is none yet.
+    """Make best.pt that of ``epoch``, the best epoch of the state that the run resumes from; None: there is none yet.
 
     Raises:
         RunError: it cannot be read.

@@ -1,6 +1,6 @@
-"""Is it the machine or the configuration? What failed on one machine, another may run; what is wrong in itself, none.
+"""Failures of the machine, after which another machine can resume the run, and failures of the configuration.
 
-Told apart by what was raised, and by what that was raised from:
+They are distinguished by the exception and by those it was raised from:
 
 - the machine: it cannot write, its disk is full or broken, its memory is used up, it lacks the GPU that is asked for or
   the driver fails, it cannot start threads or reach the network, it lacks a package, or a path of the configuration
@@ -8,7 +8,7 @@ Told apart by what was raised, and by what that was raised from:
 - the configuration: everything else. So a model that is too large for the GPU's memory (torch.OutOfMemoryError), and
   one allocation that is larger than all the memory of the machine.
 
-A path or a device that a trial has itself chosen is the configuration's affair, too; that the sweep knows.
+A path or a device that a trial has itself chosen counts as the configuration's; the sweep decides that.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
 from da6401.cores import memory_of_machine
 from da6401.errors import BusyError, ConfigError, DataError, MachineError, ModelError, UnreachableError, UserError
 
-# What the operating system says of a machine.
+# Error numbers of the operating system that mean the machine.
 ERRNOS = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM,  # nothing can be written
     errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN,  # a bad disk, a lost mount
     errno.ENOMEM, errno.EMFILE, errno.ENFILE,
     errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH,
 })  # fmt: skip
-# The same where an exception has kept its words alone, and what libraries say.
+# The same as texts, where an exception has no number, and what libraries say.
 WORDS = re.compile(
     "|".join((
         *(re.escape(os.strerror(number)) for number in sorted(ERRNOS - {errno.EACCES, errno.EPERM})),
@@ -44,7 +44,7 @@ WORDS = re.compile(
         r"CUDA initialization|CUDA unknown error|uncorrectable ECC|GPU is lost",
     ))
 )  # fmt: skip
-# The configuration's: a network that is too large for the device, also where a library beside torch says so.
+# The configuration's: a network that is too large for the device, whichever library says so.
 TOO_LARGE = re.compile(r"(CUDA|HIP) out of memory|STATUS_ALLOC_FAILED")
 MEMORY = re.compile(r"DefaultCPUAllocator|not enough memory|bad_alloc|Unable to allocate")
 SIZE = re.compile(r"allocate (?P<amount>[\d.]+) (?P<unit>[KMGTPE]?)(iB|B|bytes)")
@@ -53,7 +53,7 @@ NOT_DETERMINISTIC = re.compile(r"(?P<name>\S+) does not have a deterministic imp
 
 
 def machine_problem(error: BaseException, *, memory_bytes: int) -> str | None:
-    """Why an exception speaks of the machine, in a line; None where it speaks of the configuration.
+    """The reason of a failure of the machine, in one line; None for a failure of the configuration.
 
     Args:
         memory_bytes: all the memory of the machine.
@@ -69,14 +69,14 @@ def machine_problem(error: BaseException, *, memory_bytes: int) -> str | None:
             if size is not None and float(size["amount"]) * UNITS[size["unit"]] > memory_bytes:
                 return None
             return f"its memory is used up ({text or type(each).__name__})"
-        if (isinstance(each, OSError) and each.errno in ERRNOS) or _is_of_the_place(each) or WORDS.search(text):
+        if (isinstance(each, OSError) and each.errno in ERRNOS) or _is_missing_here(each) or WORDS.search(text):
             return text if isinstance(each, UserError) else f"{type(each).__name__}: {text}"
     return None
 
 
-def _is_of_the_place(error: BaseException) -> bool:
-    """Whether a network, a name server or a package is missing; these have no number of the operating system's."""
-    # By its name: who has not imported urllib.error has not met it. Its HTTPError is a server's answer to everyone.
+def _is_missing_here(error: BaseException) -> bool:
+    """Whether a network, a name server or a package is missing; these errors have no number."""
+    # By name, so that urllib.error need not be imported. Its HTTPError is a server's answer to every machine.
     return (
         type(error) is TimeoutError
         or isinstance(error, ImportError)
@@ -85,7 +85,7 @@ def _is_of_the_place(error: BaseException) -> bool:
 
 
 def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
-    """What to raise in the place of a run's exception: a UserError where it comes to one, else the same."""
+    """The UserError to raise instead of a run's exception, or the exception itself where there is none."""
     if isinstance(error, (DataError, ModelError)) and not isinstance(error, MachineError):
         for key, path in _paths(cfg):
             if not _is_readable(path):
@@ -94,8 +94,8 @@ def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
     if problem is not None and not isinstance(error, MachineError):
         if isinstance(error, UserError):
             return MachineError(str(error))
-        goes_on = "the same command goes on, here when that is mended or on another machine"
-        return MachineError(f"this machine failed: {problem[:400]}; {goes_on}")
+        resume = "the same command resumes the run, here when that is repaired or on another machine"
+        return MachineError(f"this machine failed: {problem[:400]}; {resume}")
     refused = NOT_DETERMINISTIC.search(str(error)) if isinstance(error, RuntimeError) else None
     if refused is None:
         return error
@@ -108,18 +108,18 @@ def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
 
 @contextmanager
 def explain_failures(cfg: RunConfig) -> Iterator[None]:
-    """Raise what ``as_user_error`` makes of the block's exceptions."""
+    """Raise the block's exceptions as ``as_user_error`` has them."""
     try:
         yield
     except Exception as error:
-        told = as_user_error(error, cfg)
-        if told is error:
+        explained = as_user_error(error, cfg)
+        if explained is error:
             raise
-        raise told from error
+        raise explained from error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception, what it was raised from, and so on; what was only being handled at the time is no reason."""
+    """An exception, its cause, and so on; an exception that was only being handled at the time is no cause."""
     each: BaseException | None = error
     while each is not None:
         yield each
@@ -135,7 +135,7 @@ def _paths(cfg: RunConfig) -> Iterator[tuple[str, Path]]:
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether there is something to read: a file, or a folder that is not empty, as a mount point without its mount."""
+    """Whether it is a readable file or a folder that is not empty (an empty one may be a mount point unmounted)."""
     try:
         if path.is_dir():
             with os.scandir(path) as items:

@@ -1,4 +1,4 @@
-"""How much memory a run takes at most."""
+"""The peak memory of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESET_PEAK = "5"  # what Linux's clear_refs takes for it
 
 
 class PeakMemory:
-    """From now on: what torch has allocated on a CUDA device, or else what of this process is in memory."""
+    """From its creation on: what torch has allocated on a CUDA device, or else the process's resident memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

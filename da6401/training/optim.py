@@ -84,24 +84,24 @@ def lr_factor(cfg: ScheduleConfig, step: int, *, steps_per_epoch: int, epochs: i
 
 
 class WeightAverage:
-    """An exponential moving average of a model's parameters and statistics, for validation and keeping.
+    """An exponential moving average of a model's parameters and statistics, for validation and best.pt.
 
-    Young averages follow faster, min(decay, (1 + n) / (10 + n)) after n updates, or they would be mostly the start.
+    The decay is warmed up, min(decay, (1 + n) / (10 + n)) after n updates; otherwise the initial weights dominate.
 
     Args:
-        moving: the names in the state dict of what may change; all else is the model's, now and later.
+        trainable: the names in the state dict of what training changes; all else stays equal to the model's.
     """
 
-    def __init__(self, model: nn.Module, decay: float, moving: Iterable[str]) -> None:
+    def __init__(self, model: nn.Module, decay: float, trainable: Iterable[str]) -> None:
         self.decay = decay
         self.updates = 0
         self.model = copy.deepcopy(model).requires_grad_(False)
         averages, values = self.model.state_dict(), model.state_dict()  # both share their memory with the models
-        self._pairs = [(averages[name], values[name]) for name in moving]
+        self._pairs = [(averages[name], values[name]) for name in trainable]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the model's present weights."""
+        """Update the average with the model's present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for average, value in self._pairs:

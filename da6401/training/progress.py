@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, one line an epoch everywhere."""
+"""The progress of a run: a bar on a terminal, and one line for each epoch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EpochProgress:
         self._progress.stop()
 
     def advance(self, done: int, *, loss: float, accuracy: float) -> None:
-        """So many images of the epoch are done; loss and accuracy are its means so far."""
+        """Show the number of images done; loss and accuracy are the epoch's means so far."""
         self._progress.update(self._task, completed=done, loss=loss, accuracy=accuracy)
 
 

@@ -1,4 +1,4 @@
-"""What asks a run, or a sweep's worker, to come to its end: a signal, or a limit of time. Heard between two steps."""
+"""What stops a run, or a sweep's worker: a signal or a time limit. Both are checked between two steps."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 
 from da6401.errors import InterruptedRun, TrialTimeoutError
 
-# Ctrl-C; what ends a process; what SLURM may send ahead of an end (--signal=USR1@120).
+# Ctrl-C; the usual request to end; what SLURM may send before the time limit (--signal=USR1@120).
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-GRACE = 8.0  # seconds after a signal in which the step, the checkpoint and the tracker may come to their end
+GRACE = 8.0  # seconds after a signal for the step, the checkpoint and the tracker to finish
 
 
 class TimeLimit:
-    """A time that a run may take, from its first step on: what comes before it (imports, reading data) is not counted.
+    """The time that a run may take from its first step on; imports and reading data are not counted.
 
     Args:
-        hung: called from another thread, ``patience`` seconds after the limit, where nobody has looked at it by then.
+        hung: called from another thread, ``patience`` seconds after the limit, unless the limit was cancelled before.
     """
 
     def __init__(self, seconds: float, reason: str, *, hung: Callable[[str], None], patience: float) -> None:
@@ -33,7 +33,7 @@ class TimeLimit:
         self._watchdog.daemon = True
 
     def start(self) -> None:
-        """Start the clock, unless it runs."""
+        """Start the clock; further calls do nothing."""
         if self.began is None:
             self.began = time.monotonic()
             self._watchdog.start()
@@ -44,13 +44,13 @@ class TimeLimit:
             raise TrialTimeoutError(self.reason)
 
     def cancel(self) -> None:
-        """Nobody need look any more."""
+        """Stop the watchdog: the run has ended."""
         self._watchdog.cancel()
 
 
 @dataclass
 class StopFlag:
-    """What the training loop looks at before every step: the first of STOP_SIGNALS, and the limit of the run's time."""
+    """What the training loop checks before every step: the last of STOP_SIGNALS that came, and the time limit."""
 
     signum: int | None = None
     limit: TimeLimit | None = None
@@ -62,10 +62,10 @@ class StopFlag:
         self.check()
 
     def check(self) -> None:
-        """At a place where the run can end.
+        """Raise where the run must end; call it where it can.
 
         Raises:
-            InterruptedRun: a signal came. TrialTimeoutError: the limit is over.
+            InterruptedRun: a signal came. TrialTimeoutError: the time limit is over.
         """
         if self.signum is not None:
             raise InterruptedRun(self.signum)
@@ -77,12 +77,12 @@ class StopFlag:
 def stop_on_signals(limit: TimeLimit | None = None) -> Iterator[StopFlag]:
     """Turn the first signal into a flag, so that a checkpoint can be written; a second one ends the process.
 
-    Whatever still runs ``GRACE`` seconds after the first one is given up with InterruptedRun: the checkpoint before it
-    is whole. A signal is never lost: one that nobody in the block has heeded is passed on at its end to whoever had it
-    before (a sweep, around its trial), and where that is nobody the block ends with InterruptedRun.
+    ``GRACE`` seconds after the first one InterruptedRun is raised wherever the block is; the checkpoint before it is
+    complete. A signal is never lost: at the end of the block it is raised again for the handler that was there before
+    (that of a sweep, around its trial), or as InterruptedRun where there was none.
 
     Raises:
-        InterruptedRun: a signal came, and the block came to its end all the same, or did not within ``GRACE`` seconds.
+        InterruptedRun: a signal came, and the block ended all the same, or did not end within ``GRACE`` seconds.
     """
     flag, ending = StopFlag(limit=limit), False
     previous: dict[int, Any] = {}
@@ -97,36 +97,36 @@ def stop_on_signals(limit: TimeLimit | None = None) -> Iterator[StopFlag]:
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         flag.signum = signum
-        if ending:  # the handlers are on their way back to their owners
+        if ending:  # the old handlers are being restored
             return
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        clock = signal.signal(signal.SIGALRM, on_alarm)
-        if clock is not on_alarm:
-            previous[signal.SIGALRM] = clock
+        before = signal.signal(signal.SIGALRM, on_alarm)
+        if before is not on_alarm:
+            previous[signal.SIGALRM] = before
         signal.setitimer(signal.ITIMER_REAL, GRACE)
 
     def on_alarm(signum: int, frame: FrameType | None) -> None:
-        assert flag.signum is not None, "the clock is set by a signal"
+        assert flag.signum is not None, "the timer is set by a signal"
         raise InterruptedRun(flag.signum)
 
     try:
         for signum in STOP_SIGNALS:
             previous[signum] = signal.signal(signum, on_signal)
-    except ValueError:  # not the main thread, as in a notebook's executor: signals stay with their owner
+    except ValueError:  # not the main thread, as in a notebook's executor: signals keep their handlers
         pass
     try:
         yield flag
     finally:
         restore()
-        owned = flag.signum is not None and _has_owner(flag.signum)
-        if flag.signum is not None and owned:
+        handled = flag.signum is not None and _has_handler(flag.signum)
+        if flag.signum is not None and handled:
             signal.raise_signal(flag.signum)
-    if flag.signum is not None and not owned:
+    if flag.signum is not None and not handled:
         raise InterruptedRun(flag.signum)
 
 
-def _has_owner(signum: int) -> bool:
-    """Whether a signal has a handler of somebody's own, and not what Python starts with."""
+def _has_handler(signum: int) -> bool:
+    """Whether a signal has a handler other than the one that Python starts with."""
     handler = signal.getsignal(signum)
     return callable(handler) and handler is not signal.default_int_handler

@@ -1,8 +1,9 @@
-"""All that a training has reached and needs to go on, bit for bit: what last.pt holds."""
+"""The whole state of a training, from which it resumes bit for bit: what last.pt holds."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,71 +12,68 @@ import torch
 from torch import nn
 
 from da6401.errors import RunError
+from da6401.runs.run_folder import wrong_fields
 from da6401.training.optim import WeightAverage
+
+RENAMED = {"risen_epoch": "last_improved_epoch"}  # in checkpoints of older versions
 
 
 @dataclass
 class History:
-    """What the finished epochs reached; it lives outside fit, so that a run that dies can still say it."""
+    """What the finished epochs reached; it lives outside fit, so that a run that fails can still report it."""
 
     epochs_run: int = 0
     best_epoch: int | None = None
     val_accuracy: float | None = None  # of the best epoch, as is val_loss
     val_loss: float | None = None
-    risen_epoch: int = 0  # the last with a higher validation accuracy than all before it
-    seconds: float = 0.0  # until the last checkpoint, over all the times that the run was taken up
+    last_improved_epoch: int = 0  # the last with a higher validation accuracy than all before it
+    seconds: float = 0.0  # until the last checkpoint, in all processes that trained the run
     parts: int = 1  # a batch is computed in so many parts: more than 1 after the device ran out of memory
     lines: list[dict[str, float]] = field(default_factory=list)  # metrics.jsonl
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Go back to the moment of a checkpoint.
+        """Take the values of a checkpoint.
 
         Raises:
             RunError: the checkpoint is of another version.
         """
         values = content.get("history")
+        if isinstance(values, dict):
+            values = {RENAMED.get(name, name): value for name, value in values.items()}
         names = {item.name for item in dataclasses.fields(self)}
-        if not isinstance(values, dict) or set(values) != names or not _sound(values):
+        if not isinstance(values, dict) or set(values) != names or wrong_fields(History, values):
             raise RunError("the last checkpoint is of another version of da6401; start anew in another folder")
         for name, value in values.items():
             setattr(self, name, value)
 
     def add(self, line: dict[str, float]) -> bool:
-        """Take in a finished epoch; whether it is the best: higher validation accuracy, at the same a lower loss."""
+        """Add a finished epoch; whether it is the best: higher validation accuracy, at the same a lower loss."""
         epoch, accuracy, loss = int(line["epoch"]), line["val_accuracy"], line["val_loss"]
         self.lines.append(line)
         self.epochs_run = epoch
         if self.val_accuracy is None or self.val_loss is None or accuracy > self.val_accuracy:
-            self.risen_epoch = epoch
+            self.last_improved_epoch = epoch
         elif (accuracy, -loss) <= (self.val_accuracy, -self.val_loss):
             return False
         self.best_epoch, self.val_accuracy, self.val_loss = epoch, accuracy, loss
         return True
 
 
-def _sound(values: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's history is made of numbers where History has numbers, and of lines of them."""
-    lines = values["lines"]
-    numbers = [value for name, value in values.items() if name != "lines" and value is not None]
-    whole = [values[name] for name in ("epochs_run", "risen_epoch", "parts")]
-    return (
-        isinstance(lines, list)
-        and all(isinstance(line, dict) for line in lines)
-        and all(isinstance(value, (int, float)) for line in lines for value in line.values())
-        and all(isinstance(value, (int, float)) for value in numbers)
-        and all(isinstance(value, int) and value >= 0 for value in whole)
-        and isinstance(values["seconds"], (int, float))
-    )
-
-
 @dataclass
 class EpochSums:
-    """The sums and counts of the epoch in hand; means are taken at its end."""
+    """The sums and counts of an epoch so far; means are taken at its end."""
 
     batches: int = 0
     images: int = 0
     loss: float = 0.0
     correct: int = 0
+
+    def add(self, *, images: int, loss: float, correct: int) -> None:
+        """Add a batch; ``loss`` is the mean over its images."""
+        self.batches += 1
+        self.images += images
+        self.loss += loss * images
+        self.correct += correct
 
     @property
     def mean_loss(self) -> float:
@@ -84,13 +82,13 @@ class EpochSums:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images so far whose first label was right."""
+        """Share of the images so far whose first label was predicted."""
         return self.correct / self.images
 
 
 @dataclass
 class TrainingState:
-    """The moving parts of a training, together."""
+    """All that training changes, together."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -98,11 +96,20 @@ class TrainingState:
     average: WeightAverage | None
     history: History
     device: torch.device
-    mixing: torch.Generator  # mixup's draws go on through an epoch; all other draws of an epoch are made at its start
+    mixing: torch.Generator  # drawn from batch by batch; all other draws of an epoch are made at its start
     sums: EpochSums = field(default_factory=EpochSums)
 
+    def __post_init__(self) -> None:
+        self._started = time.perf_counter() - self.history.seconds
+
+    @property
+    def validated_model(self) -> nn.Module:
+        """The model that is validated and kept as the best: the average where there is one."""
+        return self.model if self.average is None else self.average.model
+
     def checkpoint(self) -> dict[str, Any]:
-        """Tensors and plain values only."""
+        """Tensors and plain values only; brings the history's seconds up to date."""
+        self.history.seconds = time.perf_counter() - self._started
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -117,7 +124,7 @@ class TrainingState:
         }
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Go back to the moment of a checkpoint; its history is restored by itself.
+        """Take the state of a checkpoint; its history is restored by itself.
 
         Raises:
             RunError: the checkpoint is of another model or optimizer.

@@ -9,13 +9,11 @@ there costs the run one warning, and at its end at most ``tracking.timeout`` sec
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import logging
 import os
 import queue
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,9 +26,11 @@ import numpy as np
 import numpy.typing as npt
 
 from da6401.config.schema import TrackingConfig
+from da6401.errors import UserError
 from da6401.redact import safe, safe_tree
 from da6401.runs.predictions import Predictions, read_predictions
 from da6401.runs.run_folder import CONFIG, METRICS, RECEIPT, RESULT, SUMMARY, VALIDATION, RunResult, flat, read_json
+from da6401.training.wandb_internals import leave_service
 
 if TYPE_CHECKING:
     import wandb
@@ -176,7 +176,8 @@ class WandbTracker:
         finally:  # an impatient Ctrl-C lands here too
             if self._thread.is_alive():
                 self._leave_out(f"it did not finish within tracking.timeout={self._cfg.timeout:g} s")
-                _free_exit()
+                if self._imported.is_set():
+                    _leave_service()
 
     def _leave_out(self, reason: str) -> None:
         if not self._left_out.is_set():
@@ -245,6 +246,13 @@ class WandbTracker:
         )
 
 
+def _leave_service() -> None:
+    try:
+        leave_service()
+    except UserError as problem:  # the run itself went well
+        _log.warning("This process may not end before wandb does: %s", problem)
+
+
 def _show_run(run: wandb.Run, *, out: Path, result: RunResult, picture: Picture) -> None:
     """The run's summary (the metrics are the best epoch's), charts of its answers, and its files as an artifact."""
     import wandb
@@ -302,18 +310,3 @@ def _add_files(run: wandb.Run, *, kind: str, paths: Sequence[Path]) -> None:
         if path.is_file() and path.stat().st_size <= LARGEST_FILE:
             artifact.add_file(str(path))
     run.log_artifact(artifact)
-
-
-def _free_exit() -> None:
-    """Keep a hanging wandb from holding the end of this process up.
-
-    wandb's own exit hook waits for its service process without a limit, and that process holds our stdout open, so
-    a pipe behind the program would wait as well. There is no public way to give either up.
-    """
-    setup = sys.modules.get("wandb.sdk.wandb_setup")
-    connection = getattr(getattr(setup, "_singleton", None), "_connection", None)
-    forget_hook = getattr(connection, "_cleanup", None)
-    process = getattr(getattr(connection, "_proc", None), "_process", None)
-    if forget_hook is not None and process is not None:
-        forget_hook()
-        atexit.register(process.kill)  # at the exit: later runs of this process may still find it well

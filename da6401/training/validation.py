@@ -1,4 +1,4 @@
-"""A model's answers on a set of images, and what they are worth."""
+"""The loss, accuracy and probabilities of a network on images that it does not train on."""
 
 # B batch, N images, K classes
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from da6401.config.schema import Precision
 from da6401.data.batches import batches
 from da6401.data.sources import ImageSet
+from da6401.training.arithmetic import Arithmetic
 from da6401.training.signals import StopFlag
 
 
@@ -25,32 +25,20 @@ class Evaluation:
     probabilities_NK: Tensor  # float32, on the CPU
 
 
-AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def laid_out(x: Tensor, *, channels_last: bool) -> Tensor:
-    """The same values in the memory layout that the network computes in; tokens and flat features have only one."""
-    if x.ndim < 4:
-        return x
-    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
     images: ImageSet,
+    arithmetic: Arithmetic,
     *,
     batch_size: int,
-    device: torch.device,
-    autocast_dtype: torch.dtype | None = None,
-    channels_last: bool = True,
-    first: int = 0,
+    first_stage: int = 0,
     stop: StopFlag | None = None,
 ) -> Evaluation:
-    """Classify every image once, unaugmented, in eval mode; the model's mode is put back after.
+    """Classify every image once, unaugmented, in eval mode; the model's mode is restored after it.
 
     Args:
-        first: ``images`` are pictures where it is 0, and else what stage ``first`` is fed with.
+        first_stage: ``images`` are images where it is 0, and else the inputs of this stage.
 
     Raises:
         InterruptedRun, TrialTimeoutError: ``stop`` asks for the end.
@@ -58,13 +46,12 @@ def evaluate(
     was_training = model.training
     model.eval()
     logits = []
-    for batch in batches(images, batch_size=batch_size, device=device, shuffle=None):
+    for batch in batches(images, batch_size=batch_size, device=arithmetic.device, shuffle=None):
         if stop is not None:
             stop.check()
-        x = batch.images_BCHW if first else batch.images_BCHW.float().div_(255)
-        x = laid_out(x, channels_last=channels_last)
-        with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-            logits.append((model(x, first) if first else model(x)).float())
+        x = arithmetic.in_layout(batch.images_BCHW if first_stage else batch.images_BCHW.float().div_(255))
+        with arithmetic.autocast():
+            logits.append((model(x, first_stage) if first_stage else model(x)).float())
     model.train(was_training)
     logits_NK = torch.cat(logits).cpu()
     labels_N = images.labels_N

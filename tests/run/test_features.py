@@ -25,21 +25,23 @@ from da6401.data.cache.cache_folder import cache_folder, list_entries
 from da6401.data.sources import load_training_data
 from da6401.errors import DataError, InterruptedRun, ModelError
 from da6401.models.build import build_model
-from da6401.models.counts import count, count_stages
+from da6401.models.counts import count
 from da6401.models.freezing import freeze_plan
 from da6401.models.stages import StagedModel
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_metrics, read_result
-from da6401.training import checkpoint_writer, features, loop
+from da6401.training import checkpoint_writer, frozen_features, loop
+from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import prepare, restore_torch_settings
-from da6401.training.inputs import feeds_of
+from da6401.training.epoch_inputs import TrainingInputs
 from da6401.training.run import run
+from da6401.training.setup import TrainingSetup
 from da6401.training.signals import StopFlag
 from da6401.training.state import History
 from da6401.training.tracking import open_tracker
 from da6401.training.validation import evaluate
 from tests.narrow import narrow_backbones
-from tests.tiny_runs import SMALL_BACKBONE, compose
+from tests.tiny_runs import SMALL_BACKBONE, compose, fit_with
 
 CPU = torch.device("cpu")
 SIZES = {"inception_v3": 75}
@@ -92,25 +94,19 @@ class Bench:
         prepare(seed=0, threads=1, deterministic=True)
         self.model.load_state_dict(self.start)
         self.model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))
-        layers, shapes = self.counts
-        macs = sum(layer.macs for layer in layers)
-        feeds = feeds_of(cfg, self.model, self.data, count_stages(layers), shapes=shapes, macs=macs, device=CPU)
+        inputs = TrainingInputs(cfg, self.model, self.data, self.counts, CPU)
+        setup = TrainingSetup(cfg, CPU, self.data, self.model, self.counts, inputs)
         history = History()
-        tracker = open_tracker(cfg.tracking, run_id="a", name="a", group="a", config={}, out=self.out)
-        with tracker as opened:
-            loop.fit(
-                self.model, self.data, feeds=feeds, model_cfg=cfg.model, trainer=cfg.trainer,
-                optimizer_cfg=cfg.optimizer, schedule=cfg.schedule, augmentation=cfg.augmentation, seed=0, device=CPU,
-                tracker=opened, watcher=None, stop=StopFlag(), history=history, about={}, out=self.out, resumed=None,
-            )  # fmt: skip
+        with open_tracker(cfg.tracking, run_id="a", name="a", group="a", config={}, out=self.out) as tracker:
+            loop.fit(setup, loop.RunHooks(tracker, None, StopFlag()), history, out=self.out)
         values = [value for line in history.lines for name, value in line.items() if name not in TIMINGS]
-        return values, evaluate(self.model, self.data.validation, batch_size=8, device=CPU).probabilities_NK
+        return values, evaluate(self.model, self.data.validation, Arithmetic(CPU), batch_size=8).probabilities_NK
 
 
 @pytest.fixture
 def no_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are tested elsewhere, and VGG's have half a gigabyte."""
-    monkeypatch.setattr(checkpoint_writer.Keeper, "keep", lambda *_, **__: None)
+    monkeypatch.setattr(checkpoint_writer.CheckpointWriter, "save", lambda *_, **__: None)
 
 
 def words_for(name: str, **keys: object) -> list[str]:
@@ -208,7 +204,6 @@ def test_a_stopped_run_goes_on_bit_for_bit_in_the_middle_of_a_schedule(
         "augmentation=standard", "model.feature_views=3", "model.feature_cache=on", "trainer.ema_decay=0.9",
     )  # fmt: skip
     whole = run(compose(*words), tmp_path / "whole")
-    original = loop.fit
 
     class StopAt(StopFlag):
         def __init__(self, looks: int) -> None:
@@ -222,7 +217,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_in_the_middle_of_a_schedule(
 
     for looks in (1, 4, 3):  # in the first phase, in the second, and once more
         with monkeypatch.context() as patch:
-            patch.setattr("da6401.training.run.fit", lambda *a, n=looks, **k: original(*a, **{**k, "stop": StopAt(n)}))
+            patch.setattr("da6401.training.run.fit", fit_with(stop=StopAt(looks)))
             with pytest.raises(InterruptedRun):
                 run(compose(*words), tmp_path / "run")
     result = run(compose(*words), tmp_path / "run")
@@ -242,7 +237,7 @@ def test_kept_features_serve_other_runs_and_evaluate_and_reproduce(
         raise AssertionError("the frozen stages were computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(features.Feeds, "_extract", never)
+        patch.setattr(frozen_features.FeatureCache, "_extract", never)
         run(compose(*words, "optimizer.lr=0.02", "model.dropout=0.5"), tmp_path / "second")
         assert not facts(tmp_path / "second")[0]["extracted_by_this_run"]
         assert reproduce_run(tmp_path / "first", []) == 0
@@ -257,20 +252,20 @@ def test_kept_features_serve_other_runs_and_evaluate_and_reproduce(
 
 
 def test_an_interrupted_extraction_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = features.Feeds._extract
+    original = frozen_features.FeatureCache._extract
 
-    def interrupted(self: features.Feeds, path: Path, *rest: Any) -> Any:
+    def interrupted(self: frozen_features.FeatureCache, path: Path, *rest: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
         return original(self, path, *rest)
 
     words = (*RESNET, "model.freeze_depth=5", "model.feature_cache=on", "trainer.epochs=1")
     with monkeypatch.context() as patch:
-        patch.setattr(features.Feeds, "_extract", interrupted)
+        patch.setattr(frozen_features.FeatureCache, "_extract", interrupted)
         with pytest.raises(InterruptedRun):
             run(compose(*words), tmp_path / "run")
     assert read_result(tmp_path / "run").status == "interrupted"
-    assert list((cache_folder() / features.KIND).iterdir()) == []
+    assert list((cache_folder() / frozen_features.KIND).iterdir()) == []
     assert run(compose(*words), tmp_path / "run").status == "completed"
 
 

@@ -29,7 +29,8 @@ from da6401.models.stages import StagedModel
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import CONFIG, RECEIPT, VALIDATION, read_result
 from da6401.sweep.trial import latency_ms
-from da6401.training import device
+from da6401.training import device, receipt
+from da6401.training.arithmetic import Arithmetic
 from da6401.training.run import run
 from da6401.training.trained_model import load_model
 from da6401.training.validation import evaluate
@@ -40,9 +41,9 @@ from tests.tiny_runs import DIVERGING, SMALL, compose
 
 @pytest.fixture
 def _fresh_process() -> Iterator[None]:
-    device.program.cache_clear()
+    receipt.program.cache_clear()
     yield
-    device.program.cache_clear()
+    receipt.program.cache_clear()
 
 
 def git(checkout: Path, *words: str) -> str:
@@ -61,7 +62,7 @@ def test_a_commit_made_during_a_sweep_is_in_no_trials_receipt(tmp_path: Path, mo
     git(checkout, "add", "-A")
     git(checkout, "commit", "-qm", "first")
     loaded = git(checkout, "rev-parse", "HEAD")
-    monkeypatch.setattr(device, "CHECKOUT", checkout)
+    monkeypatch.setattr(receipt, "CHECKOUT", checkout)
     versions = itertools.count()
 
     def committed_meanwhile(*values: Any) -> Any:
@@ -222,7 +223,7 @@ def test_evaluate_computes_as_the_training_did(tmp_path: Path, precision: str, l
     with device.restore_torch_settings():
         device.prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=True)
         answer = answers_of(model, validation, cfg, torch.device("cpu"))
-        other = evaluate(model, validation, batch_size=8, device=torch.device("cpu"))
+        other = evaluate(model, validation, Arithmetic(torch.device("cpu")), batch_size=8)
     kept = read_predictions(tmp_path / "run" / VALIDATION)
     assert kept.class_names == tuple(class_names)
     assert np.array_equal(kept.probabilities_NK, answer.probabilities_NK.numpy())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ import torch
 from da6401.errors import InterruptedRun, PrunedError, RunError
 from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import BEST, LAST, METRICS, RESULT, read_metrics, read_result
-from da6401.training import loop
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.run import run
 from da6401.training.signals import StopFlag, TimeLimit
-from tests.tiny_runs import SMALL, compose
+from tests.tiny_runs import SMALL, compose, fit_with
 
 # Everything that has a state of its own: dropout, mixup, augmentation, the average of the weights, batch norm.
 HARD = (
@@ -66,7 +64,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
     tmp_path: Path, batch: int, uninterrupted: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("da6401.training.run.fit", functools.partial(_fit_until, loop.fit, batch))
+        patch.setattr("da6401.training.run.fit", fit_with(stop=_StopAt(batch)))
         with pytest.raises(InterruptedRun):
             run(compose(*HARD), tmp_path / "run")
     assert read_result(tmp_path / "run").status == "interrupted"
@@ -83,16 +81,12 @@ def test_steps_after_a_warm_up_go_on_bit_for_bit(tmp_path: Path, monkeypatch: py
     run(cfg, tmp_path / "whole")
     for batch in (2, 4):  # in the warm-up, and after it
         with monkeypatch.context() as patch:
-            patch.setattr("da6401.training.run.fit", functools.partial(_fit_until, loop.fit, batch))
+            patch.setattr("da6401.training.run.fit", fit_with(stop=_StopAt(batch)))
             with pytest.raises(InterruptedRun):
                 run(cfg, tmp_path / "run")
     run(cfg, tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     assert [line["lr"] for line in read_metrics(tmp_path / "run")] == pytest.approx([0.01, 0.01, 0.005, 0.0025])
-
-
-def _fit_until(original: Callable[..., None], batch: int, *args: Any, **kwargs: Any) -> None:
-    original(*args, **{**kwargs, "stop": _StopAt(batch)})
 
 
 def test_a_finished_run_or_another_config_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_the_commonest_reason_is_told_whatever_its_numbers() -> None:
     problem = sweep_failure(trials, most=4)
     assert isinstance(problem, AllFailedError)
     assert problem.exit_code == 1
-    told = "no trial was completed: the loss is nan in epoch 1, step 12 (2 of 4; the other reasons stand in the table)"
+    told = "no trial was completed: the loss is nan in epoch 1, step 12 (2 of 4; the table gives the other reasons)"
     assert str(problem) == told
     too_many = sweep_failure(trials, most=2)
     assert isinstance(too_many, UserError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import re
@@ -82,7 +83,8 @@ class _FailAt:
         def fit(*values: Any, **named: Any) -> None:
             number, self.begun = self.begun, self.begun + 1
             if number in times:
-                named["tracker"] = _Tracker(named["tracker"], fails)
+                setup, hooks, *rest = values
+                values = (setup, dataclasses.replace(hooks, tracker=_Tracker(hooks.tracker, fails)), *rest)
             original(*values, **named)
 
         monkeypatch.setattr("da6401.training.run.fit", fit)

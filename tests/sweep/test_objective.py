@@ -332,7 +332,7 @@ def test_a_loss_that_an_older_version_pruned_by_accuracy_is_refused(capfd: pytes
     FOLDER.mkdir(parents=True)
     old = optuna.create_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db", direction="minimize")
     old.add_trial(create_trial(value=1.5, intermediate_values={1: 0.25}))
-    assert "whose pruner was told the accuracy" in refused(capfd, RATES, "sweep.objectives=val_loss")
+    assert "its pruner used the accuracy" in refused(capfd, RATES, "sweep.objectives=val_loss")
 
 
 def test_a_warm_start_takes_the_lowest_losses() -> None:

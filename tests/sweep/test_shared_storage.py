@@ -27,8 +27,9 @@ from da6401.errors import TakenOverError, UserError
 from da6401.runs.run_folder import read_result
 from da6401.study.objective import Objective
 from da6401.study.storage import PatientStorage, is_shared, open_storage, outages
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.leases import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
-from da6401.sweep.param_writes import batch_param_writes
+from da6401.sweep.suggest import Draft
 from da6401.sweep.trial import TrialWatcher
 from da6401.training.run import run
 from tests.tiny_runs import SMALL, command
@@ -145,7 +146,7 @@ def test_a_heart_that_stands_still_loses_its_trial_and_one_that_beats_keeps_it(a
     assert alive.owns(kept)
     assert study.trials[kept.number].user_attrs[HEARTBEAT] > 1
     assert not dead.owns(lost)
-    watcher = TrialWatcher(study, lost._trial_id, objective=ACCURACY, epochs=9, owner=dead.name)
+    watcher = TrialWatcher(study, lost.number, objective=ACCURACY, epochs=9, owner=dead.name)
     with pytest.raises(TakenOverError, match="taken over by"):
         watcher.epoch_done(1, {"val_accuracy": 0.5})
     assert study.trials[lost.number].intermediate_values == {}
@@ -258,7 +259,7 @@ def test_a_server_that_goes_away_while_it_is_opened_is_tried_again(
 
 
 def patient_with_a_file(folder: Path) -> BaseStorage:
-    return PatientStorage(optuna.storages.get_storage(f"sqlite:///{folder}/study.db"), 60)
+    return PatientStorage(optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db"), 60)
 
 
 @pytest.mark.parametrize(
@@ -271,12 +272,15 @@ def patient_with_a_file(folder: Path) -> BaseStorage:
 )
 def test_parameters_are_written_at_the_end(storage: Callable[[Path], BaseStorage], tmp_path: Path) -> None:
     study = optuna.create_study(storage=storage(tmp_path), sampler=optuna.samplers.RandomSampler(seed=0))
-    trial = study.ask()
-    with batch_param_writes(trial):
-        lr, units = trial.suggest_float("lr", 1e-4, 1e-1, log=True), trial.suggest_categorical("units", [16, 32])
-        assert trial.params == {"lr": lr, "units": units}
-        held = optuna.load_study(study_name=study.study_name, storage=storage(tmp_path)).get_trials()
-        assert held[0].params == {}
+    draft = Draft(TrialStore(study), study, study.ask().number)
+    trial = draft.trial
+    lr, units = trial.suggest_float("lr", 1e-4, 1e-1, log=True), trial.suggest_categorical("units", [16, 32])
+    assert trial.params == {"lr": lr, "units": units}
+    held = optuna.load_study(study_name=study.study_name, storage=storage(tmp_path)).get_trials()
+    assert held[0].params == {}
+    draft.set("units", trial.distributions["units"], units := 48 - units)
+    assert trial.params == {"lr": lr, "units": units}
+    draft.write()
     held = optuna.load_study(study_name=study.study_name, storage=storage(tmp_path)).get_trials()
     assert held[0].params == {"lr": lr, "units": units}
     assert held[0].distributions == trial.distributions
@@ -286,19 +290,15 @@ def test_of_parameters_that_cannot_all_be_written_none_is(tmp_path: Path) -> Non
     study = optuna.create_study(storage=patient_with_a_file(tmp_path), sampler=optuna.samplers.RandomSampler(seed=0))
     study.ask({"units": optuna.distributions.CategoricalDistribution([16, 32])})
 
-    def suggest(units: Sequence[int], error: type[BaseException] | None = None) -> None:
-        trial = study.ask()
-        with batch_param_writes(trial):
-            trial.suggest_float("lr", 1e-4, 1e-1, log=True)
-            trial.suggest_categorical("units", units)
-            if error is not None:
-                raise error
+    def suggest(units: Sequence[int]) -> None:
+        draft = Draft(TrialStore(study), study, study.ask().number)
+        draft.trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+        draft.trial.suggest_categorical("units", units)
+        draft.write()
 
     with pytest.raises(ValueError, match="dynamic value space"):
         suggest([16, 64])  # other choices than the first trial's
-    with pytest.raises(KeyboardInterrupt):
-        suggest([16, 32], KeyboardInterrupt)
-    assert [len(trial.params) for trial in study.get_trials()] == [1, 0, 0]
+    assert [len(trial.params) for trial in study.get_trials()] == [1, 0]
 
 
 class Flaky(optuna.storages.InMemoryStorage):
@@ -461,7 +461,7 @@ def test_a_machine_without_the_disk_starts_a_dead_workers_trial_anew(tmp_path: P
     results = sorted(path.parent.name for path in places[1].glob("outputs/sweeps/s/trial-*/result.json"))
     assert results == ["trial-0", "trial-1", "trial-2"]
     assert study.trials[0].user_attrs[ATTEMPTS] == 2
-    assert owner_of(study, study.trials[0]._trial_id) is None
+    assert owner_of(TrialStore(study), 0) is None
 
 
 def test_a_worker_whose_lock_is_held_on_this_machine_is_alive_though_its_heart_is_slow(tmp_path: Path) -> None:

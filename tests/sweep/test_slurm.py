@@ -83,7 +83,7 @@ def in_mid_trial(tmp_path: Path) -> bool:
 def goes_on_with_the_same_bits(tmp_path: Path) -> None:
     """Trial 0 was stopped and taken up, in the same folder; it ended as one that never stopped."""
     folder = tmp_path / "outputs/sweeps/s/trial-0"
-    assert "going on after epoch" in (folder / "train.log").read_text()
+    assert "resuming after epoch" in (folder / "train.log").read_text()
     assert trials(tmp_path)[0].user_attrs[ATTEMPTS] == 1, "it was stopped, not killed"
     again = run(saved_config(folder / "config.yaml"), tmp_path / "again")
     assert again.weights_sha256 == read_result(folder).weights_sha256

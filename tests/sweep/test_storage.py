@@ -17,6 +17,7 @@ from da6401.cli import main
 from da6401.errors import UserError
 from da6401.notebook.results import load_sweep
 from da6401.report.collect import read_sweep
+from da6401.study.optuna_internals import storage_of
 from da6401.study.storage import open_storage, reading, sqlite_address
 from tests.tiny_runs import SMALL
 
@@ -96,7 +97,7 @@ def test_a_study_that_stays_locked_is_a_message(
 
 def test_a_full_disk_is_a_message() -> None:
     study = optuna.create_study(storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
-    raw = study._storage.inner._backend.engine.raw_connection()  # type: ignore[attr-defined]
+    raw = storage_of(study).database.engine.raw_connection()  # type: ignore[attr-defined]
     raw.execute("PRAGMA max_page_count=1")  # no page more than there are
     raw.close()
 

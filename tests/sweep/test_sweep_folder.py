@@ -18,8 +18,7 @@ from optuna.trial import TrialState
 from da6401.cli import main
 from da6401.errors import BusyError
 from da6401.runs.atomic_files import write_yaml
-from da6401.runs.run_folder import CONFIG, LOCK, RESULT, read_result, read_yaml
-from da6401.runs.run_lock import used
+from da6401.runs.run_folder import CONFIG, LOCK, RESULT, holds_run, read_result, read_yaml
 from da6401.sweep.sweep_folder import move_other_run
 from tests.tiny_runs import SMALL, command
 
@@ -101,7 +100,7 @@ def test_what_makes_room(case: str, tmp_path: Path) -> None:
         (run / "metrics.jsonl").touch()
         spoil(run)
         move_other_run(run, {"seed": 0, "device": "cpu"}, sweep=tmp_path)
-        assert used(run) is stays
+        assert holds_run(run) is stays
     kept = sorted(path.name for path in tmp_path.glob("earlier/*"))
     assert kept == ([] if stays else ["trial-0", "trial-0-2"])
 
@@ -112,4 +111,4 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     write_yaml(run / CONFIG, {"seed": 1})
     with FileLock(run / LOCK), pytest.raises(BusyError):
         move_other_run(run, {"seed": 0}, sweep=tmp_path)
-    assert used(run)
+    assert holds_run(run)

@@ -13,9 +13,10 @@ import torch
 from da6401.config.schema import AugmentationConfig, PretrainedConfig
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import equal_parts, seeded
-from da6401.training.feature_cache_policy import Decision, decide
-from da6401.training.features import FeatureRows, views
-from da6401.training.validation import laid_out
+from da6401.training.arithmetic import Arithmetic
+from da6401.training.epoch_inputs import FeatureRows
+from da6401.training.feature_cache_policy import Costs, Decision, decide
+from da6401.training.frozen_features import views
 
 NONE, FLIP = AugmentationConfig(), AugmentationConfig(flip=0.5)
 ROTATE = AugmentationConfig(flip=0.5, rotate=10)
@@ -27,7 +28,9 @@ def decided(augmentation: AugmentationConfig = NONE, *, size: dict[str, Any] | N
         "cut": 10, "epochs": 5, "train": 80, "validation": 20, "numbers": 832 * 49, "macs": 1_380_000_000,
         "limit_bytes": 10**9, "device": "cpu",
     }  # fmt: skip
-    return decide(PretrainedConfig(**keys), augmentation, **{**usual, **(size or {})})
+    given = {**usual, **(size or {})}
+    limits = {name: given.pop(name) for name in ("limit_bytes", "device")}
+    return decide(PretrainedConfig(**keys), augmentation, Costs(**given), **limits)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +88,11 @@ def test_rows_are_picked_by_place_in_the_type_that_they_were_computed_in() -> No
 
 
 def test_only_maps_have_a_layout() -> None:
-    assert laid_out(torch.zeros(2, 3, 4, 5), channels_last=True).is_contiguous(memory_format=torch.channels_last)
+    arithmetic = Arithmetic(torch.device("cpu"), channels_last=True)
+    assert arithmetic.in_layout(torch.zeros(2, 3, 4, 5)).is_contiguous(memory_format=torch.channels_last)
     for shape in ((2, 3), (2, 3, 4)):
         tokens = torch.zeros(shape)
-        assert laid_out(tokens, channels_last=True) is tokens
+        assert arithmetic.in_layout(tokens) is tokens
 
 
 @pytest.mark.parametrize(("size", "parts"), [(10, 1), (10, 3), (3, 8), (7, 7)])

@@ -40,7 +40,9 @@ LIGHT_MODULES = (
     "config.objective_rules",
     "study.objective",
 )
-TRAINS = tuple(f"training.{module}" for module in ("features", "inputs", "loop", "optim", "state"))
+TRAINS = tuple(
+    f"training.{module}" for module in ("epoch_inputs", "frozen_features", "learner", "loop", "optim", "state")
+)
 READ_RUN_FOLDERS = ("sweep", "report")  # and never train by themselves: a sweep launches runs
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from da6401.config.schema import OptimizerConfig, ScheduleConfig
-from da6401.training.loop import balanced_weights
+from da6401.training.learner import balanced_weights
 from da6401.training.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
 from da6401.training.state import History
 
@@ -119,4 +119,4 @@ def test_the_better_epoch_has_the_higher_accuracy_then_the_lower_loss() -> None:
     ]
     assert better == [True, True, False, False, True, False]
     assert (history.best_epoch, history.val_accuracy, history.val_loss) == (5, 0.6, 9.0)
-    assert history.risen_epoch == 5
+    assert history.last_improved_epoch == 5

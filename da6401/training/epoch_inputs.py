@@ -1,0 +1,152 @@
+"""What the network is fed with in an epoch: images, or the features that its frozen stages make of them."""
+
+# B batch, N images
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from da6401.config.schema import PretrainedConfig, RunConfig
+from da6401.data.augment.augmenter import Augmenter
+from da6401.data.batches import Batch, seeded
+from da6401.data.cache.image_cache import CachedRows
+from da6401.data.cache.store import CacheEntry
+from da6401.data.sources import ImageSet, TrainingData
+from da6401.errors import DataError
+from da6401.models.counts import Counts
+from da6401.models.stages import StagedModel
+from da6401.training.feature_cache_policy import Decision, decisions_of
+from da6401.training.frozen_features import COMPUTED, FILE, STORED, FeatureCache
+from da6401.training.signals import StopFlag
+
+log = logging.getLogger(__name__)
+
+IN_MEMORY = 256e6  # bytes: entries up to this size are read into memory
+CHOICE = 102  # the purpose that has random numbers of its own: see also frozen_features.VIEW
+
+
+class EpochInputs(Protocol):
+    """Where the batches of an epoch come from."""
+
+    first_stage: int  # the stages before it are already computed
+    count: int  # training images
+    validation: ImageSet
+
+    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter) -> ImageSet:
+        """The training images of an epoch that sees them in this order."""
+
+    def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
+        """The input of stage ``first_stage`` for a training batch."""
+
+
+class ImageInputs:
+    """Every epoch augments the images, and all stages are computed."""
+
+    first_stage = 0
+
+    def __init__(self, data: TrainingData) -> None:
+        self.count = len(data.train.labels_N)
+        self.train = data.train
+        self.validation = data.validation
+
+    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter) -> ImageSet:
+        return self.train
+
+    def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
+        return augment(batch.images_BCHW, batch.rows_B)
+
+
+class FeatureRows:
+    """Some rows of a cache entry, in the type that the network computed them in."""
+
+    def __init__(self, rows: Tensor | CachedRows, places_N: Tensor, dtype: torch.dtype) -> None:
+        self._rows = rows
+        self._places_N = places_N
+        self._dtype = dtype
+        self.shape = torch.Size((len(places_N), *rows.shape[1:]))
+
+    def __getitem__(self, positions_B: Tensor) -> Tensor:
+        return self._rows[self._places_N[positions_B]].to(self._dtype)
+
+
+class FeatureInputs:
+    """The features of both splits; each epoch draws one of the views of each training image."""
+
+    def __init__(self, data: TrainingData, decision: Decision, entry: CacheEntry, *, seed: int) -> None:
+        shape, rows = entry.about["shape"], decision.rows
+        on_disk = CachedRows(entry, FILE, np.arange(rows), shape, STORED[decision.dtype])
+        self._rows: Tensor | CachedRows = on_disk
+        if decision.bytes <= IN_MEMORY:
+            self._rows = on_disk[torch.arange(rows)]
+        self._computed = COMPUTED[entry.about["computed"]]
+        self._train = data.train
+        self._seed = seed
+        self._views, self._flips = decision.views, decision.views == 2 and decision.exact
+        self.count = len(data.train.labels_N)
+        self.first_stage = decision.cut
+        last_rows = FeatureRows(self._rows, torch.arange(rows - len(data.validation.names), rows), self._computed)
+        self.validation = dataclasses.replace(data.validation, images_NCHW=last_rows)
+
+    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter) -> ImageSet:
+        views_N = torch.zeros(self.count, dtype=torch.int64)
+        if self._flips:
+            views_N[order_N] = augment.mirrored(torch.arange(self.count)).long()
+        elif self._views > 1:
+            views_N = torch.randint(self._views, (self.count,), generator=seeded(self._seed, CHOICE, epoch))
+        places_N = views_N * self.count + torch.arange(self.count)
+        rows = FeatureRows(self._rows, places_N, self._computed)
+        return dataclasses.replace(self._train, images_NCHW=rows)
+
+    def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
+        return batch.images_BCHW
+
+
+class TrainingInputs:
+    """The inputs of each part of a training, opened when it begins: nothing is computed before."""
+
+    def __init__(
+        self, cfg: RunConfig, model: StagedModel, data: TrainingData, counts: Counts, device: torch.device
+    ) -> None:
+        self.cfg = cfg
+        self.data = data
+        self.cache = FeatureCache(cfg, model, data, device)
+        decisions = decisions_of(cfg, data, counts, stage_names=model.stage_names, device=device.type)
+        self.decisions = {decision.cut: decision for decision in decisions}
+        # For the receipt: the decision for each number of frozen stages, and what came of it.
+        self.facts: dict[int, dict[str, Any]] = {each.cut: dataclasses.asdict(each) for each in decisions}
+
+    def open(self, depth: int, *, stop: StopFlag) -> EpochInputs:
+        """The inputs of epochs in which so many stages are frozen, as they are in the model by now.
+
+        Raises:
+            InterruptedRun, TrialTimeoutError: ``stop`` asked for the end while features were computed; nothing of them
+                is left.
+            DataError: the cache does not take what was asked for.
+            ModelError: float16 cannot hold the features.
+        """
+        decision = self.decisions.get(depth)
+        if decision is None or depth == 0:
+            return ImageInputs(self.data)
+        if not decision.on:
+            log.info("features of the %d frozen stages are not kept: %s", depth, decision.reason)
+            return ImageInputs(self.data)
+        try:
+            entry, computed = self.cache.open(decision, stop)
+            inputs = FeatureInputs(self.data, decision, entry, seed=self.cfg.seed)
+        except DataError as error:
+            asked_for = isinstance(self.cfg.model, PretrainedConfig) and self.cfg.model.feature_cache == "on"
+            if asked_for or not decision.exact:
+                raise
+            log.warning("features are not kept, all stages are computed: %s", error)
+            self.facts[depth].update(on=False, reason=str(error))
+            return ImageInputs(self.data)
+        shape, seconds = entry.about["shape"], entry.about["seconds"]
+        self.facts[depth].update(shape=shape, extraction_seconds=seconds, extracted_by_this_run=computed)
+        log.info("%s; %s %.1f s", decision.reason, "computed in" if computed else "found; computing took", seconds)
+        return inputs

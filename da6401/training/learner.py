@@ -1,0 +1,125 @@
+"""A network in training and one step of its optimizer, the same for every model and precision."""
+
+# B batch, C = 3 channels, H = W side, K classes
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from da6401.data.batches import equal_parts
+from da6401.errors import DivergedError
+from da6401.models.freezing import freeze_plan, rate_factors
+from da6401.training.arithmetic import Arithmetic
+from da6401.training.device import check_precision
+from da6401.training.optim import WeightAverage, build_optimizer
+from da6401.training.setup import TrainingSetup
+from da6401.training.state import History, TrainingState
+
+log = logging.getLogger(__name__)
+
+Targets = Sequence[tuple[Tensor, float]]  # labels (B,) and their share of the loss; the shares sum to 1
+
+
+class Learner:
+    """The network of a run with its optimizer, loss, precision and moving average."""
+
+    def __init__(self, setup: TrainingSetup, history: History) -> None:
+        """Move the network to the device and build the rest.
+
+        Raises:
+            ConfigError: a precision that the device does not have.
+        """
+        cfg, trainer, device = setup.cfg, setup.cfg.trainer, setup.device
+        check_precision(trainer.precision, device)
+        self.arithmetic = Arithmetic(device, trainer.precision, trainer.channels_last)
+        self.model = setup.model.to(device, memory_format=self.arithmetic.memory_format)  # type: ignore[call-overload]
+        # The optimizer is built once, for all that any epoch trains: under the plan of the last epoch.
+        self.model.apply_freeze_plan(freeze_plan(cfg.model, trainer.epochs))
+        if trainer.compile:
+            torch.use_deterministic_algorithms(trainer.deterministic)  # sets the compiler, too: see device.prepare
+        self._forward = torch.compile(self.model) if trainer.compile else self.model
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._clip_norm = trainer.clip_norm
+        self._label_smoothing = trainer.label_smoothing
+        self._class_weights_K: Tensor | None = None
+        if trainer.class_weights:
+            weights_K = balanced_weights(setup.data.train.labels_N, len(setup.data.class_names))
+            self._class_weights_K = weights_K.to(device)
+        groups = self.model.parameter_groups()
+        rates = rate_factors(cfg.model, len(groups.stages))
+        optimizer = build_optimizer(
+            cfg.optimizer,
+            stages=[(group.values(), rate) for group, rate in zip(groups.stages, rates, strict=True)],
+            head=groups.head.values(),
+        )
+        trainable = self.model.trainable_state()
+        self.trainable_names = frozenset(trainable)
+        average = WeightAverage(self.model, trainer.ema_decay, trainable) if trainer.ema_decay > 0 else None
+        scaler = torch.amp.GradScaler(device.type, enabled=trainer.precision == "fp16")
+        self.state = TrainingState(self.model, optimizer, scaler, average, history, device, mixing=torch.Generator())
+
+    def step(self, inputs: Tensor, targets: Targets, *, first_stage: int) -> None:
+        """One step of the optimizer, counted in the state's sums.
+
+        A batch that does not fit into the device's memory is computed in parts, and so are all that follow.
+
+        Args:
+            inputs: augmented images (B, C, H, W), 0..1, or what stage ``first_stage`` is fed with where that is > 0.
+
+        Raises:
+            DivergedError: the loss is not finite; raised before the optimizer changes the weights.
+        """
+        history = self.state.history
+        while True:
+            try:
+                loss, correct = self._step(inputs, targets, first_stage)
+                break
+            except torch.OutOfMemoryError:
+                if history.parts >= len(inputs):
+                    raise
+                history.parts *= 2
+                torch.cuda.empty_cache()
+                log.warning("out of memory: from now on each batch is computed in %d parts", history.parts)
+        self.state.sums.add(images=len(inputs), loss=loss, correct=correct)
+
+    def _step(self, inputs: Tensor, targets: Targets, first_stage: int) -> tuple[float, int]:
+        """The batch's mean loss, and how many of its first labels are predicted."""
+        state, size = self.state, len(inputs)
+        state.optimizer.zero_grad(set_to_none=True)
+        total, correct = 0.0, 0
+        for part in equal_parts(size, state.history.parts):
+            with self.arithmetic.autocast():
+                x = self.arithmetic.in_layout(inputs[part])
+                logits_BK = self._forward(x, first_stage) if first_stage else self._forward(x)
+                losses = [share * self._loss(logits_BK, labels_B[part]) for labels_B, share in targets]
+                loss = torch.stack(losses).sum() * ((part.stop - part.start) / size)
+            value = loss.item()
+            if not math.isfinite(value):
+                where = f"epoch {state.history.epochs_run + 1}, step {state.sums.batches + 1}"
+                raise DivergedError(f"the loss is {value} in {where}: try a lower optimizer.lr")
+            torch.autograd.backward(state.scaler.scale(loss))
+            total += value
+            correct += int((logits_BK.argmax(1) == targets[0][0][part]).sum())
+        if self._clip_norm > 0:
+            state.scaler.unscale_(state.optimizer)
+            torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.average is not None:
+            state.average.update()
+        return total, correct
+
+    def _loss(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        return F.cross_entropy(logits_BK, labels_B, self._class_weights_K, label_smoothing=self._label_smoothing)
+
+
+def balanced_weights(labels_N: Tensor, classes: int) -> Tensor:
+    """Class weights inverse to the class counts, with mean 1 over the images: N / (K n_k)."""
+    counts_K = torch.bincount(labels_N, minlength=classes).clamp(min=1)
+    return len(labels_N) / (classes * counts_K.float())

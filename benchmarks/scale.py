@@ -230,7 +230,7 @@ def _seconds_a_trial(server: Postgres, place: Path, count: int, sampler: str) ->
     study.add_trials(_finished(count))
     more = 20
     words = [
-        "train", "--multirun", "sweep=part_a", "model.batch_norm=true", "study=scale", "resume=extend",
+        "train", "--multirun", "sweep=part_a", "model.batch_norm=true", "study=scale", "sweep.on_space_change=extend",
         f"hydra/sweeper/sampler={sampler}", f"hydra.sweeper.n_trials={count + more}",
         f"hydra.sweeper.storage={server.url}",
     ]  # fmt: skip

@@ -50,13 +50,13 @@ def train(
     """
     from da6401.cli import train as run_command
     from da6401.config.command_line import check_command_line
-    from da6401.config.quoting import quote, quoted, value_of
+    from da6401.config.quoting import from_shell, quote, value_of
     from da6401.config.search_path import SearchPath
 
     flags = [f"{word}: no key=value; write config_dir=, out= or multirun=" for word in overrides if word[:1] == "-"]
     if flags:
         raise ConfigError(flags)
-    typed, files = quoted(overrides), SearchPath(None if config_dir is None else str(config_dir))
+    typed, files = from_shell(overrides), SearchPath(None if config_dir is None else str(config_dir))
     multirun = files.is_multirun(typed, flag=multirun)
     checked = check_command_line(typed, files=files, multirun=multirun, as_sweep="train(..., multirun=True)")
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"

@@ -69,10 +69,10 @@ def train(words: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from da6401.config.command_line import check_command_line, hydra_arguments
-    from da6401.config.quoting import quoted
+    from da6401.config.quoting import from_shell
     from da6401.config.search_path import CONFIG_NAME, SearchPath, register_schema
 
-    typed, words = [redacted(word) for word in words], quoted(words)
+    typed, words = [redacted(word) for word in words], from_shell(words)
     given = hydra_arguments(words)
     files = SearchPath(given.config_dir, given.config_path, given.config_name)
     if given.shell_completion:

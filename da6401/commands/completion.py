@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from da6401.errors import UserError
+from da6401.runs.renamed_keys import renamed_words
 
 PROGRAM = "da6401"
 PLAIN = re.compile(r"[\w+~./@=:-]+")  # a word that needs no quotes in a shell
@@ -83,6 +84,8 @@ def ask_hydra() -> list[str]:
     line = os.environ.get("COMP_LINE", "")
     words = [*line.split(), ""] if line[-1:].isspace() else line.split()
     before, last = words[2:-1], words[-1] if len(words) > 2 else ""
-    os.environ["COMP_LINE"] = " ".join([PROGRAM, *(word for word in before if PLAIN.fullmatch(word)), last])
+    os.environ["COMP_LINE"] = " ".join(
+        [PROGRAM, *renamed_words([word for word in before if PLAIN.fullmatch(word)]), last]
+    )
     folders = re.findall(r"(?:^|\s)(--config-dir|-cd|--config-path|-cp)[ =](\S+)(?=\s)", line)
     return [word for flag in folders for word in flag]

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from da6401.commands.side_by_side import RECORDED, side_by_side, table_console
 from da6401.config.compose import saved_config
-from da6401.config.quoting import quoted
+from da6401.config.quoting import from_shell
 from da6401.config.validate import tree_of
 from da6401.errors import RunError
 from da6401.redact import safe
@@ -56,7 +56,7 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
         UserError: the folder, an override or the data cannot be used; DivergedError as the run.
     """
     before = saved_config(folder / CONFIG)
-    cfg = saved_config(folder / CONFIG, quoted(overrides))
+    cfg = saved_config(folder / CONFIG, from_shell(overrides))
     then = read_run(folder)  # before the training: a damaged folder costs no hours
     hashes_then = weight_hashes(then)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)

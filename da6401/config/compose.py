@@ -13,6 +13,7 @@ from da6401.config.schema import RunConfig
 from da6401.config.search_space import parse_override
 from da6401.config.validate import config_from_tree
 from da6401.errors import ConfigError
+from da6401.runs.renamed_keys import renamed_words
 from da6401.runs.run_folder import flat, read_yaml
 
 
@@ -30,6 +31,7 @@ def saved_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     tree = read_yaml(path)
     refuse_code(tree, path)
+    overrides = renamed_words(overrides)
     refuse_steering(overrides)
     for text in overrides:
         try:

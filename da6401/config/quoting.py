@@ -18,12 +18,22 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from da6401.config.validate import documented_keys
+from da6401.runs.renamed_keys import renamed_words
 
 # Hydra's own keys that are texts, and of them those that name one folder: nothing to sweep over.
 FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir"})
 HYDRAS = FOLDERS | {"hydra.sweep.subdir", "hydra.sweeper.storage"}
 SEVERAL = re.compile(r"\s*[\w-]+(\s*,\s*[\w-]+)+\s*")  # 0,1
 TYPED = re.compile(r"(?s:(\+{0,2}([A-Za-z_][\w.]*)=)(.*))")
+
+
+def from_shell(words: Sequence[str]) -> list[str]:
+    """The words of a command as a user has typed them, for Hydra: today's names of keys, and Hydra's quotes.
+
+    Raises:
+        ConfigError: a key is given by its old name and by its new one.
+    """
+    return quoted(renamed_words(words))
 
 
 def quoted(words: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from da6401.config.validate import nearest_name
 
 # What must be the same in all trials of a study, and why. Everything else can be searched.
 NOT_SEARCHED = (
-    (r"study|warm_start|resume|sweep(\..*)?", "says how the sweep itself goes"),
+    (r"study|sweep(\..*)?", "says how the sweep itself goes"),
     (r"hydra[./].*", "steers Hydra, not a trial"),
     (r"device|trainer\.(threads|progress|resume|checkpoint_minutes)", "does not change what a trial learns"),
     (r"data\.(cache|cache_limit_gb)", "does not change what a trial learns"),

@@ -71,7 +71,7 @@ class FolderConfig:
     )
     split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
     val_role: ValRole = key("auto", "what val/ is; auto: the test split where there is no test/, else validation")
-    on_bad: Literal["stop", "skip"] = key("stop", "unreadable files: stop with their list, or skip and record them")
+    bad_files: Literal["stop", "skip"] = key("stop", "unreadable files: stop with their list, or skip and record them")
     cache: Literal["on", "off"] = key(
         "on", "on decodes each file once for all runs, into a folder of caches; off decodes into memory in every run"
     )
@@ -112,7 +112,7 @@ class AugmentationConfig:
     contrast: float = key(0.0, "largest relative change of contrast", low=0, high=1)
     saturation: float = key(0.0, "largest relative change of saturation", low=0, high=1)
     hue: float = key(0.0, "largest shift of the hue", unit="turns of the colour circle", low=0, high=0.5)
-    trivial: bool = key(
+    trivial_augment: bool = key(
         False, "TrivialAugment Wide: one random change of fourteen, shear to equalize, at a random strength"
     )
     erase: float = key(0.0, "probability of erasing a random rectangle (2 to 33% of the area)", low=0, high=1)
@@ -215,6 +215,11 @@ class TrackingConfig:
 class SweepConfig:
     """How a sweep goes, with --multirun; a single run takes no notice of it."""
 
+    on_space_change: Literal["same", "extend"] = key(
+        "same",
+        "a study whose search space or other values have changed: same refuses it, extend goes on with the new ones",
+    )
+    warm_start: str = key("", "another study of outputs/sweeps, whose best trials are tried first")
     objectives: list[MetricName] = key(
         ["val_accuracy"],
         "what is optimised, [val_accuracy,parameters] for several; accuracy is maximised, the others minimised",
@@ -265,7 +270,7 @@ class SweepConfig:
         0, "retrain the best k trials with fresh seeds and rank them by their mean; 0 is off", low=0, high=1000
     )
     confirm_seeds: int = key(3, "fresh seeds of each confirmed trial", low=1, high=1000)
-    curve: str = key(
+    plot_by: str = key(
         "", "at the end, results by each value of this key (model.freeze_depth): curve.csv, curve.png; empty is off",
         pattern=r"([a-z_]+(\.[a-z_]+)*)?", shape="a dotted key",
     )  # fmt: skip
@@ -289,11 +294,6 @@ class RunConfig:
         "default", "a sweep's name: its folder under outputs/sweeps", pattern=r"[A-Za-z0-9][\w.+-]{0,99}",
         shape="letters, digits and _ . + -, at most 100, starting with a letter or digit",
     )  # fmt: skip
-    resume: Literal["same", "extend"] = key(
-        "same",
-        "a study whose search space or other values have changed: same refuses it, extend goes on with the new ones",
-    )
-    warm_start: str = key("", "another study of outputs/sweeps, whose best trials are tried first")
     model: ModelConfig = field(default_factory=CnnConfig)
     data: DataConfig = field(default_factory=DigitsConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

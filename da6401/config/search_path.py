@@ -26,6 +26,7 @@ from da6401.config.backbones import FACTS
 from da6401.config.hydra_internals import hydra_config
 from da6401.config.metrics import KINDS, directions_of, names_of
 from da6401.config.validate import default_tree, variant_trees
+from da6401.config.yaml_files import read_old_names
 from da6401.errors import ConfigError
 
 CONFIG_NAME = "config"
@@ -41,6 +42,7 @@ def conf_dir() -> Path:
 
 def register_schema() -> None:
     """Offer the schema to Hydra as plain nodes: it then merges any key, and our check tells all mistakes."""
+    read_old_names()
     if not OmegaConf.has_resolver("stages"):
         OmegaConf.register_resolver("stages", _stages)
         OmegaConf.register_resolver("directions", _directions)

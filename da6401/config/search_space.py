@@ -6,8 +6,9 @@ asks Optuna for values of it (``sweep/space.py``), or takes its points in order.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from hydra.errors import OverrideParseException
 
 from da6401.config.domains import Domain, Interval, Value, same_value, written
 from da6401.config.validate import belongs
+from da6401.runs.renamed_keys import older_names, renamed_text
 
 Point = dict[str, Value]  # a configuration: parameter name -> value
 
@@ -74,6 +76,12 @@ class SearchSpace:
     def is_listed(self) -> bool:
         """Whether every key has a list or a range of values, as in `seed=0,1`: what Hydra's users take for a grid."""
         return all(not isinstance(each.domain, Interval) or each.domain.step is not None for each in self.parameters)
+
+    def named_as(self, names: Iterable[str]) -> SearchSpace:
+        """The same space for a study with these names of parameters, some of which an older version may have given."""
+        older = older_names(names)
+        renamed = (dataclasses.replace(each, name=older.get(each.name, each.name)) for each in self.parameters)
+        return dataclasses.replace(self, parameters=tuple(renamed))
 
     def draw(self, ask: Callable[[Parameter], Value]) -> Point:
         """A point whose values are asked for one by one; config groups come first, which conditions look at."""
@@ -145,8 +153,8 @@ class SearchSpace:
 
 
 def key_of(name: str) -> str:
-    """The configuration key of a parameter's name in a study: what stands before its condition."""
-    return name.partition(" [")[0]
+    """The configuration key of a parameter's name in a study: what stands before its condition, by its new name."""
+    return renamed_text(name.partition(" [")[0])
 
 
 def parse_override(text: str) -> Override:

@@ -51,8 +51,8 @@ def cross_problems(config: RunConfig) -> list[str]:
     else:
         problems += backbone_problems(config.model, config.data.image_size)
         problems += freezing_problems(config.model, config.augmentation, epochs=config.trainer.epochs)
-    if config.sweep.curve and not any(name == config.sweep.curve for name, _, _ in documented_keys()):
-        problems.append(f"sweep.curve: {unknown_key(config.sweep.curve)}")
+    if config.sweep.plot_by and not any(name == config.sweep.plot_by for name, _, _ in documented_keys()):
+        problems.append(f"sweep.plot_by: {unknown_key(config.sweep.plot_by)}")
     return problems
 
 

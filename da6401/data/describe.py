@@ -46,7 +46,7 @@ def print_check(report: TreeReport, console: Console) -> None:
     verdict = "clean" if report.clean else "NOT CLEAN"
     _line(console, f"{verdict}: {len(report.files):,} readable images; {', '.join(found)}")
     if report.bad:
-        _line(console, "Mend or delete the unusable files, or train without them: data.on_bad=skip")
+        _line(console, "Mend or delete the unusable files, or train without them: data.bad_files=skip")
 
 
 def print_cache(folder: Path, entries: Sequence[EntryInfo], console: Console) -> None:

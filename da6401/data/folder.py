@@ -123,7 +123,7 @@ class Folder:
         (test,) = read_splits(self.cfg, layout.root, class_names, [split.files], layout.test)
         bad = self._bad_files(layout, [split], [test])
         if bad:
-            log.warning("%d files of the test split were skipped (data.on_bad=skip):\n%s", len(bad), _lines(bad))
+            log.warning("%d files of the test split were skipped (data.bad_files=skip):\n%s", len(bad), _lines(bad))
         if not test.images.names:
             raise DataError(f"{layout.root}: no readable image in {layout.test}/.")
         return test.images
@@ -132,16 +132,16 @@ class Folder:
         """The bad files of the splits, sorted by name.
 
         Raises:
-            DataError: there are some, and data.on_bad=stop.
+            DataError: there are some, and data.bad_files=stop.
         """
         bad = [file for split in found for file in split.bad] + [file for split in read for file in split.bad]
         bad.sort(key=lambda file: file.name)
-        if bad and self.cfg.on_bad == "stop":
+        if bad and self.cfg.bad_files == "stop":
             role = [] if self.cfg.val_role == "auto" else ["--val-role", self.cfg.val_role]
             command = shlex.join(["da6401", "data", "check", self.cfg.root, *role])
             raise DataError(
                 f"{len(bad)} unusable file{'s' if len(bad) > 1 else ''} in {layout.root}:\n{_lines(bad)}\n"
-                f"`{command}` lists all of them. Mend or delete them, or leave them out with data.on_bad=skip."
+                f"`{command}` lists all of them. Mend or delete them, or leave them out with data.bad_files=skip."
             )
         return bad
 

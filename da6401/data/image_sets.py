@@ -59,7 +59,7 @@ class TrainingData:
     validation: ImageSet
     fingerprint: str  # sha256 over classes, names and contents of both splits; not over root or image_size
     notes: tuple[str, ...]  # sentences for the user
-    skipped: tuple[BadFile, ...]  # the files that data.on_bad=skip left out
+    skipped: tuple[BadFile, ...]  # the files that data.bad_files=skip left out
 
 
 def training_data(

@@ -51,7 +51,7 @@ def load_training_data(cfg: DataConfig) -> TrainingData:
 
     Raises:
         DataError: no such tree, classes that differ between the splits, a class without images, bad files
-            (data.on_bad=stop), or images that do not fit into memory.
+            (data.bad_files=stop), or images that do not fit into memory.
     """
     global _last
     with _lock:  # a second thread waits, and then shares
@@ -73,7 +73,7 @@ def check_training_data(cfg: DataConfig) -> None:
 
 
 def load_test_data(cfg: DataConfig, class_names: Sequence[str]) -> ImageSet:
-    """The test split, labelled by the place in ``class_names``, those of the model. data.on_bad applies to it too.
+    """The test split, labelled by the place in ``class_names``, those of the model. data.bad_files applies to it too.
 
     Raises:
         DataError: the tree has no test split, its classes are not ``class_names``, or as load_training_data.

@@ -21,6 +21,7 @@ import yaml
 from da6401.errors import RunError
 from da6401.redact import json_text
 from da6401.runs.atomic_files import append_line, write_json, write_text
+from da6401.runs.renamed_keys import renamed_tree
 
 CONFIG = "config.yaml"
 RECEIPT = "receipt.json"
@@ -37,7 +38,7 @@ LOCK = ".lock"
 SUMMARY = "sweep.json"  # of a sweep's folder, from its first end on
 DATABASE = "study.db"  # beside it, where the study is in no other storage
 # Keys that have no effect on the weights.
-NO_EFFECT_ON_WEIGHTS = re.compile(r"study|resume|warm_start|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
+NO_EFFECT_ON_WEIGHTS = re.compile(r"study|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
 # Keys that may change when a run or a study resumes; they do not change what a result means. (Another device or number
 # of threads can change the last bits of the weights.)
 MAY_CHANGE_ON_RESUME = re.compile(
@@ -72,7 +73,7 @@ class RunResult:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file of a run folder.
+    """A saved config; the keys have today's names, whatever version wrote it.
 
     Raises:
         RunError: missing, unreadable, no mapping, or with YAML aliases, which could expand to gigabytes.
@@ -95,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: cannot be read as a saved config ({reason}); name a run folder") from error
     if not isinstance(tree, dict):
         raise RunError(f"{path}: is no saved config (a mapping of keys is expected); name a run folder")
-    return tree
+    return renamed_tree(tree, where=path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def write_curve(folder: Path, key: str) -> Table | str:
     """
     points = read_points(folder, key)
     if not points:
-        return f"sweep.curve: no completed trial has the key {escape(key)}"
+        return f"sweep.plot_by: no completed trial has the key {escape(key)}"
     write_text(folder / CSV, _csv(points, key))
     write_atomic(folder / PNG, lambda file: draw(points, key).savefig(file, format="png"))
     return _table(points, key)

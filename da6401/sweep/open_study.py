@@ -17,7 +17,7 @@ from da6401.runs.run_folder import DATABASE
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.study.storage import is_in_memory, sqlite_address
 
-WARM_TRIALS = 3  # of the study that warm_start names
+WARM_TRIALS = 3  # of the study that sweep.warm_start names
 
 
 def storage_of(storage: str | None, folder: Path, *, alone: bool) -> str:
@@ -90,7 +90,7 @@ def check_same_objective(study: optuna.Study, objective: Objective) -> None:
         if limits:
             raise ConfigError(
                 [f"sweep.{key}={getattr(objective, key)}: the study {name} has judged its trials by "
-                 f"sweep.{key}={getattr(before, key)}; {remedy}, and warm_start={name} to begin with its best"
+                 f"sweep.{key}={getattr(before, key)}; {remedy}, and sweep.warm_start={name} to begin with its best"
                  for key in limits]
             )  # fmt: skip
     if stored is None and objective.names == ("val_loss",) and any(trial.intermediate_values for trial in trials):
@@ -133,9 +133,8 @@ def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenT
     except KeyError as error:
         others = [each for each in optuna.get_all_study_names(storage) if each != folder.name]
         known = f"; it has {', '.join(others[:10])}" if others else ""
-        problem = (
-            f"warm_start={name}: there is no study at {database}, and none of that name in this sweep's storage{known}"
-        )
+        where = f"at {database}, and none of that name in this sweep's storage"
+        problem = f"sweep.warm_start={name}: there is no study {where}{known}"
         raise ConfigError([problem]) from error
     objective = Objective.of_study(study.user_attrs, directions_of(study))
     return [each.trial for each in objective.candidates(study.get_trials(deepcopy=False))][:WARM_TRIALS]

@@ -137,7 +137,7 @@ class StudySweeper(Sweeper):
 
         assert self.given is not None, "Hydra calls setup first"
         config = self.given.config
-        folder, warm_start = Path(str(config.hydra.sweep.dir)), str(config.warm_start)
+        folder, warm_start = Path(str(config.hydra.sweep.dir)), str(config.sweep.warm_start)
         before = [] if is_worker() else search_warnings(folder, warm_start=warm_start)
         for sentence in before:
             log.warning(sentence)

@@ -36,7 +36,7 @@ from da6401.sweep.open_study import (
 )
 from da6401.sweep.preflight import check_inputs
 from da6401.sweep.pruners import build_pruner
-from da6401.sweep.same_space import check_same_space, stored_distributions
+from da6401.sweep.same_space import check_same_space, names_in, stored_distributions
 from da6401.sweep.samplers import build_sampler, takes_in_order
 from da6401.sweep.suggest import COUNTED, Suggester, total_trials
 from da6401.sweep.sweep_folder import check_owner
@@ -105,19 +105,20 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     name = keys.study_name or folder.name
     forget_study()
     if settings.dry_run:
-        storage = copied(address, [name, str(config.warm_start)])
+        storage = copied(address, [name, settings.warm_start])
     else:
         folder.mkdir(parents=True, exist_ok=True)
         storage = open_storage(address, minutes=settings.storage_minutes)
     study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
+    space = space.named_as(names_in(study))
     is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
     if leads:  # a worker has the leader's command with other overrides
         check_owner(folder, name, write=not settings.dry_run)
-        check_same_space(study, space, composer, extend=str(config.resume) == "extend")
+        check_same_space(study, space, composer, extend=settings.on_space_change == "extend")
     study.sampler = sampler
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
     if leads and is_new and not in_order:
-        warm = best_of_study(str(config.warm_start), folder, storage) if config.warm_start else []
+        warm = best_of_study(settings.warm_start, folder, storage) if settings.warm_start else []
         enqueue_first(study, space, warm)
     if leads and settings.retry_failed:
         retry_failed(study)

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from da6401.config.domains import Interval, Value
 from da6401.config.search_space import Parameter, SearchSpace
 from da6401.errors import ConfigError
+from da6401.runs.renamed_keys import renamed_text
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME
 from da6401.study.optuna_internals import rewrite_distribution, storage_of, with_cache
 from da6401.study.storage import PatientStorage
@@ -41,7 +42,7 @@ def check_same_space(study: optuna.Study, space: SearchSpace, composer: JobCompo
         ConfigError: the differences; with ``extend``, only those that no study can have.
     """
     now, base = space_of(space), base_of(space, composer)
-    before, base_before = study.user_attrs.get(SPACE), study.user_attrs.get(BASE)
+    before, base_before = (_renamed(study.user_attrs.get(name)) for name in (SPACE, BASE))
     trials = study.get_trials(deepcopy=False)
     begun = any(trial.params or trial.state is not TrialState.WAITING for trial in trials)
     if before is not None and begun:
@@ -49,14 +50,27 @@ def check_same_space(study: optuna.Study, space: SearchSpace, composer: JobCompo
         if changes and not extend:
             raise ConfigError(
                 [*changes, f"the study {study.study_name} has trained another space or other values; go on with those, "
-                 "take another study name, or go on with these: resume=extend"]
+                 "take another study name, or go on with these: sweep.on_space_change=extend"]
             )  # fmt: skip
         _widen_choices(study, trials, space)
     if before is not None and before != now:
         _trim_enqueued(study, trials, space)
-    for name, value, stored in ((SPACE, now, before), (BASE, base, base_before)):
-        if value != stored:
+    for name, value in ((SPACE, now), (BASE, base)):
+        if value != study.user_attrs.get(name):
             study.set_user_attr(name, value)
+
+
+def names_in(study: optuna.Study) -> set[str]:
+    """The names of parameters in a study's trials, those included that only wait."""
+    trials = study.get_trials(deepcopy=False)
+    return {name for each in trials for name in (*each.distributions, *each.system_attrs.get("fixed_params", {}))}
+
+
+def _renamed(stored: Any) -> Any:
+    """What a study of an older version has written down, by the new names of keys."""
+    if not isinstance(stored, dict):
+        return stored
+    return {renamed_text(name): _renamed(value) for name, value in stored.items()}
 
 
 def space_of(space: SearchSpace) -> dict[str, Any]:
@@ -140,7 +154,7 @@ def _widen_choices(study: optuna.Study, trials: Sequence[FrozenTrial], space: Se
             problems.append(
                 f"{parameter.key}: was {_text(json.loads(distribution_to_json(old)))}, is "
                 f"{_text(json.loads(distribution_to_json(new)))}: a study keeps one kind of values for a key; take "
-                f"another study name, and warm_start={study.study_name} for its best trials"
+                f"another study name, and sweep.warm_start={study.study_name} for its best trials"
             )
         elif parameter.name in wider and wider[parameter.name] != old:
             _rewrite_choices(study, parameter.name, wider[parameter.name])
@@ -166,7 +180,7 @@ def _rewrite_choices(study: optuna.Study, name: str, distribution: BaseDistribut
         raise ConfigError(
             [f"{name}: has more choices now, which a journal or a proxy cannot add to the trials that are there; give "
              "this command once with the database's own address, or take another study name and "
-             f"warm_start={study.study_name}"]
+             f"sweep.warm_start={study.study_name}"]
         )  # fmt: skip
     study_id = storage.get_study_id_from_name(study.study_name)
     storage.patiently(rewrite_distribution, storage.database, study_id, name, distribution)

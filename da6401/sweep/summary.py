@@ -75,8 +75,8 @@ def write_summary(
     if (winner / CONFIG).exists():
         head = f"# study {study.study_name}: the winner, {winner.name}\n# {command}\n"
         write_text(folder / "best.yaml", head + (winner / CONFIG).read_text(encoding="utf-8"))
-        if settings.curve:
-            console.print(write_curve(folder, settings.curve))
+        if settings.plot_by:
+            console.print(write_curve(folder, settings.plot_by))
     if confirmed:
         first, (metric, *_) = confirmed[0], objective.metrics
         reached = f"{objective.text([first.mean])} +- {metric.text(first.deviation)}"

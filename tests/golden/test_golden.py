@@ -31,7 +31,13 @@ EXACT = facts() == ANSWERS["made_on"]
 TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
 
 # Whoever renames a key adds it here, the old name first: its saved values must live on under the new one.
-RENAMED: dict[str, str] = {}
+RENAMED = {
+    "resume": "sweep.on_space_change",
+    "warm_start": "sweep.warm_start",
+    "sweep.curve": "sweep.plot_by",
+    "data.on_bad": "data.bad_files",
+    "augmentation.trivial": "augmentation.trivial_augment",
+}
 
 Place = Callable[[str], Path]
 

@@ -1,4 +1,4 @@
-"""experiment=freeze_curve and sweep.curve: the trials of a sweep by one key, as a table, a CSV and a picture."""
+"""experiment=freeze_curve and sweep.plot_by: the trials of a sweep by one key, as a table, a CSV and a picture."""
 
 from __future__ import annotations
 
@@ -152,5 +152,5 @@ def test_its_trials_are_runs_of_part_b() -> None:
     curve, part_b = check_command_line(["experiment=freeze_curve"], multirun=True).config, compose("experiment=part_b")
     assert curve is not None
     assert dataclasses.replace(curve, sweep=part_b.sweep, study=part_b.study) == part_b
-    assert curve.sweep.curve == KEY
+    assert curve.sweep.plot_by == KEY
     assert check_command_line(["experiment=freeze_curve", "model=vit_b_16"], config_dir=None, multirun=True) is not None

@@ -63,8 +63,8 @@ def test_a_dry_run_of_a_sweep_that_would_be_refused_is_refused(capfd: pytest.Cap
     before = study.user_attrs
     words = [*SWEEP, "optimizer.lr=0.1,0.3", "sweep.dry_run=true"]
     assert main(words) == 2
-    assert "resume=extend" in capfd.readouterr().err
-    assert main([*words, "resume=extend"]) == 0
+    assert "sweep.on_space_change=extend" in capfd.readouterr().err
+    assert main([*words, "sweep.on_space_change=extend"]) == 0
     told = printed(capfd.readouterr().out)
     assert [each for each in told[1] if "lr" in each] == ["optimizer.lr=0.3"]
     assert study.user_attrs == before

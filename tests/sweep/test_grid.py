@@ -71,7 +71,7 @@ def test_nothing_searched_is_one_trial(capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_an_extended_grid_runs_what_is_new() -> None:
     sweep(*TINY, "model.filters=range(2,6,2)")
-    study = sweep(*TINY, "model.filters=range(2,10,2)", "resume=extend")
+    study = sweep(*TINY, "model.filters=range(2,10,2)", "sweep.on_space_change=extend")
     assert [trial.params["model.filters"] for trial in study.trials] == [2, 4, 6, 8]
 
 
@@ -177,9 +177,9 @@ def test_a_warm_start_takes_the_best_of_a_study_in_the_same_storage(capfd: pytes
     rate = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
     words = [*SMALL, *TINY, database, rate, "--multirun"]
     assert main(["train", *words, "study=first", "hydra.sweeper.n_trials=4"]) == 0
-    assert main(["train", *words, "study=second", "warm_start=first", "hydra.sweeper.n_trials=3"]) == 0
+    assert main(["train", *words, "study=second", "sweep.warm_start=first", "hydra.sweeper.n_trials=3"]) == 0
     first, second = (optuna.load_study(study_name=name, storage="sqlite:///all.db") for name in ("first", "second"))
     best = sorted(first.trials, key=lambda trial: (-(trial.value or 0), trial.number))
     assert best[0].params["optimizer.lr"] in {trial.params["optimizer.lr"] for trial in second.trials[:2]}
-    assert main(["train", *words, "study=third", "warm_start=nowhere"]) == 2
+    assert main(["train", *words, "study=third", "sweep.warm_start=nowhere"]) == 2
     assert "it has first, second" in capfd.readouterr().err

@@ -296,9 +296,13 @@ def test_what_a_finished_folder_tells_of_the_loss(status: Any, saved: str, outco
 
 def test_a_study_goes_on_with_its_own_objective_alone(capfd: pytest.CaptureFixture[str]) -> None:
     sweep(RATES, "sweep.objectives=val_loss", n=1)
-    assert "the study s optimises val_loss" in refused(capfd, RATES, "sweep.objectives=macs", "resume=extend")
-    assert "the study s has minimize" in refused(capfd, RATES, "resume=extend")
-    limited = refused(capfd, RATES, "sweep.objectives=val_loss", "sweep.max_parameters=9", "resume=extend")
+    assert "the study s optimises val_loss" in refused(
+        capfd, RATES, "sweep.objectives=macs", "sweep.on_space_change=extend"
+    )
+    assert "the study s has minimize" in refused(capfd, RATES, "sweep.on_space_change=extend")
+    limited = refused(
+        capfd, RATES, "sweep.objectives=val_loss", "sweep.max_parameters=9", "sweep.on_space_change=extend"
+    )
     assert "sweep.max_parameters=9: the study s has judged its trials by sweep.max_parameters=0" in limited
     assert len(open_study().trials) == 1
 
@@ -325,7 +329,9 @@ def test_a_study_of_an_older_version_keeps_the_objective_that_was_typed(capfd: p
     old = optuna.create_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db", direction="minimize")
     old.set_user_attr("space", {"sweep.objectives (fixed)": "macs"})
     old.add_trial(create_trial(value=1000.0))
-    assert "the study s optimises macs" in refused(capfd, RATES, "sweep.objectives=parameters", "resume=extend")
+    assert "the study s optimises macs" in refused(
+        capfd, RATES, "sweep.objectives=parameters", "sweep.on_space_change=extend"
+    )
 
 
 def test_a_loss_that_an_older_version_pruned_by_accuracy_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
@@ -338,7 +344,7 @@ def test_a_loss_that_an_older_version_pruned_by_accuracy_is_refused(capfd: pytes
 def test_a_warm_start_takes_the_lowest_losses() -> None:
     first = sweep(RATES, "sweep.objectives=val_loss", "trainer.epochs=2", RANDOM, n=5)
     rates = [t.params["optimizer.lr"] for t in sorted(first.trials, key=lambda t: (t.value or 0.0, t.number))][:3]
-    sweep(RATES, "sweep.objectives=val_loss", "warm_start=s", "study=new", RANDOM, n=4)
+    sweep(RATES, "sweep.objectives=val_loss", "sweep.warm_start=s", "study=new", RANDOM, n=4)
     new = optuna.load_study(study_name="new", storage="sqlite:///outputs/sweeps/new/study.db")
     tried = [
         trial.system_attrs["fixed_params"]["optimizer.lr"]

@@ -81,7 +81,7 @@ def test_whatever_changes_a_result_is_refused_with_the_difference(capfd: pytest.
         assert main([*words, *change, N + "2"]) == 2
         told = capfd.readouterr().err
         assert message in told
-        assert "resume=extend" in told
+        assert "sweep.on_space_change=extend" in told
     assert study().user_attrs == before
     assert len(study().trials) == 1
 
@@ -122,14 +122,14 @@ def test_a_choice_grows_shrinks_and_grows_again(sampler: str) -> None:
     assert main([*words, "model.filters=choice(2,3)", N + "2"]) == 0
     before = [trial.params for trial in study().trials]
     wider = [*words, "model.filters=choice(8,3,2)", N + "6"]
-    assert main([*wider, "resume=extend"]) == 0
+    assert main([*wider, "sweep.on_space_change=extend"]) == 0
     assert main([*wider]) == 0, "the space is the study's now"
     assert [trial.params for trial in study().trials][:2] == before, "what is stored keeps its meaning"
     assert 8 in values("model.filters")
     assert {trial.distributions["model.filters"] for trial in study().trials} == {CategoricalDistribution([2, 3, 8])}
     points = [(trial.params["model.filters"], trial.params["model.dropout"]) for trial in study().trials]
     assert sorted(points) == [(filters, dropout) for filters in (2, 3, 8) for dropout in (0.0, 0.1)]
-    assert main([*words, "model.filters=choice(8,16)", N + "8", "resume=extend"]) == 0
+    assert main([*words, "model.filters=choice(8,16)", N + "8", "sweep.on_space_change=extend"]) == 0
     assert values("model.filters")[6:] == [16, 16]
     assert len({json.dumps(trial.params, sort_keys=True) for trial in study().trials}) == 8
 
@@ -138,12 +138,12 @@ def test_another_kind_of_values_is_refused_before_anything_changes(capfd: pytest
     assert main([*SWEEP, "optimizer.lr=choice(0.1,0.2)", N + "1"]) == 0
     before = study().user_attrs
     for space in ("interval(0.1,0.2)", "tag(log,interval(0.1,0.2))"):
-        assert main([*SWEEP, f"optimizer.lr={space}", "resume=extend", N + "2"]) == 2
-        assert "warm_start=s" in capfd.readouterr().err
+        assert main([*SWEEP, f"optimizer.lr={space}", "sweep.on_space_change=extend", N + "2"]) == 2
+        assert "sweep.warm_start=s" in capfd.readouterr().err
     assert study().user_attrs == before
     wider = "interval(0.01,0.3)"
     assert main([*SWEEP, f"optimizer.lr={wider}", "study=t", N + "1"]) == 0
-    assert main([*SWEEP, "optimizer.lr=interval(0.001,1)", "study=t", "resume=extend", N + "2"]) == 0
+    assert main([*SWEEP, "optimizer.lr=interval(0.001,1)", "study=t", "sweep.on_space_change=extend", N + "2"]) == 0
 
 
 def test_a_study_whose_trials_have_not_begun_binds_nobody() -> None:

@@ -99,13 +99,13 @@ def test_the_defaults_of_the_config_are_the_first_trial() -> None:
 
 def test_a_warm_start_tries_the_best_of_another_study() -> None:
     best = sweep(RATE, "hydra.sweeper.n_trials=4", name="old").best_trial
-    study = sweep(RATE, "warm_start=old", "hydra.sweeper.n_trials=3", name="new")
+    study = sweep(RATE, "sweep.warm_start=old", "hydra.sweeper.n_trials=3", name="new")
     assert best.params["optimizer.lr"] in [trial.params["optimizer.lr"] for trial in study.trials]
 
 
 def test_a_warm_start_from_nowhere_is_a_message(capfd: pytest.CaptureFixture[str]) -> None:
-    sweep(RATE, "warm_start=nothing", "hydra.sweeper.n_trials=1", code=2)
-    assert "warm_start=nothing" in capfd.readouterr().err
+    sweep(RATE, "sweep.warm_start=nothing", "hydra.sweeper.n_trials=1", code=2)
+    assert "sweep.warm_start=nothing" in capfd.readouterr().err
 
 
 def test_a_changed_space_is_refused_with_the_difference(capfd: pytest.CaptureFixture[str]) -> None:
@@ -114,9 +114,9 @@ def test_a_changed_space_is_refused_with_the_difference(capfd: pytest.CaptureFix
     study = sweep(wider, "hydra.sweeper.n_trials=2", code=2)
     message = capfd.readouterr().err
     assert "optimizer.lr: was float" in message
-    assert "resume=extend" in message
+    assert "sweep.on_space_change=extend" in message
     assert len(study.trials) == 1
-    assert len(sweep(wider, "resume=extend", "hydra.sweeper.n_trials=2").trials) == 2
+    assert len(sweep(wider, "sweep.on_space_change=extend", "hydra.sweeper.n_trials=2").trials) == 2
 
 
 def test_failures_beyond_the_limit_stop_the_sweep(
@@ -241,9 +241,9 @@ def test_a_choice_after_a_look_at_test_is_told(capfd: pytest.CaptureFixture[str]
     assert lost in page.read_text()
 
     capfd.readouterr()
-    sweep(*words[:1], "hydra.sweeper.n_trials=3", "resume=extend")
+    sweep(*words[:1], "hydra.sweeper.n_trials=3", "sweep.on_space_change=extend")
     assert "looked at 2 times for sweep s (trial-0, trial-1)." in capfd.readouterr().out
-    sweep(RATE, "hydra.sweeper.n_trials=1", "warm_start=s", name="warm")
+    sweep(RATE, "hydra.sweeper.n_trials=1", "sweep.warm_start=s", name="warm")
     assert "2 times for sweep s, which this one starts from" in capfd.readouterr().out
     sweep(RATE, "hydra.sweeper.n_trials=1", name="other")
     out = capfd.readouterr().out

@@ -73,7 +73,7 @@ def test_a_killed_trial_is_trained_anew_where_its_configuration_has_changed(capf
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert [trial.state for trial in trials()] == [TrialState.RUNNING]
-    assert main([*words, "resume=extend", "trainer.epochs=2", "trainer.threads=2"]) == 0
+    assert main([*words, "sweep.on_space_change=extend", "trainer.epochs=2", "trainer.threads=2"]) == 0
     (trial,) = trials()
     assert trial.state is TrialState.COMPLETE
     assert read_result(FOLDER / "trial-0").epochs_run == 2

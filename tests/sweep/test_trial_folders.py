@@ -45,7 +45,7 @@ def agrees(names: list[str]) -> None:
 
 def test_a_folder_named_by_values_and_numbers(capfd: pytest.CaptureFixture[str]) -> None:
     words = (*SWEEP, "optimizer.lr=0.1,0.01", "hydra.sweep.subdir=lr=${optimizer.lr}/${hydra.job.num}")
-    more = ("sweep.confirm_top=1", "sweep.confirm_seeds=1", "sweep.keep_checkpoints=1", "sweep.curve=optimizer.lr")
+    more = ("sweep.confirm_top=1", "sweep.confirm_seeds=1", "sweep.keep_checkpoints=1", "sweep.plot_by=optimizer.lr")
     assert main([*words, *more]) == 0
     agrees(["lr=0.1/0", "lr=0.01/1"])
     best = study().best_trial
@@ -80,7 +80,7 @@ def test_a_trial_that_goes_on_is_where_it_began() -> None:
     for number, attributes in enumerate([{OWNER: ""}, {OWNER: "", FOLDER: "begun/here"}]):
         made.enqueue_trial({"optimizer.lr": [0.1, 0.01][number]}, user_attrs=attributes)
     subdir = "hydra.sweep.subdir=x${hydra.job.num}"
-    assert main([*words, subdir, "hydra.sweeper.storage=sqlite:///study.db", "resume=extend"]) == 0
+    assert main([*words, subdir, "hydra.sweeper.storage=sqlite:///study.db", "sweep.on_space_change=extend"]) == 0
     assert sorted(path.parent.relative_to(FOLDER_OF_S).as_posix() for path in FOLDER_OF_S.rglob(RESULT)) == [
         "begun/here", "trial-0",
     ]  # fmt: skip

@@ -15,8 +15,8 @@ from da6401.data.augment.random_table import BLOCK
 from da6401.data.batches import batch_rows, seeded
 
 ALL = AugmentationConfig(
-    flip=0.5, crop_scale=0.4, crop_ratio=1.33, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.2, trivial=True,
-    erase=0.5,
+    flip=0.5, crop_scale=0.4, crop_ratio=1.33, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.2,
+    trivial_augment=True, erase=0.5,
 )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_each_image_has_parameters_of_its_own() -> None:
     "changes",
     [
         {"flip": 0.5}, {"crop_scale": 0.3, "crop_ratio": 1.5}, {"rotate": 45}, {"brightness": 1.0}, {"contrast": 1.0},
-        {"saturation": 1.0}, {"hue": 0.5}, {"trivial": True}, {"erase": 1.0},
+        {"saturation": 1.0}, {"hue": 0.5}, {"trivial_augment": True}, {"erase": 1.0},
     ],
 )  # fmt: skip
 def test_every_change_shows_and_stays_in_range(changes: dict[str, Any]) -> None:

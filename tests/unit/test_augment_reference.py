@@ -149,7 +149,10 @@ def assert_same_moments(ours: Tensor, theirs: Tensor) -> None:
             v2.ColorJitter(0.4, 0.5, 0.6, 0.2),
         ),
         (AugmentationConfig(brightness=0.9), v2.ColorJitter(brightness=0.9)),
-        (AugmentationConfig(trivial=True), v2.Compose([v2.ToDtype(torch.uint8, scale=True), v2.TrivialAugmentWide()])),
+        (
+            AugmentationConfig(trivial_augment=True),
+            v2.Compose([v2.ToDtype(torch.uint8, scale=True), v2.TrivialAugmentWide()]),
+        ),
         (AugmentationConfig(erase=0.6), v2.RandomErasing(0.6, value=0.5)),
     ],
     ids=["flip", "crop", "colour", "brightness", "trivial", "erase"],

@@ -1,4 +1,4 @@
-"""`data check` reports a problem exactly where a training or an evaluation refuses, or skips with data.on_bad=skip."""
+"""`data check` reports a problem exactly where a training or an evaluation refuses, or skips (data.bad_files=skip)."""
 
 from __future__ import annotations
 
@@ -185,7 +185,9 @@ TREES: dict[str, tuple[Make, bool]] = {
 
 def trained(root: Path, *, skip: bool, val_role: ValRole = "auto") -> TrainingData:
     """What a training and then an evaluation read."""
-    cfg = FolderConfig(root=str(root), image_size=4, on_bad="skip" if skip else "stop", val_role=val_role, cache="off")
+    cfg = FolderConfig(
+        root=str(root), image_size=4, bad_files="skip" if skip else "stop", val_role=val_role, cache="off"
+    )
     data = load_training_data(cfg)
     if check_tree(root, val_role).layout.test is not None:  # type: ignore[union-attr]
         load_test_data(cfg, data.class_names)

@@ -118,10 +118,10 @@ def test_real_photographs_are_equal_too(tmp_path: Path, monkeypatch: pytest.Monk
 def test_bad_files_are_judged_alike_by_a_cache_that_knows_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "train/a/bad.jpg").write_bytes((root / "train/a/1.jpg").read_bytes()[:300])
     (root / "train/b/empty.png").write_bytes(b"")
-    plain = fresh(config(root, on_bad="skip", cache="off"), monkeypatch)
-    assert_equal(fresh(config(root, on_bad="skip"), monkeypatch), plain)
+    plain = fresh(config(root, bad_files="skip", cache="off"), monkeypatch)
+    assert_equal(fresh(config(root, bad_files="skip"), monkeypatch), plain)
     forbid_decoding(monkeypatch)
-    assert_equal(fresh(config(root, on_bad="skip"), monkeypatch), plain)
+    assert_equal(fresh(config(root, bad_files="skip"), monkeypatch), plain)
     with pytest.raises(DataError, match="2 unusable files") as caught:
         fresh(config(root), monkeypatch)
     assert "train/b/empty.png: empty file" in str(caught.value)
@@ -170,7 +170,7 @@ def test_a_change_shows_though_size_and_modification_time_are_put_back(
     content[-20] ^= 1  # of the end chunk's neighbourhood: the same size
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert fresh(config(root, on_bad="skip"), monkeypatch).fingerprint != before.fingerprint
+    assert fresh(config(root, bad_files="skip"), monkeypatch).fingerprint != before.fingerprint
 
 
 def test_an_unchanged_tree_is_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

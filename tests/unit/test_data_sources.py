@@ -37,7 +37,7 @@ def tree(root: Path, **splits: dict[str, int]) -> Path:
 
 
 def config(root: Path, image_size: int = 4, val_role: ValRole = "auto", skip: bool = False) -> FolderConfig:
-    return FolderConfig(root=str(root), image_size=image_size, val_role=val_role, on_bad="skip" if skip else "stop")
+    return FolderConfig(root=str(root), image_size=image_size, val_role=val_role, bad_files="skip" if skip else "stop")
 
 
 def pixels_of(images: ImageSet) -> torch.Tensor:
@@ -378,7 +378,7 @@ def test_bad_files_stop_with_their_list_and_the_remedy(spoilt: Path) -> None:
     for name, reason in BAD.items():
         assert f"{name}: {reason}" in message
     assert f"da6401 data check {spoilt}" in message
-    assert "data.on_bad=skip" in message
+    assert "data.bad_files=skip" in message
     odd = spoilt.rename(spoilt.parent / "it's (1)")
     with pytest.raises(DataError) as caught:
         load_training_data(config(odd, val_role="validation"))

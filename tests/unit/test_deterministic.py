@@ -182,7 +182,7 @@ def test_augmentation_is_deterministic() -> None:
     )  # fmt: skip
     images = torch.randint(0, 256, (256, 3, 16, 16), dtype=torch.uint8)
     with _Recorder() as recorder:
-        for cfg in (everything, dataclasses.replace(everything, trivial=True)):
+        for cfg in (everything, dataclasses.replace(everything, trivial_augment=True)):
             augmented = Augmenter(cfg, count=256, generator=seeded(0))(images, torch.arange(256))
             mix(augmented, dataclasses.replace(cfg, cutmix=0.0), seeded(1))
             mix(augmented, dataclasses.replace(cfg, mixup=0.0), seeded(1))

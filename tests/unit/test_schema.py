@@ -23,7 +23,7 @@ CONFIGS: dict[str, type[Any]] = {
 STABLE = {
     "RunConfig": {"seed", "device", "study"},
     "DigitsConfig": {"image_size", "val_fraction"},
-    "FolderConfig": {"root", "image_size", "val_fraction", "on_bad"},
+    "FolderConfig": {"root", "image_size", "val_fraction", "bad_files"},
     "SyntheticConfig": {"image_size", "val_fraction"},
     "CnnConfig": {"filters", "dropout"},
     "PretrainedConfig": {"weights", "freeze_depth", "dropout"},

@@ -26,7 +26,7 @@ Change = Callable[[Tensor, Tensor], Tensor]  # uint8 images, strength of each in
 
 def trivial_augment_wide(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> Tensor:
     """uint8 images, left as they are; the changed ones."""
-    return trivial_augment(images.clone(), draws[:, TRIVIAL]) if cfg.trivial else images
+    return trivial_augment(images.clone(), draws[:, TRIVIAL]) if cfg.trivial_augment else images
 
 
 def trivial_augment(images: Tensor, draws_B3: Tensor) -> Tensor:

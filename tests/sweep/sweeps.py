@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from da6401.cli import main
+from da6401.runs.run_folder import read_json
 from tests import forked
 from tests.tiny_runs import SMALL
 
@@ -30,20 +32,31 @@ def sweep(*words: str, name: str = "s", code: int = 0) -> optuna.Study:
     return open_study(name)
 
 
-def open_study(name: str = "s", folder: Path = FOLDER) -> optuna.Study:
-    """The study in a sweep's folder, as another program would read it."""
+def open_study(name: str = "s") -> optuna.Study:
+    """The study of a sweep, as another program would read it."""
+    database = f"sqlite:///{FOLDER.with_name(name)}/study.db"
     # Not looking at the version of its tables saves a fifth of a second.
-    database = f"sqlite:///{folder.with_name(name)}/study.db"
     storage = RDBStorage(database, skip_compatibility_check=True, skip_table_creation=True)
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def trials(name: str = "s", folder: Path = FOLDER) -> list[FrozenTrial]:
-    return open_study(name, folder).trials
+def trials(name: str = "s") -> list[FrozenTrial]:
+    return open_study(name).trials
 
 
-def states(name: str = "s", folder: Path = FOLDER) -> list[str]:
-    return [trial.state.name for trial in trials(name, folder)]
+def states(name: str = "s") -> list[str]:
+    return [trial.state.name for trial in trials(name)]
+
+
+def folder(number: int) -> Path:
+    """Of a trial's run."""
+    return FOLDER / f"trial-{number}"
+
+
+def summary() -> dict[str, Any]:
+    """The sweep.json of a sweep that has ended."""
+    loaded: dict[str, Any] = read_json(FOLDER / "sweep.json")
+    return loaded
 
 
 def start(*words: str, folder: Path, env: Mapping[str, str] | None = None) -> BaseProcess:

@@ -19,7 +19,7 @@ from da6401.config.compose import saved_config
 from da6401.runs.run_folder import read_metrics, read_result
 from da6401.sweep.leases import ATTEMPTS, Worker
 from da6401.training.run import run
-from tests.sweep.sweeps import FOLDER, N, RANDOM, RATE, SWEEP, printed, start, states, trials, wait_until
+from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, printed, start, states, trials, wait_until
 
 TOTAL, EPOCHS = 5, 12
 WORDS = (

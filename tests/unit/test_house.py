@@ -102,15 +102,15 @@ def test_every_row(checkout: Path) -> None:
     found = measure(checkout)
     package = [text for name, text in FILES.items() if name.startswith("da6401")]
     private = [
-        "train/loop.py:3 torch._dynamo",
-        "train/loop.py:5 hydra._internal.utils.get_args_parser",
-        "train/loop.py:5 hydra._internal.utils.split",
-        "train/loop.py:6 optuna.storages._CachedStorage",
-        "train/loop.py:30 _inherited",
-        "train/loop.py:31 _storage",
-        "train/loop.py:35 _singleton",
-        "train/loop.py:35 execution_whitelist",
-        "train/loop.py:36 instance",
+        "training/loop.py:3 torch._dynamo",
+        "training/loop.py:5 hydra._internal.utils.get_args_parser",
+        "training/loop.py:5 hydra._internal.utils.split",
+        "training/loop.py:6 optuna.storages._CachedStorage",
+        "training/loop.py:30 _inherited",
+        "training/loop.py:31 _storage",
+        "training/loop.py:35 _singleton",
+        "training/loop.py:35 execution_whitelist",
+        "training/loop.py:36 instance",
     ]
     deciding = ["by_value", "by_name", "by_frame", "by_study", "front", "by_cost"]
     assert found == {
@@ -120,12 +120,12 @@ def test_every_row(checkout: Path) -> None:
         "code lines of the package": Found(22 + LONG + 18 + LONG - 1 + 2, []),
         "lines of the tests": Found(3, []),
         "code lines of the tests": Found(1, []),
-        "longest file, lines": Found(39 + LONG, ["train/loop.py"]),
-        "longest function, lines": Found(LONG + 1, ["train/loop.py: long"]),
-        f"functions over {LONG} lines": Found(1, [f"train/loop.py: long {LONG + 1}"]),
-        "most parameters of one function": Found(5, ["train/loop.py: Loop.fit"]),
+        "longest file, lines": Found(39 + LONG, ["training/loop.py"]),
+        "longest function, lines": Found(LONG + 1, ["training/loop.py: long"]),
+        f"functions over {LONG} lines": Found(1, [f"training/loop.py: long {LONG + 1}"]),
+        "most parameters of one function": Found(5, ["training/loop.py: Loop.fit"]),
         "private names of other packages outside the adapters, uses": Found(len(private), private),
-        "files with such uses": Found(1, [f"train/loop.py {len(private)}"]),
+        "files with such uses": Found(1, [f"training/loop.py {len(private)}"]),
         "adapters (*_internals.py)": Found(1, ["sweep/optuna_internals.py"]),
         "file stems used twice": Found(1, ["cli"]),
         "functions that decide which trial is best": Found(6, [f"sweep/cli.py: {name}" for name in deciding]),

@@ -20,7 +20,7 @@ def test_optuna_dashboard_shows_the_trials() -> None:
     def answer(path: str, query: str = "") -> Any:
         asked: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": query}
         setup_testing_defaults(asked)
-        return json.loads(b"".join(served(asked, lambda status, headers: None)))
+        return json.loads(b"".join(served(asked, lambda *_: None)))
 
     (study,) = answer("/api/studies")["study_summaries"]
     assert study["study_name"] == "s"

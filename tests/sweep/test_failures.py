@@ -17,11 +17,7 @@ from da6401.sweep import worker_pool
 from da6401.sweep.failures import sweep_failure
 from da6401.sweep.leases import REASON
 from da6401.sweep.summary import progress_line
-from tests.sweep.sweeps import SWEEP
-
-DIVERGES = (
-    "trainer.epochs=30", "optimizer=sgd", "optimizer.momentum=0.99", "schedule=constant", "model.batch_norm=false",
-)  # fmt: skip
+from tests.sweep.sweeps import DIVERGES, SWEEP
 
 
 def failed(reason: str) -> FrozenTrial:
@@ -49,7 +45,7 @@ def test_the_commonest_reason_is_told_whatever_its_numbers() -> None:
 def test_a_sweep_whose_trials_all_diverge_ends_in_1_with_the_reason_last(
     slots: int, times: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*SWEEP, *DIVERGES, "optimizer.lr=90,100", f"hydra.sweeper.n_jobs={slots}"]
+    words = [*DIVERGES, "optimizer.lr=90,100", f"hydra.sweeper.n_jobs={slots}"]
     monkeypatch.setattr("sys.argv", ["da6401", *words])  # the workers are given the leader's command
     for _ in range(times):  # the same command again finds the same
         assert main(words) == 1

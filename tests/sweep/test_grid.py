@@ -38,8 +38,8 @@ def test_plain_lists_are_a_grid_in_order_under_a_name_of_its_own(capfd: pytest.C
 @pytest.mark.parametrize(
     ("sampler", "total", "count", "said"),
     [
-        ("tpe", 2, 2, "2 of 3 configurations"),
-        *((name, 12, 3, "has 3 configurations") for name in ("tpe", "random", "tpe_joint", "nsgaii", "qmc")),
+        ("auto", 2, 2, "2 of 3 configurations"),
+        *((name, 12, 3, "has 3 configurations") for name in ("auto", "random", "tpe_joint", "nsgaii", "qmc")),
         ("bruteforce", 3, 3, "3 of 3 configurations"),
     ],
 )

@@ -10,7 +10,20 @@ from optuna.trial import TrialState
 
 from da6401.cli import main
 from da6401.runs.run_folder import read_result
-from tests.sweep.sweeps import FOLDER, GRID, RANDOM, RATE, SWEEP, N, open_study, states, summary, sweep, trials
+from tests.sweep.sweeps import (
+    DIVERGES,
+    FOLDER,
+    GRID,
+    RANDOM,
+    RATE,
+    SWEEP,
+    N,
+    open_study,
+    states,
+    summary,
+    sweep,
+    trials,
+)
 from tests.tiny_runs import da6401
 
 SPACE = (RATE, "model.dropout=choice(0.0,0.3)")
@@ -46,9 +59,8 @@ def test_the_same_command_again_goes_on_to_the_total_with_new_points() -> None:
 
 
 def test_a_failed_trial_is_recorded_and_the_sweep_goes_on() -> None:
-    diverging = ("optimizer=sgd", "optimizer.momentum=0.99", "schedule=constant", "model.batch_norm=false")
-    study = sweep(*diverging, "trainer.epochs=30", "optimizer.lr=choice(0.001,100)", GRID)
-    fine, failed = study.trials
+    assert main([*DIVERGES, "optimizer.lr=choice(0.001,100)", GRID]) == 0
+    fine, failed = trials()
     assert (fine.params["optimizer.lr"], fine.state) == (0.001, TrialState.COMPLETE)
     assert (failed.params["optimizer.lr"], failed.state) == (100, TrialState.FAIL)
     assert "DivergedError" in failed.user_attrs["reason"]

@@ -17,7 +17,8 @@ from da6401.runs.atomic_files import write_yaml
 from da6401.runs.run_folder import CONFIG, LOCK, RESULT, read_result, read_yaml
 from da6401.runs.run_lock import used
 from da6401.sweep.sweep_folder import move_other_run
-from tests.sweep.sweeps import FOLDER, SWEEP, start, states, trials, wait_until
+from tests.forked import begun
+from tests.sweep.sweeps import FOLDER, SWEEP, states, trials, wait_until
 
 
 def rate(run: Path) -> Any:
@@ -55,12 +56,8 @@ def test_two_studies_do_not_share_a_folder(capfd: pytest.CaptureFixture[str]) ->
 
 def test_a_killed_trial_is_trained_anew_where_its_configuration_has_changed(capfd: pytest.CaptureFixture[str]) -> None:
     words = (*SWEEP, "optimizer.lr=choice(0.1,0.2)", "hydra.sweeper.n_trials=1")
-    process = start(*words, "trainer.epochs=100000", folder=Path.cwd())
-    try:
+    with begun([*words, "trainer.epochs=100000"], cwd=Path.cwd()):  # killed when the block ends
         wait_until((FOLDER / "trial-0" / "checkpoints" / "last.pt").exists)
-    finally:
-        process.kill()
-        process.join()
     assert states() == ["RUNNING"]
     assert main([*words, "resume=extend", "trainer.epochs=2", "trainer.threads=2"]) == 0
     (trial,) = trials()

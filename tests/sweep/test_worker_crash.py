@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
-from multiprocessing.process import BaseProcess
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -19,7 +18,8 @@ from da6401.config.compose import saved_config
 from da6401.runs.run_folder import read_metrics, read_result
 from da6401.sweep.leases import ATTEMPTS, Worker
 from da6401.training.run import run
-from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, printed, start, states, trials, wait_until
+from tests.forked import Command, begun
+from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, states, trials, wait_until
 
 TOTAL, EPOCHS = 5, 12
 WORDS = (
@@ -45,45 +45,46 @@ def finished_once() -> list[optuna.trial.FrozenTrial]:
     return trials()
 
 
-def test_a_sweep_killed_at_ten_random_moments_ends_with_its_total(tmp_path: Path) -> None:
+def kill_at_a_random_moment(words: Sequence[str], rng: random.Random) -> None:
+    with begun(words, cwd=Path.cwd()) as killed:
+        if rng.random() < 0.7:  # in mid trial; otherwise while it starts
+            wait_until(lambda: " starts, " in killed.out.read_text() or not killed.process.is_alive())
+        time.sleep(rng.uniform(0.0, 1.0))
+
+
+def test_a_sweep_killed_at_ten_random_moments_ends_with_its_total() -> None:
     rng, words = random.Random(1), (*WORDS, RATE, RANDOM)
     for _ in range(10):
-        process = start(*words, folder=tmp_path)
-        if rng.random() < 0.7:  # in mid trial; otherwise while it starts
-            wait_until(lambda it=process: " starts, " in printed(it) or not it.is_alive())  # type: ignore[misc]
-        time.sleep(rng.uniform(0.0, 1.0))
-        process.kill()
-        process.join()
+        kill_at_a_random_moment(words, rng)
     assert main([*words]) == 0
     finished = finished_once()
     assert sum(int(trial.user_attrs[ATTEMPTS]) for trial in finished) > TOTAL, "no kill hit a trial"
     # A trial that was resumed has the numbers of one that never stopped.
     resumed = max(finished, key=lambda trial: int(trial.user_attrs[ATTEMPTS]))
     before = FOLDER / f"trial-{resumed.number}"
-    run(saved_config(before / "config.yaml"), tmp_path / "again")
-    assert numbers(before) == numbers(tmp_path / "again")
+    run(saved_config(before / "config.yaml"), Path("again"))
+    assert numbers(before) == numbers(Path("again"))
 
 
 def test_two_slots_share_a_grid_and_a_killed_worker_is_replaced(tmp_path: Path) -> None:
     own_threads = [word for word in WORDS if "threads" not in word]  # each slot gets its own
-    leader = start(*own_threads, "optimizer.lr=0.1,0.2,0.3,0.4,0.5", "hydra.sweeper.n_jobs=2", folder=tmp_path)
-    wait_until(lambda: len(_children(leader)) == 2 and list(FOLDER.glob("trial-*/checkpoints/last.pt")))
-    os.kill(_children(leader)[0], signal.SIGKILL)
-    leader.join(60)
-    assert leader.exitcode == 0, printed(leader)
+    words = [*own_threads, "optimizer.lr=0.1,0.2,0.3,0.4,0.5", "hydra.sweeper.n_jobs=2"]
+    with begun(words, cwd=tmp_path) as leader:
+        wait_until(lambda: len(_children(leader)) == 2 and list(FOLDER.glob("trial-*/checkpoints/last.pt")))
+        os.kill(_children(leader)[0], signal.SIGKILL)
+        code, out, errors = leader.end(90)
+    assert code == 0, errors
     assert sorted(trial.params["optimizer.lr"] for trial in finished_once()) == [0.1, 0.2, 0.3, 0.4, 0.5]
-    assert "retrain it: da6401 reproduce" in printed(leader)
+    assert "retrain it: da6401 reproduce" in out
 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sweep_that_is_stopped_requeues_its_trial_and_resumes_it(stop: int, code: int, tmp_path: Path) -> None:
     words = (*WORDS, "trainer.epochs=25", RATE, f"{N}1")
-    process = start(*words, folder=tmp_path)
-    wait_until((FOLDER / "trial-0" / "checkpoints" / "last.pt").exists)
-    assert process.pid is not None
-    os.kill(process.pid, stop)
-    process.join(30)
-    assert process.exitcode == code
+    with begun(words, cwd=tmp_path) as running:
+        wait_until((FOLDER / "trial-0" / "checkpoints" / "last.pt").exists)
+        running.send(stop)
+        assert running.end()[0] == code
     assert states() == ["WAITING"]
     assert main([*words]) == 0
     (trial,) = trials()
@@ -125,6 +126,8 @@ def test_a_living_worker_keeps_its_trial(tmp_path: Path) -> None:
     assert not second.owns(again)
 
 
-def _children(of: BaseProcess) -> list[int]:
-    done = subprocess.run(["ps", "--ppid", str(of.pid), "-o", "pid="], capture_output=True, text=True, check=False)
+def _children(of: Command) -> list[int]:
+    done = subprocess.run(
+        ["ps", "--ppid", str(of.process.pid), "-o", "pid="], capture_output=True, text=True, check=False
+    )
     return [int(word) for word in done.stdout.split()]

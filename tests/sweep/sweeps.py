@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
@@ -15,6 +15,7 @@ from da6401.cli import main
 from da6401.runs.run_folder import read_json
 from tests.tiny_runs import DIVERGING, SMALL
 
+T = TypeVar("T")
 SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
 FOLDER = Path("outputs/sweeps/s")
 DIVERGES = (*SWEEP, *(word for word in DIVERGING if "optimizer.lr=" not in word))
@@ -56,9 +57,10 @@ def summary() -> dict[str, Any]:
     return loaded
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 90, what: Callable[[], str] = str) -> None:
-    """Returns once the condition holds; ``what`` says what was seen instead."""
+def wait_until(condition: Callable[[], T | None], *, seconds: float = 90, what: Callable[[], str] = str) -> T:
+    """What the condition gives, once that is true; ``what`` says what was seen instead."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, what()
         time.sleep(0.05)
+    return found

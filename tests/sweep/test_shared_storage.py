@@ -126,11 +126,9 @@ def die(worker: Worker) -> None:
     worker.closed.set()
 
 
-def claimed_by(worker: Worker, *, total: int) -> optuna.Trial:
+def claimed_by(worker: Worker, *, total: int) -> FrozenTrial:
     """The trial that a worker gets once another's lease has run out."""
-    found: list[optuna.Trial] = []
-    wait_until(lambda: found.extend(filter(None, [worker.claim(total)])) or found, seconds=20)
-    return found[0]
+    return wait_until(lambda: worker.claim(total), seconds=20)
 
 
 # ---- claims -------------------------------------------------------------------------------------------------------
@@ -413,8 +411,7 @@ def test_real_trainings_by_two_workers_one_killed_end_with_the_weights_of_one_th
     )  # fmt: skip
     storage = open_storage(postgres.url, minutes=1)
     with begun(words, cwd=tmp_path) as first, begun(words, cwd=tmp_path) as second:
-        deep: list[FrozenTrial] = []  # until both work, and one is in the middle of a trial
-        wait_until(lambda: deep.extend(_deep(storage)) or deep)
+        deep = wait_until(lambda: _deep(storage))  # both work, and one is in the middle of a trial
         victim, other = (first, second) if deep[0].user_attrs[OWNER].endswith(_lock(first)) else (second, first)
         victim.process.kill()
         code, _, errors = other.end(120)

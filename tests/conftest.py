@@ -17,8 +17,12 @@ from tests.logs import logging_kept
 # Read when torch is first imported: tests measure outcomes, not speed, and two may run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+# Where there is a file system in memory, nobody waits for a disk: studies and checkpoints are written with fsync.
+MEMORY = "/dev/shm"
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 8 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 # A cache of the tests' own; the programs that they start inherit it.
-os.environ["DA6401_CACHE_DIR"] = tempfile.mkdtemp(prefix="da6401-tests-")
+os.environ["DA6401_CACHE_DIR"] = tempfile.mkdtemp(prefix="da6401-tests-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
 atexit.register(shutil.rmtree, os.environ["DA6401_CACHE_DIR"], ignore_errors=True)
 
 UNTIL = float(os.environ.get("DA6401_TESTS_UNTIL", "inf"))  # set by quick.py

@@ -47,6 +47,9 @@ def register_schema() -> None:
         OmegaConf.register_resolver("stages", _stages)
         OmegaConf.register_resolver("directions", _directions)
     store = ConfigStore.instance()
+    known = store.repo.get("schema.yaml")
+    if known is not None and known.provider == "da6401":
+        return  # a command asks several times
     store.store(name="schema", node=default_tree(), provider="da6401", replace=True)
     for group, variants in variant_trees().items():
         for name, tree in variants.items():

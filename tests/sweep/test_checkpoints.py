@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.trial import create_trial
 
 from da6401.config.schema import SweepConfig
@@ -56,8 +57,9 @@ def test_workers_that_prune_at_once_leave_the_same_checkpoints_and_no_error(tmp_
         assert workers[0].deleted == workers[1].deleted == set(range(TRIALS - 3))
 
 
-def test_the_room_counts_what_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("gb", "kept"), [(7e-6, 3), (1e-9, 1)])  # 2,000 bytes each; the best stays without room
+def test_the_room_counts_what_is_there(gb: float, kept: int, tmp_path: Path) -> None:
     study = study_of(tmp_path)
-    Checkpoints(tmp_path, SweepConfig(keep_checkpoints=100, checkpoint_gb=7e-6)).prune(study.get_trials())
+    Checkpoints(tmp_path, SweepConfig(keep_checkpoints=100, checkpoint_gb=gb)).prune(study.get_trials())
     left = {path.parent.name for path in tmp_path.glob("trial-*/checkpoints")}
-    assert left == {f"trial-{number}" for number in range(TRIALS - 3, TRIALS)}  # 2,000 bytes each
+    assert left == {f"trial-{number}" for number in range(TRIALS - kept, TRIALS)}

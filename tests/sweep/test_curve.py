@@ -13,15 +13,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from da6401.cli import main
 from da6401.config.command_line import check_command_line
-from da6401.models.pretrained import BACKBONE_TABLE
 from da6401.runs.atomic_files import write_yaml
 from da6401.runs.run_folder import CONFIG, RunResult, read_result, write_result
 from da6401.sweep.curve import draw, read_points, write_curve
-from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose
+from tests.sweep.sweeps import FOLDER, SWEEP, N
+from tests.tiny_runs import compose
 
 KEY = "model.freeze_depth"
 RESULT = RunResult(
@@ -47,24 +46,12 @@ def text(told: Table | str) -> str:
     return captured.get()
 
 
-def _tiny_resnet(image_size: int) -> nn.Module:
-    """Five stages like resnet18's, a thousandth of the size."""
-    stem = {"conv1": nn.Conv2d(3, 4, 3), "bn1": nn.BatchNorm2d(4), "relu": nn.ReLU(), "maxpool": nn.MaxPool2d(2)}
-    net = nn.Module()
-    for name, layer in (stem | {f"layer{number}": nn.Conv2d(4, 4, 1) for number in range(1, 5)}).items():
-        net.add_module(name, layer)
-    return net
-
-
 def test_every_depth_and_seed_is_trained_and_told(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], tiny_resnet18: tuple[str, ...]
 ) -> None:
-    tiny = dataclasses.replace(BACKBONE_TABLE["resnet18"], make=_tiny_resnet, features=4)
-    monkeypatch.setitem(BACKBONE_TABLE, "resnet18", tiny)
-    words = (*SMALL_BACKBONE, "trainer.epochs=1", "model=resnet18", "model.weights=none")
-    fewer = (f"{KEY}=choice(0,5)", "seed=choice(0,1)")
-    assert main(["train", "--multirun", "experiment=freeze_curve", *words, *fewer, "study=s"]) == 0
-    folder = Path("outputs/sweeps/s")
+    words = ("experiment=freeze_curve", *tiny_resnet18, "model=resnet18", f"{KEY}=choice(0,5)", "seed=choice(0,1)")
+    assert main(["train", "--multirun", *words, "study=s"]) == 0
+    folder = FOLDER
     out = capsys.readouterr().out
     assert "by model.freeze_depth: mean +- standard deviation" in out
     table = rows(folder)
@@ -143,9 +130,8 @@ def test_a_key_that_no_trial_has_is_said(tmp_path: Path) -> None:
 
 
 def test_without_the_key_there_is_no_curve() -> None:
-    assert main(["train", "--multirun", *SMALL, "trainer.epochs=1", "study=s", "seed=choice(0,1)",
-                 "hydra.sweeper.n_trials=1"]) == 0  # fmt: skip
-    assert not list(Path("outputs/sweeps/s").glob("curve.*"))
+    assert main([*SWEEP, "seed=choice(0,1)", f"{N}1"]) == 0
+    assert not list(FOLDER.glob("curve.*"))
 
 
 def test_its_trials_are_runs_of_part_b() -> None:

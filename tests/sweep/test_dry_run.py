@@ -14,15 +14,13 @@ from PIL import Image
 from da6401.cli import main
 from da6401.runs.run_folder import read_yaml
 from da6401.sweep.jobs import Job, JobComposer
+from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, open_study
 from tests.tiny_runs import SMALL, SMALL_BACKBONE
 
-SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
-FOLDER = Path("outputs/sweeps/s")
 SPACES = {
-    "tpe": ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)"),
-    "random": ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "hydra/sweeper/sampler=random"),
+    "random": (RATE, RANDOM),
     "a grid": ("optimizer.lr=0.1,0.2", "model.dropout=0.0,0.1"),
-    "defaults first": ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.dropout=choice(0.0,0.5)", "seed=3"),
+    "tpe, the defaults first": (RATE, "model.dropout=choice(0.0,0.5)", "seed=3"),
 }
 
 
@@ -40,12 +38,12 @@ def files(place: Path) -> set[str]:
 def test_a_dry_run_prints_what_the_sweep_then_runs_and_leaves_nothing(
     space: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*SWEEP, *SPACES[space], "hydra.sweeper.n_trials=4"]
+    words = [*SWEEP, *SPACES[space], f"{N}4"]
     assert main([*words, "sweep.dry_run=true"]) == 0
     told = printed(capfd.readouterr().out)
     assert files(tmp_path) == set()
     for total in (2, 4):  # and once more, when two of them are finished
-        assert main([*words, f"hydra.sweeper.n_trials={total}"]) == 0
+        assert main([*words, f"{N}{total}"]) == 0
         before = {str(path): path.read_bytes() for path in FOLDER.rglob("*.db")}
         capfd.readouterr()
         assert main([*words, "sweep.dry_run=true"]) == 0
@@ -58,8 +56,8 @@ def test_a_dry_run_prints_what_the_sweep_then_runs_and_leaves_nothing(
 
 
 def test_a_dry_run_of_a_sweep_that_would_be_refused_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([*SWEEP, "optimizer.lr=0.1,0.2", "hydra.sweeper.n_trials=1"]) == 0
-    study = optuna.load_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db")
+    assert main([*SWEEP, "optimizer.lr=0.1,0.2", f"{N}1"]) == 0
+    study = open_study()
     before = study.user_attrs
     words = [*SWEEP, "optimizer.lr=0.1,0.3", "sweep.dry_run=true"]
     assert main(words) == 2
@@ -94,8 +92,10 @@ INPUTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", INPUTS)
-@pytest.mark.parametrize("dry", ["true", "false"])
+@pytest.mark.parametrize(
+    ("case", "dry"),
+    [*((case, "true") for case in INPUTS), ("one of two roots", "false"), ("weights of one of two networks", "false")],
+)
 def test_inputs_are_looked_at_before_the_first_trial(
     case: str, dry: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import optuna
 import pytest
@@ -18,12 +17,7 @@ from da6401.sweep import worker_pool
 from da6401.sweep.failures import sweep_failure
 from da6401.sweep.leases import REASON
 from da6401.sweep.summary import progress_line
-from tests.tiny_runs import SMALL
-
-DIVERGES = (
-    *SMALL, "trainer.epochs=30", "optimizer=sgd", "optimizer.momentum=0.99", "schedule=constant",
-    "model.batch_norm=false",
-)  # fmt: skip
+from tests.sweep.sweeps import DIVERGES, SWEEP
 
 
 def failed(reason: str) -> FrozenTrial:
@@ -47,14 +41,13 @@ def test_the_commonest_reason_is_told_whatever_its_numbers() -> None:
     assert sweep_failure([create_trial(state=TrialState.WAITING)], most=0) is None
 
 
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize(("slots", "times"), [(1, 2), (2, 1)])
 def test_a_sweep_whose_trials_all_diverge_ends_in_1_with_the_reason_last(
-    slots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    slots: int, times: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = ["train", "--multirun", *DIVERGES, "study=s", "optimizer.lr=90,100", f"hydra.sweeper.n_jobs={slots}"]
+    words = [*DIVERGES, "optimizer.lr=90,100", f"hydra.sweeper.n_jobs={slots}"]
     monkeypatch.setattr("sys.argv", ["da6401", *words])  # the workers are given the leader's command
-    for _ in range(2):  # the same command again finds the same
+    for _ in range(times):  # the same command again finds the same
         assert main(words) == 1
         out, errors = capfd.readouterr()
         last = errors.strip().splitlines()[-1]
@@ -63,12 +56,8 @@ def test_a_sweep_whose_trials_all_diverge_ends_in_1_with_the_reason_last(
     assert "trial was completed within the limits" in out
 
 
-def test_a_trial_is_told_when_it_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["da6401"])
-    assert main(["train", "--multirun", *SMALL, "study=s", "trainer.epochs=1", "optimizer.lr=0.1,0.2"]) == 0
+def test_a_trial_is_told_when_it_starts(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*SWEEP, "optimizer.lr=0.1,0.2"]) == 0
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("trial ")]
     told = ["trial 0 starts, 1 of 2: lr=0.1", "trial 0: ", "trial 1 starts, 2 of 2: lr=0.2", "trial 1: "]
     assert [line[: len(start)] for line, start in zip(lines, told, strict=True)] == told

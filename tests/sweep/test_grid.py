@@ -13,7 +13,7 @@ from PIL import Image
 
 from da6401.cli import main
 from da6401.runs.run_folder import read_yaml
-from tests.sweep.test_scheduler import folder, open_study, sweep
+from tests.sweep.sweeps import FOLDER, GRID, RANDOM, RATE, SWEEP, N, folder, open_study, states, sweep
 from tests.tiny_runs import SMALL
 
 TINY = ("model.blocks=1", "data.images_per_class=6", "trainer.epochs=1")
@@ -36,32 +36,21 @@ def test_plain_lists_are_a_grid_in_order_under_a_name_of_its_own(capfd: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("words", "count", "said"),
+    ("sampler", "total", "count", "said"),
     [
-        (("hydra.sweeper.n_trials=2",), 2, "2 of 3 configurations"),
-        (("hydra.sweeper.n_trials=12",), 3, "has 3 configurations, and each is trained once"),
-        (("hydra.sweeper.n_trials=12", "hydra/sweeper/sampler=random"), 3, "has 3 configurations"),
-        (("hydra.sweeper.n_trials=12", "hydra/sweeper/sampler=tpe_joint"), 3, "has 3 configurations"),
-        (("hydra.sweeper.n_trials=12", "hydra/sweeper/sampler=nsgaii"), 3, "has 3 configurations"),
-        (("hydra.sweeper.n_trials=12", "hydra/sweeper/sampler=qmc"), 3, "has 3 configurations"),
-        (("hydra/sweeper/sampler=bruteforce",), 3, "3 of 3 configurations"),
+        ("auto", 2, 2, "2 of 3 configurations"),
+        *((name, 12, 3, "has 3 configurations") for name in ("auto", "random", "tpe_joint", "nsgaii", "qmc")),
+        ("bruteforce", 3, 3, "3 of 3 configurations"),
     ],
 )
 def test_no_configuration_is_trained_twice(
-    words: tuple[str, ...], count: int, said: str, capfd: pytest.CaptureFixture[str]
+    sampler: str, total: int, count: int, said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    study = sweep(*TINY, "model.filters=choice(2,4,6)", *words)
+    study = sweep(*TINY, "model.filters=choice(2,4,6)", f"hydra/sweeper/sampler={sampler}", f"{N}{total}")
     assert len(study.trials) == count
     assert len({trial.params["model.filters"] for trial in study.trials}) == count
-    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    assert set(states()) == {"COMPLETE"}
     assert said in capfd.readouterr().out
-
-
-def test_slots_share_a_grid() -> None:
-    study = sweep(*TINY, "seed=0,1,2", "model.filters=2,4", "hydra.sweeper.n_jobs=2")
-    assert sorted((trial.params["seed"], trial.params["model.filters"]) for trial in study.trials) == [
-        (seed, filters) for seed in (0, 1, 2) for filters in (2, 4)
-    ]
 
 
 def test_nothing_searched_is_one_trial(capfd: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +66,7 @@ def test_an_extended_grid_runs_what_is_new() -> None:
 
 def test_a_named_grid_takes_ranges_and_conditions_and_ends_though_its_last_trial_fails() -> None:
     entry = 'hydra.sweeper.conditional=[{when: "optimizer=sgd", params: {optimizer.lr: "choice(0.01, 100)"}}]'
-    words = ("optimizer=adamw,sgd", "model.dropout=range(0.0,0.2,0.1)", entry, "hydra/sweeper/sampler=grid")
+    words = ("optimizer=adamw,sgd", "model.dropout=range(0.0,0.2,0.1)", entry, GRID)
     study = sweep(*TINY, *words, "model.batch_norm=false", "trainer.batch_size=1", "optimizer.momentum=0.99",
                   "schedule=constant", "trainer.epochs=4")  # fmt: skip
     assert [(trial.params["optimizer"], trial.params.get("optimizer.lr")) for trial in study.trials] == [
@@ -91,13 +80,13 @@ def test_a_key_has_other_choices_under_another_condition() -> None:
     sgd = '{when: "optimizer=sgd", params: {optimizer.lr: "choice(0.1,0.05)"}}'
     adamw = '{when: "optimizer=adamw", params: {optimizer.lr: "choice(0.001,0.002)"}}'
     words = ("optimizer=choice(sgd,adamw)", f"hydra.sweeper.conditional=[{sgd},{adamw}]", "sweep.confirm_top=1")
-    study = sweep(*TINY, *words, "sweep.confirm_seeds=1", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4")
+    study = sweep(*TINY, *words, "sweep.confirm_seeds=1", RANDOM, f"{N}4")
     rates = {(t.params["optimizer"], *[v for k, v in t.params.items() if k != "optimizer"]) for t in study.trials}
     assert rates == {("sgd", 0.1), ("sgd", 0.05), ("adamw", 0.001), ("adamw", 0.002)}
     for trial in study.trials:
         saved = read_yaml(folder(trial.number) / "config.yaml")["optimizer"]
         assert (saved["name"], saved["lr"]) in rates
-    (confirmed,) = Path("outputs/sweeps/s/confirm").iterdir()
+    (confirmed,) = (FOLDER / "confirm").iterdir()
     again = read_yaml(confirmed / "config.yaml")["optimizer"]
     first = read_yaml(folder(int(confirmed.name.split("-")[1])) / "config.yaml")["optimizer"]
     assert again == first
@@ -118,7 +107,7 @@ def test_texts_reach_the_trial_as_they_are_typed_and_each_fingerprint_is_told(
     assert main(["train", "--multirun", *words, *TINY[::2], "study=s", "data=folder", "data.image_size=16",
                  f"data.root=choice({roots})"]) == 0  # fmt: skip
     assert [trial.params["data.root"] for trial in open_study().trials] == names
-    assert {trial.state for trial in open_study().trials} == {TrialState.COMPLETE}
+    assert set(states()) == {"COMPLETE"}
     assert [read_yaml(folder(number) / "config.yaml")["data"]["root"] for number in range(4)] == names
     out = capfd.readouterr().out
     for number, name in enumerate(names):
@@ -140,7 +129,7 @@ def test_texts_reach_the_trial_as_they_are_typed_and_each_fingerprint_is_told(
 def test_a_sampler_that_cannot_be_built_is_one_screen(
     words: tuple[str, ...], told: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "--multirun", *SMALL, "study=s", "optimizer.lr=interval(0.001,0.1)", *words]) == 2
+    assert main([*SWEEP, "optimizer.lr=interval(0.001,0.1)", *words]) == 2
     shown = capfd.readouterr()
     assert told in shown.err
     assert "Traceback" not in shown.err
@@ -152,7 +141,7 @@ def test_cmaes_needs_its_package_before_trial_0(
 ) -> None:
     words = ("optimizer.lr=interval(0.001,0.1)", "model.dropout=interval(0,0.5)", "hydra/sweeper/sampler=cmaes")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["train", "--multirun", *SMALL, "study=s", *words]) == 2
+    assert main([*SWEEP, *words]) == 2
     assert "pip install 'da6401[cmaes]'" in capfd.readouterr().err
     monkeypatch.undo()
 
@@ -160,26 +149,17 @@ def test_cmaes_needs_its_package_before_trial_0(
 def test_cmaes_searches_with_its_package() -> None:
     pytest.importorskip("cmaes", reason="pip install 'da6401[cmaes]'")
     words = ("optimizer.lr=interval(0.001,0.1)", "model.dropout=interval(0,0.5)", "hydra/sweeper/sampler=cmaes")
-    assert [trial.state for trial in sweep(*TINY, *words, "hydra.sweeper.n_trials=3").trials] == [
-        TrialState.COMPLETE
-    ] * 3
-
-
-def test_the_default_sampler_still_searches_an_interval() -> None:
-    study = sweep(*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.n_trials=3")
-    assert len({trial.params["optimizer.lr"] for trial in study.trials}) == 3
-    assert study.trials[0].params["optimizer.lr"] == read_yaml(folder(0) / "config.yaml")["optimizer"]["lr"]
-    assert open_study().user_attrs["space"]["optimizer.lr"]["attributes"]["log"] is True
+    sweep(*TINY, *words, f"{N}3")
+    assert states() == ["COMPLETE"] * 3
 
 
 def test_a_warm_start_takes_the_best_of_a_study_in_the_same_storage(capfd: pytest.CaptureFixture[str]) -> None:
     database = f"hydra.sweeper.storage=sqlite:///{Path('all.db').absolute()}"
-    rate = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
-    words = [*SMALL, *TINY, database, rate, "--multirun"]
-    assert main(["train", *words, "study=first", "hydra.sweeper.n_trials=4"]) == 0
-    assert main(["train", *words, "study=second", "sweep.warm_start=first", "hydra.sweeper.n_trials=3"]) == 0
+    words = [*SWEEP, *TINY, database, RATE]
+    assert main([*words, "study=first", f"{N}4"]) == 0
+    assert main([*words, "study=second", "sweep.warm_start=first", f"{N}3"]) == 0
     first, second = (optuna.load_study(study_name=name, storage="sqlite:///all.db") for name in ("first", "second"))
     best = sorted(first.trials, key=lambda trial: (-(trial.value or 0), trial.number))
     assert best[0].params["optimizer.lr"] in {trial.params["optimizer.lr"] for trial in second.trials[:2]}
-    assert main(["train", *words, "study=third", "sweep.warm_start=nowhere"]) == 2
+    assert main([*words, "study=third", "sweep.warm_start=nowhere"]) == 2
     assert "it has first, second" in capfd.readouterr().err

@@ -13,18 +13,19 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from PIL import Image
 from sqlalchemy.exc import OperationalError
 
 import da6401
-from da6401.errors import MachineError, NoDeviceError, UserError
+from da6401.cli import main
+from da6401.errors import MachineError, UserError
 from da6401.runs.atomic_files import explain_write_errors
 from da6401.runs.run_folder import RESULT, read_result
 from da6401.sweep.leases import ATTEMPTS, OWNER, REASON, REQUEUED, Worker
 from tests.run.test_resume import outcome
+from tests.sweep.sweeps import FOLDER, states, trials
 from tests.tiny_runs import SMALL
-from tests.tiny_runs import da6401 as command
 
 TINY = (*SMALL, "trainer.epochs=2", "trainer.checkpoint_minutes=0.00001")
 GRID = ("seed=choice(1,2,3)", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=3")
@@ -32,17 +33,8 @@ PICTURES = ("data=folder", "data.image_size=16", "data.cache=off", "data.val_rol
 NETWORK = tuple(word for word in TINY if word.startswith(("model.", "trainer.")))
 
 
-def sweep(folder: Path, *words: str) -> list[FrozenTrial]:
+def sweep(*words: str, folder: Path = FOLDER) -> None:
     da6401.train(*TINY, *GRID, *words, multirun=True, out=folder)
-    return trials(folder)
-
-
-def trials(folder: Path) -> list[FrozenTrial]:
-    return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db").get_trials()
-
-
-def states(folder: Path) -> list[str]:
-    return [trial.state.name for trial in trials(folder)]
 
 
 def disk_full() -> None:
@@ -60,12 +52,9 @@ def raising(error: Exception) -> Callable[[], None]:
 MACHINE: dict[str, tuple[Callable[[], None], str]] = {
     "a full disk": (disk_full, "No space left on device"),
     "no memory": (raising(MemoryError()), "memory is used up"),
-    "a driver that fails": (raising(RuntimeError("CUDA error: initialization error")), "initialization error"),
     "a GPU that is lost": (raising(RuntimeError("CUDA error: device-side assert triggered")), "device-side assert"),
-    "no such device": (raising(NoDeviceError(["device=cuda: this machine has 0 CUDA devices"])), "0 CUDA devices"),
 }
 CONFIGURATION: dict[str, Exception] = {
-    "shapes": RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
     "too large for the GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     "the user's": UserError("model.filters: too many"),
 }
@@ -104,57 +93,56 @@ class _Tracker:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep on a machine that is well."""
     folder = tmp_path_factory.mktemp("whole") / "s"
-    sweep(folder)
+    sweep(folder=folder)
     return folder
 
 
 @pytest.mark.parametrize("name", MACHINE)
 def test_a_failure_of_the_machine_puts_the_trial_back_and_ends_the_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path, name: str, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, whole: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fails, reason = MACHINE[name]
     with monkeypatch.context() as patch:
         _FailAt(patch, fails, times={1})
         with pytest.raises(MachineError, match=rf"trial 1 is requeued, and this worker ends: .*{reason}"):
-            sweep(tmp_path / "s")
-    assert states(tmp_path / "s") == ["COMPLETE", "WAITING"]
-    left = trials(tmp_path / "s")[1]
+            sweep()
+    assert states() == ["COMPLETE", "WAITING"]
+    left = trials()[1]
     assert left.user_attrs[OWNER] == ""
     assert reason in left.user_attrs[REQUEUED]
     assert REASON not in left.user_attrs
     assert reason in re.sub(r"\s+", " ", capsys.readouterr().out), "the sweep's table says why it waits"
-    assert not (tmp_path / "s" / "trial-1" / RESULT).exists()  # unfinished: it goes on
+    assert not (FOLDER / "trial-1" / RESULT).exists()  # unfinished: it goes on
     # The next worker takes it up from its checkpoint, and nothing shows that it was left.
-    assert [trial.state for trial in sweep(tmp_path / "s")] == [TrialState.COMPLETE] * 3
-    assert trials(tmp_path / "s")[1].user_attrs[ATTEMPTS] == 2
+    sweep()
+    assert states() == ["COMPLETE"] * 3
+    assert trials()[1].user_attrs[ATTEMPTS] == 2
     for number in range(3):
-        assert outcome(tmp_path / "s" / f"trial-{number}") == outcome(whole / f"trial-{number}")
+        assert outcome(FOLDER / f"trial-{number}") == outcome(whole / f"trial-{number}")
 
 
 @pytest.mark.parametrize("name", CONFIGURATION)
-def test_a_failure_of_the_configuration_is_a_failed_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_failure_of_the_configuration_is_a_failed_trial(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     _FailAt(monkeypatch, raising(CONFIGURATION[name]), times={1})
-    sweep(tmp_path / "s")
-    assert states(tmp_path / "s") == ["COMPLETE", "FAIL", "COMPLETE"]
-    failed = trials(tmp_path / "s")[1]
+    sweep()
+    assert states() == ["COMPLETE", "FAIL", "COMPLETE"]
+    failed = trials()[1]
     assert str(CONFIGURATION[name]) in failed.user_attrs[REASON]
     assert REQUEUED not in failed.user_attrs
-    assert read_result(tmp_path / "s" / "trial-1").status == "failed"
+    assert read_result(FOLDER / "trial-1").status == "failed"
 
 
-def test_a_trial_does_not_go_round_machines_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_does_not_go_round_machines_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     _FailAt(monkeypatch, raising(MemoryError()), times={0, 1, 2})
     for told in ("trial 0 is requeued", "trial 0 is requeued", "trial 0 failed, and this worker ends"):
         with pytest.raises(MachineError, match=told):
-            sweep(tmp_path / "s", "trainer.epochs=5")
-    (failed,) = trials(tmp_path / "s")
+            sweep("trainer.epochs=5")
+    (failed,) = trials()
     assert failed.state is TrialState.FAIL
     assert "memory is used up" in failed.user_attrs[REASON]
     assert "(3 attempts)" in failed.user_attrs[REASON]
-    sweep(tmp_path / "s", "trainer.epochs=5")
-    assert states(tmp_path / "s") == ["FAIL", "COMPLETE", "COMPLETE"]
+    sweep("trainer.epochs=5")
+    assert states() == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
 # ---- data that is gone ------------------------------------------------------------------------------------------
@@ -168,10 +156,8 @@ def pictures(root: Path) -> Path:
     return root
 
 
-def folder_sweep(folder: Path, root: str, *words: str) -> None:
-    da6401.train(
-        *NETWORK, *PICTURES, f"data.root={root}", *words, multirun=True, out=folder,
-    )  # fmt: skip
+def folder_sweep(root: str, *words: str) -> None:
+    da6401.train(*NETWORK, *PICTURES, f"data.root={root}", *words, multirun=True, out=FOLDER)
 
 
 @pytest.mark.parametrize("mount_point", [True, False])
@@ -187,13 +173,13 @@ def test_data_that_is_gone_after_the_first_trial_is_waited_for(
 
     _AfterTrial(monkeypatch, unmounted, number=0)
     with pytest.raises(MachineError, match=r"trial 1 is requeued.*data"):
-        folder_sweep(tmp_path / "s", str(root), *GRID)
-    assert states(tmp_path / "s") == ["COMPLETE", "WAITING"]
+        folder_sweep(str(root), *GRID)
+    assert states() == ["COMPLETE", "WAITING"]
     if mount_point:
         root.rmdir()
     (tmp_path / "elsewhere").rename(root)
-    folder_sweep(tmp_path / "s", str(root), *GRID)
-    assert states(tmp_path / "s") == ["COMPLETE"] * 3
+    folder_sweep(str(root), *GRID)
+    assert states() == ["COMPLETE"] * 3
 
 
 class _AfterTrial:
@@ -222,33 +208,34 @@ def test_a_folder_that_a_trial_chose_is_the_trials(tmp_path: Path, monkeypatch: 
 
     _AfterTrial(monkeypatch, gone, number=0)
     grid = ("hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2")
-    folder_sweep(tmp_path / "s", f"choice({roots[0]},{roots[1]})", *grid)
-    assert states(tmp_path / "s") == ["COMPLETE", "FAIL"]
-    failed = trials(tmp_path / "s")[1]
+    folder_sweep(f"choice({roots[0]},{roots[1]})", *grid)
+    assert states() == ["COMPLETE", "FAIL"]
+    failed = trials()[1]
     assert "does not exist" in failed.user_attrs[REASON]
     assert REQUEUED not in failed.user_attrs
 
 
-def test_a_worker_without_the_data_leaves_and_the_other_goes_on(tmp_path: Path) -> None:
+def test_a_worker_without_the_data_leaves_and_the_other_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Slot 1 has another home, so that ~/data is not there: a machine whose mount is missing."""
     pictures(tmp_path / "home" / "data")
     (tmp_path / "empty").mkdir()
     (tmp_path / "sitecustomize.py").write_text(
         f"import os\nif os.environ.get('DA6401_SLOT') == '1':\n    os.environ['HOME'] = {str(tmp_path / 'empty')!r}\n"
     )
-    done = command(
-        "train", "--multirun", *NETWORK, *PICTURES, "data.root=~/data", "study=s", *GRID, "hydra.sweeper.n_jobs=2",
-        cwd=tmp_path,
-        env={"HOME": str(tmp_path / "home"), "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert "the worker in slot 1 ended with exit code 2: trial" in done.stderr
-    assert str(tmp_path / "empty" / "data") in done.stderr
-    assert "Traceback" not in done.stderr
-    found = trials(tmp_path / "outputs" / "sweeps" / "s")
-    assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3
-    assert all(trial.user_attrs[OWNER].startswith("2-") for trial in found)
-    assert sum(REQUEUED in trial.user_attrs for trial in found) == 1
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    words = ["train", "--multirun", *NETWORK, *PICTURES, "data.root=~/data", "study=s", *GRID, "hydra.sweeper.n_jobs=2"]
+    monkeypatch.setattr("sys.argv", ["da6401", *words])  # the workers are given the leader's command
+    assert main(words) == 2
+    said = capfd.readouterr().err
+    assert "the worker in slot 1 ended with exit code 2: trial" in said
+    assert str(tmp_path / "empty" / "data") in said
+    assert "Traceback" not in said
+    assert states() == ["COMPLETE"] * 3
+    assert all(trial.user_attrs[OWNER].startswith("2-") for trial in trials())
+    assert sum(REQUEUED in trial.user_attrs for trial in trials()) == 1
 
 
 # ---- the study's own storage, and what comes after the trials -----------------------------------------------------
@@ -259,30 +246,26 @@ def full_storage(*_: object) -> None:
     raise optuna.exceptions.StorageInternalError("An exception is raised during the commit.") from cause
 
 
-def test_a_study_on_a_full_disk_ends_the_worker_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_on_a_full_disk_ends_the_worker_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Worker, "claim", full_storage)
         with pytest.raises(MachineError, match=r"this worker ends: .*database or disk is full"):
-            sweep(tmp_path / "s")
+            sweep()
     with monkeypatch.context() as patch:  # where not even the putting back can be written
         _FailAt(patch, disk_full, times={0})
         patch.setattr(Worker, "_requeue", full_storage)
         with pytest.raises(MachineError, match="No space left on device"):
-            sweep(tmp_path / "s")
-    sweep(tmp_path / "s")
-    assert states(tmp_path / "s") == ["COMPLETE"] * 3
+            sweep()
+    sweep()
+    assert states() == ["COMPLETE"] * 3
 
 
-def test_a_confirmation_that_the_machine_cannot_run_is_not_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_confirmation_that_the_machine_cannot_run_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     confirmed = ("sweep.confirm_top=1", "sweep.confirm_seeds=2")
     with monkeypatch.context() as patch:
         _FailAt(patch, disk_full, times={4})  # the second seed
         with pytest.raises(MachineError, match=r"trial-\d-seed-\d+ is not confirmed: .*No space left"):
-            sweep(tmp_path / "s", *confirmed)
-    assert states(tmp_path / "s") == ["COMPLETE"] * 3
-    sweep(tmp_path / "s", *confirmed)
-    assert len([*(tmp_path / "s" / "confirm").glob(f"*/{RESULT}")]) == 2
+            sweep(*confirmed)
+    assert states() == ["COMPLETE"] * 3
+    sweep(*confirmed)
+    assert len([*(FOLDER / "confirm").glob(f"*/{RESULT}")]) == 2

@@ -14,15 +14,12 @@ from da6401.runs.trial_folders import folder_name
 from da6401.study.storage import open_storage
 from da6401.sweep.failures import RETRY_OF
 from da6401.training.loop import fit
-from tests.tiny_runs import SMALL
+from tests.sweep.sweeps import FOLDER, RATE, SWEEP, N, states, trials
 
-SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
-FOLDER = Path("outputs/sweeps/s")
-N, RETRY = "hydra.sweeper.n_trials=", "sweep.retry_failed=true"
+RETRY = "sweep.retry_failed=true"
 SPACES = {
     "a grid": ("optimizer.lr=0.1,0.2,0.3,0.4",),
-    "random": ("optimizer.lr=tag(log,interval(1e-3,1e-1))", "hydra/sweeper/sampler=random"),
-    "tpe": ("optimizer.lr=tag(log,interval(1e-3,1e-1))", "hydra.sweeper.sampler.n_startup_trials=1"),
+    "tpe": (RATE, "hydra.sweeper.sampler.n_startup_trials=1"),
     "a journal": ("optimizer.lr=choice(0.1,0.2,0.3,0.4)", "hydra.sweeper.storage=journal:///PLACE/log"),
 }
 
@@ -101,8 +98,7 @@ def test_a_retry_has_a_folder_of_its_own_where_folders_are_named_by_values(monke
     assert main(words) == 0
     broken.names = set()
     assert main([*words, RETRY]) == 0
-    trials = optuna.load_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db").trials
-    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert states() == ["FAIL", "COMPLETE", "COMPLETE"]
     names = ["optimizer.lr=0.1", "optimizer.lr=0.2", "optimizer.lr=0.1-retry-2"]
-    assert [folder_name(trial) for trial in trials] == names
-    assert [read_result(FOLDER / name).val_accuracy for name in names[1:]] == [trial.value for trial in trials[1:]]
+    assert [folder_name(trial) for trial in trials()] == names
+    assert [read_result(FOLDER / name).val_accuracy for name in names[1:]] == [trial.value for trial in trials()[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import subprocess
 import sys
@@ -12,15 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import optuna
+import psycopg
 import pytest
 from filelock import FileLock
 from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.servers import HAS_POSTGRES, Postgres, free_port
 from benchmarks.simulated import start_worker
 from benchmarks.survival import survive
+from da6401.cli import main
 from da6401.config.compose import saved_config
 from da6401.config.schema import SweepConfig
 from da6401.errors import TakenOverError, UserError
@@ -32,22 +35,35 @@ from da6401.sweep.leases import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
 from da6401.sweep.suggest import Draft
 from da6401.sweep.trial import TrialWatcher
 from da6401.training.run import run
-from tests.tiny_runs import SMALL, command
+from tests.forked import Command, begun
+from tests.sweep.sweeps import FOLDER, RATE, SWEEP, N, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # gRPC, since Optuna 4.2
 needs_postgres = pytest.mark.skipif(not HAS_POSTGRES, reason="no PostgreSQL server on this machine (pg_ctl)")
 LEASE = 1.0
+MACHINES: list[Worker] = []
 ACCURACY = Objective.of(SweepConfig())
 
 
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Postgres]:
-    server = Postgres(tmp_path / "server", durable=False)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "server", durable=False)
     try:
         yield server
     finally:
         if (server.data / "postmaster.pid").exists():
             server.stop("immediate")
+
+
+@pytest.fixture
+def postgres(server: Postgres, tmp_path: Path) -> Postgres:
+    """The server with an empty database, of this test alone."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        (number,) = connection.execute("SELECT count(*) FROM pg_database").fetchone() or (0,)
+        connection.execute(f"CREATE DATABASE test_{number}".encode())
+    own = copy.copy(server)
+    own.url = server.url.replace("/postgres", f"/test_{number}")
+    return own
 
 
 @pytest.fixture(params=["postgresql", "grpc", "journal"])
@@ -90,7 +106,16 @@ class proxy:  # noqa: N801 - used as a function
 
 def machine(study: optuna.Study, folder: Path, *, retries: int = 2) -> Worker:
     """A worker on a machine of its own: with a folder that no other worker sees."""
-    return Worker(study, folder, retries=retries, lease_seconds=LEASE)
+    MACHINES.append(Worker(study, folder, retries=retries, lease_seconds=LEASE))
+    return MACHINES[-1]
+
+
+@pytest.fixture(autouse=True)
+def _no_heart_beats_on() -> Iterator[None]:
+    """Nobody writes to a storage that is gone with its folder."""
+    yield
+    while MACHINES:
+        die(MACHINES.pop())
 
 
 def opened(address: str) -> optuna.Study:
@@ -100,6 +125,11 @@ def opened(address: str) -> optuna.Study:
 def die(worker: Worker) -> None:
     """What the end of its process does, seen from another machine."""
     worker.closed.set()
+
+
+def claimed_by(worker: Worker, *, total: int) -> FrozenTrial:
+    """The trial that a worker gets once another's lease has run out."""
+    return wait_until(lambda: worker.claim(total), seconds=20)
 
 
 # ---- claims -------------------------------------------------------------------------------------------------------
@@ -137,10 +167,7 @@ def test_a_heart_that_stands_still_loses_its_trial_and_one_that_beats_keeps_it(a
     assert lost is not None
     assert other.claim(total=2) is None  # it has only begun to listen
     die(dead)
-    deadline = time.monotonic() + 20
-    while (taken := other.claim(total=2)) is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert taken is not None
+    taken = claimed_by(other, total=2)
     assert taken.number == lost.number
     assert study.trials[taken.number].user_attrs[ATTEMPTS] == 2
     assert alive.owns(kept)
@@ -158,16 +185,11 @@ def test_a_heart_that_stands_still_loses_its_trial_and_one_that_beats_keeps_it(a
 def test_a_trial_whose_workers_die_too_often_fails_on_any_storage(address: str, tmp_path: Path) -> None:
     study = opened(address)
     for attempt in range(2):
-        deadline = time.monotonic() + 20
         dying = machine(study, tmp_path / str(attempt), retries=1)
-        while (claimed := dying.claim(total=1)) is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert claimed is not None
+        claimed_by(dying, total=1)
         die(dying)
     last = machine(study, tmp_path / "last", retries=1)
-    deadline = time.monotonic() + 20
-    while last.others_running() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: not last.others_running(), seconds=20)
     assert study.trials[0].state is TrialState.FAIL
     assert study.trials[0].user_attrs["reason"] == "killed 2 times"
 
@@ -211,17 +233,18 @@ def test_which_storages_machines_can_share() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://nobody:hunter2secret@127.0.0.1:1/none", "grpc://127.0.0.1:1", "journal:///nowhere/at/all/x.log"],
+    [
+        "postgresql://nobody:hunter2secret@127.0.0.1:1/none",
+        "grpc://127.0.0.1:1",
+        "journal:///nowhere/at/all/x.log",
+        "sqlite:////nowhere/at/all/x.db",
+    ],
 )
 def test_a_storage_that_is_not_there_is_a_message(
     url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from da6401.cli import main
-
     monkeypatch.setattr("da6401.study.storage.OPENING_SECONDS", 0.5)
-
-    words = ["train", "--multirun", *SMALL, "optimizer.lr=choice(0.1,0.2)", f"hydra.sweeper.storage={url}"]
-    assert main([*words, "study=nowhere"]) == 2
+    assert main([*SWEEP, "optimizer.lr=choice(0.1,0.2)", f"hydra.sweeper.storage={url}"]) == 2
     message = capfd.readouterr().err
     assert "hydra.sweeper.storage: the study cannot be opened" in message
     assert "hunter2secret" not in message
@@ -319,14 +342,8 @@ class Flaky(optuna.storages.InMemoryStorage):
         return super().get_all_studies()
 
 
-def patient(inner: BaseStorage, seconds: float) -> BaseStorage:
-    from da6401.study.storage import PatientStorage
-
-    return PatientStorage(inner, seconds)
-
-
 def test_a_storage_that_comes_back_is_waited_for() -> None:
-    storage = patient(Flaky(away=3), seconds=60)
+    storage = PatientStorage(Flaky(away=3), seconds=60)
     assert storage.get_all_studies() == []
     assert outages(storage) == 3
 
@@ -336,17 +353,17 @@ def test_one_attempt_that_hangs_is_told_of_like_many(
 ) -> None:
     monkeypatch.setattr("da6401.study.storage.SILENT_SECONDS", 0.2)
     hangs, quick = Flaky(away=1, seconds=0.3), Flaky(away=1)
-    patient(quick, seconds=60).get_all_studies()
+    PatientStorage(quick, seconds=60).get_all_studies()
     assert "does not answer" not in caplog.text
-    patient(hangs, seconds=60).get_all_studies()
+    PatientStorage(hangs, seconds=60).get_all_studies()
     assert "does not answer" in caplog.text
     assert "answers again" in caplog.text
 
 
 def test_a_storage_that_stays_away_is_a_message_and_a_wrong_call_is_no_outage() -> None:
     with pytest.raises(UserError, match=r"no answer for .* the same command goes on when it is back"):
-        patient(Flaky(away=10**6), seconds=0.2).get_all_studies()
-    storage = patient(Flaky(away=0), seconds=60)
+        PatientStorage(Flaky(away=10**6), seconds=0.2).get_all_studies()
+    storage = PatientStorage(Flaky(away=0), seconds=60)
     with pytest.raises(KeyError):
         storage.get_trial(77)
     assert outages(storage) == 0
@@ -367,13 +384,10 @@ def test_few_connections_and_a_server_that_crashes_in_mid_sweep(postgres: Postgr
 def test_an_outage_loses_no_trial_and_no_report(postgres: Postgres, tmp_path: Path) -> None:
     words = ["train", "--multirun", "study=s", "optimizer.lr=choice(0.1,0.2,0.3,0.4,0.5,0.6)",
              "hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=2"]  # fmt: skip
-    workers = [start_worker(words, place=tmp_path, seconds=3.0, epochs=6) for _ in range(2)]
-    folder = tmp_path / "outputs" / "sweeps" / "s"
-    deadline = time.monotonic() + 60
-    while not list(folder.glob("trial-*/result.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    workers = [start_worker(words, place=tmp_path, seconds=2.0, epochs=6) for _ in range(2)]
+    wait_until(lambda: list(FOLDER.glob("trial-*/result.json")))
     postgres.stop("immediate")
-    time.sleep(6)  # three leases: nobody may take a living worker for dead afterwards
+    time.sleep(5)  # more than two leases: nobody may take a living worker for dead afterwards
     postgres.start()
     for worker in workers:
         worker.join(90)
@@ -392,45 +406,37 @@ def test_an_outage_loses_no_trial_and_no_report(postgres: Postgres, tmp_path: Pa
 def test_real_trainings_by_two_workers_one_killed_end_with_the_weights_of_one_that_never_stopped(
     postgres: Postgres, tmp_path: Path
 ) -> None:
-    total = 12
     words = (
-        "train", "--multirun", "data=digits", "data.image_size=16", "data.val_fraction=0.8", "model.filters=4",
-        "model.blocks=2", "trainer.threads=1", "study=s", "trainer.epochs=8", "trainer.checkpoint_minutes=0.0001",
-        "optimizer.lr=tag(log,interval(1e-3,1e-1))", f"hydra.sweeper.n_trials={total}", "sweep.keep_checkpoints=100",
-        f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=2",
+        *SWEEP, "trainer.epochs=15", "trainer.checkpoint_minutes=0.0001", RATE, f"{N}8", "sweep.keep_checkpoints=100",
+        "data.images_per_class=40", f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=2",
     )  # fmt: skip
-    folder = tmp_path / "outputs" / "sweeps" / "s"
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-    first, second = start(), start()
     storage = open_storage(postgres.url, minutes=1)
-    deadline, deep = time.monotonic() + 90, None
-    while deep is None and time.monotonic() < deadline:  # until both work, and one is in the middle of a trial
-        time.sleep(0.1)
-        with contextlib.suppress(KeyError):  # the study has not been made yet
-            running = optuna.load_study(study_name="s", storage=storage).get_trials(states=(TrialState.RUNNING,))
-            if len({trial.user_attrs.get(OWNER) for trial in running}) == 2:
-                deep = next((trial for trial in running if len(trial.intermediate_values) > 3), None)
-    assert deep is not None
-    victim, other = (first, second) if deep.user_attrs[OWNER].endswith(_lock(first)) else (second, first)
-    victim.kill()
-    victim.communicate()
-    _, errors = other.communicate(timeout=120)
-    assert other.returncode == 0, errors.decode()
+    with begun(words, cwd=tmp_path) as first, begun(words, cwd=tmp_path) as second:
+        deep = wait_until(lambda: _deep(storage))  # both work, and one is in the middle of a trial
+        victim, other = (first, second) if deep[0].user_attrs[OWNER].endswith(_lock(first)) else (second, first)
+        victim.process.kill()
+        code, _, errors = other.end(120)
+    assert code == 0, errors
     trials = optuna.load_study(study_name="s", storage=storage).trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * total
-    (taken_up,) = [trial for trial in trials if trial.user_attrs[ATTEMPTS] == 2]
-    before = read_result(folder / f"trial-{taken_up.number}")
-    again = run(saved_config(folder / f"trial-{taken_up.number}" / "config.yaml"), tmp_path / "again")
-    assert again.weights_sha256 == before.weights_sha256
-    assert taken_up.number == deep.number
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
+    (resumed,) = [trial for trial in trials if trial.user_attrs[ATTEMPTS] == 2]
+    again = run(saved_config(FOLDER / f"trial-{resumed.number}" / "config.yaml"), tmp_path / "again")
+    assert again.weights_sha256 == read_result(FOLDER / f"trial-{resumed.number}").weights_sha256
+    assert resumed.number == deep[0].number
 
 
-def _lock(worker: subprocess.Popen[bytes]) -> str:
+def _deep(storage: BaseStorage) -> list[FrozenTrial]:
+    """The running trials beyond their third epoch, if two workers run trials."""
+    with contextlib.suppress(KeyError):  # the study has not been made yet
+        running = optuna.load_study(study_name="s", storage=storage).get_trials(states=(TrialState.RUNNING,))
+        if len({trial.user_attrs.get(OWNER) for trial in running}) == 2:
+            return [trial for trial in running if len(trial.intermediate_values) > 3]
+    return []
+
+
+def _lock(worker: Command) -> str:
     """The name of the lease that a process holds (Linux)."""
-    held = [os.readlink(file) for file in Path(f"/proc/{worker.pid}/fd").iterdir()]
+    held = [os.readlink(file) for file in Path(f"/proc/{worker.process.pid}/fd").iterdir()]
     (lease,) = [
         Path(path).stem for path in held if path.endswith(".lock") and "turn" not in path and ".workers" in path
     ]
@@ -447,12 +453,9 @@ def test_a_machine_without_the_disk_starts_a_dead_workers_trial_anew(tmp_path: P
     for place in places:
         place.mkdir()
     first = start_worker(words, place=places[0], seconds=60.0, epochs=60)
-    deadline = time.monotonic() + 60
-    while not (places[0] / "outputs/sweeps/s/.workers").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until((places[0] / FOLDER / ".workers").exists)
     study = optuna.load_study(study_name="s", storage=open_storage(url, minutes=1))
-    while not any(t.intermediate_values for t in study.get_trials(deepcopy=False)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)))
     first.kill()
     second = start_worker(words, place=places[1], seconds=0.2, epochs=2)
     second.join(60)

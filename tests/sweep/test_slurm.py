@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from benchmarks.servers import HAS_SLURM, Slurm
 from da6401.config.compose import saved_config
@@ -19,15 +18,16 @@ from da6401.runs.run_folder import read_metrics, read_result
 from da6401.study.storage import open_storage
 from da6401.sweep.leases import ATTEMPTS
 from da6401.training.run import run
-from tests.tiny_runs import SMALL
+from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, wait_until
 
 pytestmark = pytest.mark.skipif(not HAS_SLURM, reason="no SLURM on this machine (slurmctld, slurmd, munged; as root)")
 SCRIPT = Path(__file__).parents[2] / "docs" / "cluster" / "workers.sbatch"
+TRIAL = FOLDER / "trial-0"
 
 
-@pytest.fixture
-def slurm(tmp_path: Path) -> Iterator[Slurm]:
-    cluster = Slurm(tmp_path / "slurm")
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    cluster = Slurm(tmp_path_factory.mktemp("cluster") / "slurm")
     # The jobs find `da6401` as a user's would: on the PATH.
     cluster.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     try:
@@ -36,96 +36,75 @@ def slurm(tmp_path: Path) -> Iterator[Slurm]:
         cluster.stop()
 
 
-def words(tmp_path: Path, *, total: int, epochs: int) -> list[str]:
+def words(*, total: int, epochs: int) -> list[str]:
     return [
-        *SMALL, "study=s", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "trainer.checkpoint_minutes=0.0001",
-        "hydra/sweeper/sampler=random", "sweep.keep_checkpoints=100",
-        f"hydra.sweeper.storage=journal://{tmp_path}/study.log", f"hydra.sweeper.n_trials={total}",
-        f"trainer.epochs={epochs}",
+        *SWEEP[2:], RATE, RANDOM, "trainer.checkpoint_minutes=0.0001", "sweep.keep_checkpoints=100", f"{N}{total}",
+        f"hydra.sweeper.storage=journal://{Path.cwd()}/study.log", f"trainer.epochs={epochs}",
     ]  # fmt: skip
 
 
-def submit(slurm: Slurm, tmp_path: Path, *arguments: str) -> str:
-    flags = ("--parsable", f"--chdir={tmp_path}", f"--output={tmp_path}/%A_%a.log", "--cpus-per-task=1")
+def submit(slurm: Slurm, *arguments: str) -> str:
+    here = Path.cwd()
+    flags = ("--parsable", f"--chdir={here}", f"--output={here}/%A_%a.log", "--cpus-per-task=1")
     return slurm.call("sbatch", *flags, *arguments).strip()
 
 
-def trials(tmp_path: Path) -> list[FrozenTrial]:
-    if not (tmp_path / "study.log").exists():
+def trials() -> list[FrozenTrial]:
+    if not Path("study.log").exists():
         return []
     try:
-        return optuna.load_study(
-            study_name="s", storage=open_storage(f"journal://{tmp_path}/study.log", minutes=1)
-        ).trials
+        return optuna.load_study(study_name="s", storage=open_storage("journal://study.log", minutes=1)).trials
     except KeyError:  # it has not been made yet
         return []
 
 
-def wait(tmp_path: Path, until: Callable[[], object], *, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        logs = "\n".join(log.read_text() for log in tmp_path.glob("*.log") if log.name != "study.log")
-        assert time.monotonic() < deadline, logs
-        time.sleep(0.2)
+def logs() -> str:
+    return "\n".join(log.read_text() for log in Path().glob("*.log") if log.name != "study.log")
 
 
-def all_done(tmp_path: Path, total: int) -> bool:
-    return [trial.state for trial in trials(tmp_path)] == [TrialState.COMPLETE] * total
+def wait_for(*states: str) -> None:
+    wait_until(lambda: [trial.state.name for trial in trials()] == [*states], what=logs)
 
 
-def in_mid_trial(tmp_path: Path) -> bool:
-    return any(
-        not (metrics.parent / "result.json").exists() and len(read_metrics(metrics.parent)) > 5
-        for metrics in tmp_path.glob("outputs/sweeps/s/trial-*/metrics.jsonl")
-    )
+def wait_for_epoch(number: int) -> None:
+    """Until trial 0 is beyond that epoch, and not at its end."""
+    wait_until(lambda: (TRIAL / "metrics.jsonl").exists() and len(read_metrics(TRIAL)) > number, what=logs)
+    assert not (TRIAL / "result.json").exists()
 
 
-def goes_on_with_the_same_bits(tmp_path: Path) -> None:
-    """Trial 0 was stopped and taken up, in the same folder; it ended as one that never stopped."""
-    folder = tmp_path / "outputs/sweeps/s/trial-0"
-    assert "resuming after epoch" in (folder / "train.log").read_text()
-    assert trials(tmp_path)[0].user_attrs[ATTEMPTS] == 1, "it was stopped, not killed"
-    again = run(saved_config(folder / "config.yaml"), tmp_path / "again")
-    assert again.weights_sha256 == read_result(folder).weights_sha256
+def test_an_array_of_workers_shares_one_study(slurm: Slurm) -> None:
+    submit(slurm, "--array=0-1", str(SCRIPT), *words(total=6, epochs=15))
+    wait_for(*["COMPLETE"] * 6)
+    wait_until(lambda: not slurm.call("squeue", "--noheader").strip())
+    assert len({trial.user_attrs["owner"] for trial in trials()}) == 2
 
 
-def test_an_array_of_workers_shares_one_study(slurm: Slurm, tmp_path: Path) -> None:
-    submit(slurm, tmp_path, "--array=0-1", str(SCRIPT), *words(tmp_path, total=6, epochs=15))
-    wait(tmp_path, lambda: all_done(tmp_path, 6))
-    wait(tmp_path, lambda: not slurm.call("squeue", "--noheader").strip())
-    assert len({trial.user_attrs["owner"] for trial in trials(tmp_path)}) == 2
-
-
-def test_a_preempted_worker_puts_its_trial_back_and_goes_on_when_it_is_queued_again(
-    slurm: Slurm, tmp_path: Path
-) -> None:
-    job = submit(slurm, tmp_path, "--array=0", str(SCRIPT), *words(tmp_path, total=1, epochs=60))
-    wait(tmp_path, lambda: in_mid_trial(tmp_path))
-    urgent = submit(slurm, tmp_path, "--partition=high", "--cpus-per-task=2", "--wrap=sleep 3")
-    wait(tmp_path, lambda: [trial.state for trial in trials(tmp_path)] == [TrialState.WAITING], seconds=30)
-    wait(tmp_path, lambda: all_done(tmp_path, 1))
-    assert urgent != job
-    goes_on_with_the_same_bits(tmp_path)
-
-
-def test_the_time_limits_signal_writes_a_checkpoint_and_queues_the_job_again(slurm: Slurm, tmp_path: Path) -> None:
-    job = submit(slurm, tmp_path, "--array=0", str(SCRIPT), *words(tmp_path, total=1, epochs=60))
-    wait(tmp_path, lambda: in_mid_trial(tmp_path))
+def test_a_worker_that_is_stopped_requeues_its_trial_and_resumes_it_when_its_job_runs_again(slurm: Slurm) -> None:
+    """Stopped by the time limit's signal, and then by a job of higher priority."""
+    job = submit(slurm, "--array=0", str(SCRIPT), *words(total=1, epochs=400))
+    wait_for_epoch(5)
     slurm.call("scancel", "--signal=USR1", f"{job}_0")  # what --signal=USR1@120 sends ahead of the limit
-    wait(tmp_path, lambda: [trial.state for trial in trials(tmp_path)] == [TrialState.WAITING], seconds=30)
-    wait(tmp_path, lambda: all_done(tmp_path, 1))
-    assert "stopped by SIGUSR1" in (tmp_path / f"{job}_0.log").read_text()
-    goes_on_with_the_same_bits(tmp_path)
+    wait_for("WAITING")
+    done = len(read_metrics(TRIAL))
+    wait_until(lambda: "stopped by SIGUSR1" in Path(f"{job}_0.log").read_text(), what=logs)
+    wait_for_epoch(done + 5)
+    submit(slurm, "--partition=high", "--cpus-per-task=2", "--wrap=sleep 2")
+    wait_for("WAITING")
+    wait_for("COMPLETE")
+    assert (TRIAL / "train.log").read_text().count("resuming after epoch") == 2
+    assert trials()[0].user_attrs[ATTEMPTS] == 1, "it was stopped, not killed"
+    again = run(saved_config(TRIAL / "config.yaml"), Path("again"))
+    assert again.weights_sha256 == read_result(TRIAL).weights_sha256
 
 
-def test_hydras_launcher_submits_workers(slurm: Slurm, tmp_path: Path) -> None:
+def test_hydras_launcher_submits_workers(slurm: Slurm) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'da6401[slurm]'")
+    launcher = ("hydra/launcher=submitit_slurm", "hydra.sweeper.n_jobs=2", "hydra.launcher.cpus_per_task=1",
+                "hydra.launcher.timeout_min=5", "hydra.launcher.partition=low")  # fmt: skip
     done = subprocess.run(
-        ["da6401", "train", "--multirun", *words(tmp_path, total=6, epochs=15),
-         "hydra/launcher=submitit_slurm", "hydra.sweeper.n_jobs=2", "hydra.launcher.cpus_per_task=1",
-         "hydra.launcher.timeout_min=5", "hydra.launcher.partition=low"],
-        cwd=tmp_path, env=slurm.environment, capture_output=True, text=True, timeout=120, check=False,
+        ["da6401", "train", "--multirun", *words(total=6, epochs=15), *launcher],
+        env=slurm.environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert all_done(tmp_path, 6)
-    assert {trial.user_attrs["owner"].partition("-")[0].rpartition("/")[2] for trial in trials(tmp_path)} == {"1", "2"}
+    assert [trial.state.name for trial in trials()] == ["COMPLETE"] * 6
+    assert {trial.user_attrs["owner"].partition("-")[0].rpartition("/")[2] for trial in trials()} == {"1", "2"}

@@ -12,20 +12,17 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import Engine, event
 
 from da6401.cli import main
 from da6401.errors import UserError
 from da6401.notebook.results import load_sweep
 from da6401.report.collect import read_sweep
-from da6401.study.optuna_internals import storage_of
 from da6401.study.storage import open_storage, reading, sqlite_address
-from tests.tiny_runs import SMALL
+from tests.sweep.sweeps import FOLDER, GRID, SWEEP
 
-SWEEP = (
-    "train", "--multirun", *SMALL, "trainer.epochs=1", "study=s", "optimizer.lr=choice(0.1,0.2)",
-    "hydra.sweeper.n_trials=2", "hydra/sweeper/sampler=grid",
-)  # fmt: skip
-DATABASE = Path("outputs/sweeps/s/study.db")
+WORDS = (*SWEEP, "optimizer.lr=choice(0.1,0.2)", GRID)
+DATABASE = FOLDER / "study.db"
 
 
 @contextmanager
@@ -44,6 +41,12 @@ def locked(database: Path, *, seconds: float | None = None) -> Iterator[None]:
         holder.close()
 
 
+def engine(study: optuna.Study) -> Engine:
+    """What SQLAlchemy reaches the study's database by."""
+    found: Engine = study._storage.inner._backend.engine  # type: ignore[attr-defined]
+    return found
+
+
 @pytest.mark.parametrize("name", ["a%20b", "a?b", "a{b}", "a#b", "ä b"])
 def test_a_folder_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).mkdir()
@@ -59,15 +62,15 @@ def test_a_folder_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pyte
 def test_a_sweep_in_such_a_folder_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a%20b?").mkdir()
     monkeypatch.chdir(tmp_path / "a%20b?")
-    assert main([*SWEEP]) == 0
-    assert list(load_sweep(DATABASE.parent).trials()["state"]) == ["complete"] * 2
-    assert [trial.state for trial in read_sweep(DATABASE.parent, None).trials] == ["complete"] * 2
+    assert main([*WORDS]) == 0
+    assert list(load_sweep(FOLDER).trials()["state"]) == ["complete"] * 2
+    assert [trial.state for trial in read_sweep(FOLDER, None).trials] == ["complete"] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["a%20b?"]
 
 
 @pytest.mark.parametrize("password", ["q@zx%w", "q@z@xkw", "q@zx/kw", "q@zx:kw"])
 def test_of_a_password_that_is_not_escaped_nothing_is_printed(password: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([*SWEEP, f"hydra.sweeper.storage='postgresql://me:{password}@127.0.0.1:1/x'"]) == 2
+    assert main([*WORDS, f"hydra.sweeper.storage='postgresql://me:{password}@127.0.0.1:1/x'"]) == 2
     printed = "".join(capfd.readouterr())
     assert "write it as %40" in printed
     assert not [part for part in re.split("[@:/]", password) if len(part) > 1 and part in printed]
@@ -76,7 +79,9 @@ def test_of_a_password_that_is_not_escaped_nothing_is_printed(password: str, cap
 def test_a_locked_study_is_waited_for_in_mid_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("da6401.study.storage.SILENT_SECONDS", 0.1)
     study = optuna.create_study(storage=open_storage(sqlite_address(Path("study.db")), minutes=1))
-    with locked(Path("study.db"), seconds=7):  # longer than sqlite itself waits
+    event.listen(engine(study), "connect", lambda opened, _: opened.execute("PRAGMA busy_timeout=200"))
+    engine(study).dispose()  # the connections to come wait for 0.2 s; sqlite's own time is 5 s
+    with locked(Path("study.db"), seconds=1.5):
         study.tell(study.ask(), 0.5)
     assert study.best_value == 0.5
 
@@ -87,7 +92,7 @@ def test_a_study_that_stays_locked_is_a_message(
     monkeypatch.setattr("da6401.study.storage.OPENING_SECONDS", 0.1)
     study = optuna.create_study(study_name="s", storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
     with locked(Path("study.db")):
-        assert main([*SWEEP, f"hydra.sweeper.storage={sqlite_address(Path('study.db'))}"]) == 2
+        assert main([*WORDS, f"hydra.sweeper.storage={sqlite_address(Path('study.db'))}"]) == 2
         message = capfd.readouterr().err
         assert "locked by another process" in message
         assert "check the address" not in message
@@ -97,7 +102,7 @@ def test_a_study_that_stays_locked_is_a_message(
 
 def test_a_full_disk_is_a_message() -> None:
     study = optuna.create_study(storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
-    raw = storage_of(study).database.engine.raw_connection()  # type: ignore[attr-defined]
+    raw = engine(study).raw_connection()
     raw.execute("PRAGMA max_page_count=1")  # no page more than there are
     raw.close()
 
@@ -110,7 +115,7 @@ def test_a_full_disk_is_a_message() -> None:
 
 
 def test_a_study_in_memory_works_in_one_process(capfd: pytest.CaptureFixture[str]) -> None:
-    words = (*SWEEP, 'hydra.sweeper.storage="sqlite:///:memory:"')
+    words = (*WORDS, 'hydra.sweeper.storage="sqlite:///:memory:"')
     assert main([*words]) == 0
     study = optuna.load_study(study_name="s", storage=open_storage("sqlite:///:memory:", minutes=10))
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,18 +16,12 @@ from da6401.errors import BusyError
 from da6401.runs.atomic_files import write_yaml
 from da6401.runs.run_folder import CONFIG, LOCK, RESULT, holds_run, read_result, read_yaml
 from da6401.sweep.sweep_folder import move_other_run
-from tests.tiny_runs import SMALL, command
-
-SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
-FOLDER = Path("outputs/sweeps/s")
+from tests.forked import begun
+from tests.sweep.sweeps import FOLDER, SWEEP, states, trials, wait_until
 
 
 def rate(run: Path) -> Any:
     return read_yaml(run / CONFIG)["optimizer"]["lr"]
-
-
-def trials(name: str = "s") -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=name, storage=f"sqlite:///{FOLDER}/study.db").trials
 
 
 def test_runs_of_a_study_that_is_gone_are_not_this_ones(capfd: pytest.CaptureFixture[str]) -> None:
@@ -59,20 +49,15 @@ def test_two_studies_do_not_share_a_folder(capfd: pytest.CaptureFixture[str]) ->
     (FOLDER / ".study").unlink()  # as an older version leaves it
     assert main([*SWEEP, "optimizer.lr=choice(0.01)", "hydra.sweeper.study_name=b"]) == 2
     assert main([*SWEEP, "optimizer.lr=choice(1e-6)", "hydra.sweeper.study_name=a"]) == 0
-    assert [trial.state for trial in trials("a")] == [TrialState.COMPLETE]
+    (trial,) = optuna.load_study(study_name="a", storage=f"sqlite:///{FOLDER}/study.db").trials
+    assert trial.state is TrialState.COMPLETE
 
 
 def test_a_killed_trial_is_trained_anew_where_its_configuration_has_changed(capfd: pytest.CaptureFixture[str]) -> None:
     words = (*SWEEP, "optimizer.lr=choice(0.1,0.2)", "hydra.sweeper.n_trials=1")
-    process = subprocess.Popen(command(*words, "trainer.epochs=100000"), stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 100
-        while not (FOLDER / "trial-0" / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert [trial.state for trial in trials()] == [TrialState.RUNNING]
+    with begun([*words, "trainer.epochs=100000"], cwd=Path.cwd()):  # killed when the block ends
+        wait_until((FOLDER / "trial-0" / "checkpoints" / "last.pt").exists)
+    assert states() == ["RUNNING"]
     assert main([*words, "sweep.on_space_change=extend", "trainer.epochs=2", "trainer.threads=2"]) == 0
     (trial,) = trials()
     assert trial.state is TrialState.COMPLETE

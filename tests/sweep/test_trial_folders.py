@@ -15,21 +15,16 @@ from da6401.runs.run_folder import CONFIG, RESULT, read_json, read_result, read_
 from da6401.runs.trial_folders import FOLDER, trial_folder
 from da6401.sweep.curve import read_points
 from da6401.sweep.leases import OWNER
+from tests.sweep.sweeps import FOLDER as FOLDER_OF_S
+from tests.sweep.sweeps import SWEEP, open_study, states, trials
 from tests.tiny_runs import SMALL
-
-SWEEP = ("train", "--multirun", *SMALL, "trainer.epochs=1", "study=s")
-FOLDER_OF_S = Path("outputs/sweeps/s")
-
-
-def study() -> optuna.Study:
-    return optuna.load_study(study_name="s", storage=f"sqlite:///{FOLDER_OF_S}/study.db")
 
 
 def agrees(names: list[str]) -> None:
     """Each trial's run is in its folder, and whoever asks for it is told so."""
-    trials = study().trials
-    assert [trial_folder(FOLDER_OF_S, trial).relative_to(FOLDER_OF_S).as_posix() for trial in trials] == names
-    for trial in trials:
+    folders = [trial_folder(FOLDER_OF_S, trial).relative_to(FOLDER_OF_S).as_posix() for trial in trials()]
+    assert folders == names
+    for trial in trials():
         run = trial_folder(FOLDER_OF_S, trial)
         assert trial.state is TrialState.COMPLETE
         assert read_result(run).val_accuracy == trial.value
@@ -48,14 +43,14 @@ def test_a_folder_named_by_values_and_numbers(capfd: pytest.CaptureFixture[str])
     more = ("sweep.confirm_top=1", "sweep.confirm_seeds=1", "sweep.keep_checkpoints=1", "sweep.plot_by=optimizer.lr")
     assert main([*words, *more]) == 0
     agrees(["lr=0.1/0", "lr=0.01/1"])
-    best = study().best_trial
+    best = open_study().best_trial
     summary = read_json(FOLDER_OF_S / "sweep.json")
     assert summary["best"][0]["run"] == str(trial_folder(FOLDER_OF_S, best))
     assert summary["epochs_run"] == 2
     (confirmed,) = (FOLDER_OF_S / "confirm").iterdir()
     assert summary["winner"] == str(confirmed)
     assert load_sweep(FOLDER_OF_S).best.folder == confirmed
-    kept = [trial.number for trial in study().trials if (trial_folder(FOLDER_OF_S, trial) / "checkpoints").is_dir()]
+    kept = [trial.number for trial in trials() if (trial_folder(FOLDER_OF_S, trial) / "checkpoints").is_dir()]
     assert kept == [best.number]
     assert main(["evaluate", str(trial_folder(FOLDER_OF_S, best))]) == 2
     assert f"only the confirmed winner of s is evaluated on test: da6401 evaluate {confirmed}" in capfd.readouterr().err
@@ -69,7 +64,7 @@ def test_a_sweep_that_goes_on_under_another_name_keeps_its_folders() -> None:
     more = ("hydra.sweeper.n_trials=3", "hydra.sweep.subdir=run_${hydra:job.num}")
     assert main([*SWEEP, "optimizer.lr=0.1,0.01,0.001", *more]) == 0
     agrees(["trial-0", "trial-1", "run_2"])
-    assert [FOLDER in trial.user_attrs for trial in study().trials] == [False, False, True]
+    assert [FOLDER in trial.user_attrs for trial in trials()] == [False, False, True]
 
 
 def test_a_trial_that_goes_on_is_where_it_began() -> None:
@@ -104,7 +99,7 @@ def test_two_trials_never_share_a_folder(capfd: pytest.CaptureFixture[str]) -> N
     said = capfd.readouterr().err
     assert "trial 1 would be in 'study=s', which is the folder of trial 0" in said
     assert "Traceback" not in said
-    assert [trial.state for trial in study().trials] == [TrialState.COMPLETE, TrialState.WAITING]
+    assert states() == ["COMPLETE", "WAITING"]
     assert main([*words, "hydra.sweep.subdir=again-${hydra.job.num}"]) == 0
     agrees(["study=s", "again-1"])
 

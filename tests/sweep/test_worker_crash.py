@@ -5,114 +5,89 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
+from da6401.cli import main
 from da6401.config.compose import saved_config
 from da6401.runs.run_folder import read_metrics, read_result
 from da6401.sweep.leases import ATTEMPTS, Worker
 from da6401.training.run import run
-from tests.tiny_runs import SMALL, command, da6401
+from tests.forked import Command, begun
+from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, states, trials, wait_until
 
-TOTAL = 5
+TOTAL, EPOCHS = 5, 12
 WORDS = (
-    "train", "--multirun", *SMALL, "study=s", "trainer.epochs=25", "trainer.checkpoint_minutes=0.0001",
-    "optimizer.lr=tag(log,interval(1e-3,1e-1))", f"hydra.sweeper.n_trials={TOTAL}", "sweep.retries=1000",
-    "hydra/sweeper/sampler=random", "sweep.keep_checkpoints=100",
+    *SWEEP, f"trainer.epochs={EPOCHS}", "trainer.checkpoint_minutes=0.0001", f"{N}{TOTAL}", "sweep.retries=1000",
+    "sweep.keep_checkpoints=100",
 )  # fmt: skip
 TIMINGS = {"seconds", "images_per_second"}
-
-
-def study(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/outputs/sweeps/s/study.db")
 
 
 def numbers(run_folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(run_folder)]
 
 
-def finished_once(folder: Path) -> list[optuna.trial.FrozenTrial]:
+def finished_once() -> list[optuna.trial.FrozenTrial]:
     """The trials of a finished sweep, checked against their folders."""
-    trials = study(folder).trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * TOTAL
-    runs = sorted((folder / "outputs" / "sweeps" / "s").glob("trial-*"))
-    assert {path.name for path in runs} == {f"trial-{trial.number}" for trial in trials}
-    for trial in trials:
-        path = folder / "outputs" / "sweeps" / "s" / f"trial-{trial.number}"
+    assert states() == ["COMPLETE"] * TOTAL
+    assert {path.name for path in FOLDER.glob("trial-*")} == {f"trial-{trial.number}" for trial in trials()}
+    for trial in trials():
+        path = FOLDER / f"trial-{trial.number}"
         assert read_result(path).val_accuracy == trial.value
-        assert [line["epoch"] for line in read_metrics(path)] == list(range(1, 26))
-        assert sorted(trial.intermediate_values) == list(range(1, 26))
-    return trials
+        assert [line["epoch"] for line in read_metrics(path)] == list(range(1, EPOCHS + 1))
+        assert sorted(trial.intermediate_values) == list(range(1, EPOCHS + 1))
+    return trials()
 
 
-def test_a_sweep_killed_at_ten_random_moments_ends_with_its_total(tmp_path: Path) -> None:
-    rng = random.Random(1)
+def kill_at_a_random_moment(words: Sequence[str], rng: random.Random) -> None:
+    with begun(words, cwd=Path.cwd()) as killed:
+        if rng.random() < 0.7:  # in mid trial; otherwise while it starts
+            wait_until(lambda: " starts, " in killed.out.read_text() or not killed.process.is_alive())
+        time.sleep(rng.uniform(0.0, 1.0))
+
+
+def test_a_sweep_killed_at_ten_random_moments_ends_with_its_total() -> None:
+    rng, words = random.Random(1), (*WORDS, RATE, RANDOM)
     for _ in range(10):
-        process = subprocess.Popen(command(*WORDS), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        started = time.monotonic()
-        database = tmp_path / "outputs" / "sweeps" / "s" / "study.db"
-        while process.poll() is None and not database.exists() and time.monotonic() - started < 60:
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0.0, 5.0))
-        process.kill()
-        process.wait()
-    done = da6401(*WORDS, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    trials = finished_once(tmp_path)
-    assert sum(int(trial.user_attrs[ATTEMPTS]) for trial in trials) > TOTAL, "no kill hit a trial"
-    # A trial that was taken up has the numbers of one that never stopped.
-    taken_up = max(trials, key=lambda trial: int(trial.user_attrs[ATTEMPTS]))
-    before = tmp_path / "outputs" / "sweeps" / "s" / f"trial-{taken_up.number}"
-    run(saved_config(before / "config.yaml"), tmp_path / "again")
-    plain = [
-        [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(p)]
-        for p in (before, tmp_path / "again")
-    ]
-    assert plain[0] == plain[1]
+        kill_at_a_random_moment(words, rng)
+    assert main([*words]) == 0
+    finished = finished_once()
+    assert sum(int(trial.user_attrs[ATTEMPTS]) for trial in finished) > TOTAL, "no kill hit a trial"
+    # A trial that was resumed has the numbers of one that never stopped.
+    resumed = max(finished, key=lambda trial: int(trial.user_attrs[ATTEMPTS]))
+    before = FOLDER / f"trial-{resumed.number}"
+    run(saved_config(before / "config.yaml"), Path("again"))
+    assert numbers(before) == numbers(Path("again"))
 
 
-def test_two_slots_share_one_total_and_a_killed_worker_is_replaced(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command(*(word for word in WORDS if "threads" not in word), "hydra.sweeper.n_jobs=2"),  # each slot gets its own
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline, killed = time.monotonic() + 100, False
-        while process.poll() is None and time.monotonic() < deadline:
-            workers = _children(process.pid)
-            begun = list((tmp_path / "outputs" / "sweeps" / "s").glob("trial-*/checkpoints/last.pt"))
-            if not killed and len(workers) == 2 and begun:
-                os.kill(workers[0], signal.SIGKILL)
-                killed = True
-            time.sleep(0.1)
-        out, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert killed
-    assert process.returncode == 0, errors
-    finished_once(tmp_path)
+def test_two_slots_share_a_grid_and_a_killed_worker_is_replaced(tmp_path: Path) -> None:
+    own_threads = [word for word in WORDS if "threads" not in word]  # each slot gets its own
+    words = [*own_threads, "optimizer.lr=0.1,0.2,0.3,0.4,0.5", "hydra.sweeper.n_jobs=2"]
+    with begun(words, cwd=tmp_path) as leader:
+        wait_until(lambda: len(_children(leader)) == 2 and list(FOLDER.glob("trial-*/checkpoints/last.pt")))
+        os.kill(_children(leader)[0], signal.SIGKILL)
+        code, out, errors = leader.end(90)
+    assert code == 0, errors
+    assert sorted(trial.params["optimizer.lr"] for trial in finished_once()) == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert "retrain it: da6401 reproduce" in out
 
 
-def test_a_sweep_that_is_terminated_puts_its_trial_back_and_goes_on(tmp_path: Path) -> None:
-    words = (*WORDS, "hydra.sweeper.n_trials=1")
-    process = subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    last = tmp_path / "outputs" / "sweeps" / "s" / "trial-0" / "checkpoints" / "last.pt"
-    deadline = time.monotonic() + 60
-    while not last.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.terminate()
-    assert process.wait(timeout=30) == 143
-    assert [trial.state for trial in study(tmp_path).trials] == [TrialState.WAITING]
-    assert da6401(*words, cwd=tmp_path).returncode == 0
-    (trial,) = study(tmp_path).trials
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_is_stopped_requeues_its_trial_and_resumes_it(stop: int, code: int, tmp_path: Path) -> None:
+    words = (*WORDS, "trainer.epochs=25", RATE, f"{N}1")
+    with begun(words, cwd=tmp_path) as running:
+        wait_until((FOLDER / "trial-0" / "checkpoints" / "last.pt").exists)
+        running.send(stop)
+        assert running.end()[0] == code
+    assert states() == ["WAITING"]
+    assert main([*words]) == 0
+    (trial,) = trials()
     assert trial.state is TrialState.COMPLETE
     assert sorted(trial.intermediate_values) == list(range(1, 26))
 
@@ -151,6 +126,6 @@ def test_a_living_worker_keeps_its_trial(tmp_path: Path) -> None:
     assert not second.owns(again)
 
 
-def _children(pid: int) -> list[int]:
-    done = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False)
-    return [int(word) for word in done.stdout.split()]
+def _children(of: Command) -> list[int]:
+    found = Path(f"/proc/{of.process.pid}/task/{of.process.pid}/children")  # Linux
+    return [int(word) for word in found.read_text().split()]

@@ -28,6 +28,7 @@ from da6401.config.schema import BACKBONES, Activation, Backbone
 from da6401.models.cnn import Cnn
 from da6401.models.pretrained import build_backbone
 from da6401.models.stages import StagedModel
+from tests.networks import cnn
 
 
 class TwoLayers(nn.Module):
@@ -76,15 +77,9 @@ def test_a_rectifier_with_a_ceiling_passes_nothing_above_it() -> None:
     assert input_gradients(model, model, x, torch.tensor([[0]]), guided=True).tolist() == [[0.5, -0.5]]
 
 
-def cnn(activation: Activation = "relu", *, seed: int = 0, residual: bool = False, size: int = 32) -> Cnn:
+def relu_cnn(activation: Activation = "relu", *, seed: int = 0, residual: bool = False) -> Cnn:
     torch.manual_seed(seed)
-    model = Cnn(
-        image_size=(size, size), num_classes=3, filters=(4, 6, 8, 8, 8), kernels=(3,) * 5, activation=activation,
-        batch_norm=True, pooling="max", residual=residual, global_pool=False, dense_width=8, block_dropout=0.5,
-        dropout=0.5,
-    )  # fmt: skip
-    model.eval()
-    return model
+    return cnn(activation=activation, residual=residual, filters=(4, 6, 8, 8, 8), kernels=(3,) * 5).eval()
 
 
 def live_index(model: Cnn, layer: nn.Module, images: Tensor) -> Tensor:
@@ -100,7 +95,7 @@ def pictures(count: int, size: int) -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
 def test_the_same_as_captum_where_relu_is_a_module() -> None:
-    model, images = cnn(), pictures(2, 32)
+    model, images = relu_cnn(), pictures(2, 32)
     layer = model.get_submodule("stages.block5.activation")
     index_B3 = live_index(model, layer, images)
     one_neuron = tuple(index_B3[0].tolist())
@@ -137,7 +132,7 @@ def test_other_weights_give_another_picture() -> None:
     images = pictures(4, 32)
     pictures_of = []
     for seed in (0, 0, 1):
-        model = cnn(seed=seed)
+        model = relu_cnn(seed=seed)
         layer = model.get_submodule("stages.block4.activation")
         index_B3 = live_index(model, layer, images)
         pictures_of.append(input_gradients(model, layer, images, index_B3, guided=True).flatten())
@@ -207,7 +202,7 @@ def test_a_neuron_that_an_image_drives_to_the_ceiling_has_a_picture() -> None:
 
 @pytest.mark.parametrize("activation", get_args(Activation))
 def test_only_relu_is_a_rectifier(activation: Activation) -> None:
-    others = other_nonlinearities(cnn(activation), pictures(1, 32))
+    others = other_nonlinearities(relu_cnn(activation), pictures(1, 32))
     assert others == ([] if activation == "relu" else [activation])
 
 
@@ -221,7 +216,7 @@ def test_only_relu_is_a_rectifier(activation: Activation) -> None:
     ],
 )
 def test_the_maps_of_the_cnn_are_those_before_the_pool(residual: bool, least: int, name: str, side: int) -> None:
-    layer = last_maps(cnn(residual=residual), pictures(1, 32), least=least, before_ceiling=True)
+    layer = last_maps(relu_cnn(residual=residual), pictures(1, 32), least=least, before_ceiling=True)
     assert layer is not None
     assert (layer.name, layer.height, layer.width) == (name, side, side)
 
@@ -262,7 +257,7 @@ def test_grad_cam_by_hand() -> None:
 
 
 def test_grad_cam_is_captums() -> None:
-    model, images, classes = cnn(), pictures(3, 32), torch.tensor([2, 0, 1])
+    model, images, classes = relu_cnn(), pictures(3, 32), torch.tensor([2, 0, 1])
     layer = model.get_submodule("stages.block4.activation")
     expected = LayerAttribution.interpolate(
         LayerGradCam(model, layer).attribute(images, target=classes, relu_attributions=True), (32, 32), "bilinear"
@@ -278,7 +273,7 @@ def test_patch_sums_by_hand() -> None:
 
 
 def test_frozen_stages_let_no_gradient_through_until_they_are_freed() -> None:
-    model: StagedModel = cnn()
+    model: StagedModel = relu_cnn()
     model.freeze(5)
     images, index_B3 = pictures(1, 32), torch.tensor([[0, 0, 0]])
     with pytest.raises(RuntimeError, match="does not require grad"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from da6401.config.cnn_shapes import filters_of, kernels_of
 from da6401.config.schema import Backbone, CnnConfig, Organisation, PretrainedConfig
 from da6401.models.build import build_model
-from da6401.models.cnn import Cnn
 from da6401.models.counts import closed_form, count_layers, describe
+from tests.networks import cnn
 
 
 @pytest.mark.parametrize(
@@ -30,15 +31,8 @@ def test_the_assignments_numbers(
     organisation: Organisation, base: int, dense: int, parameters: int, mega_macs: float
 ) -> None:
     cfg = CnnConfig(filters=base, organisation=organisation, dense_width=dense, batch_norm=False)
-    formula = closed_form(
-        height=224,
-        width=224,
-        filters=filters_of(cfg),
-        kernels=kernels_of(cfg),
-        batch_norm=False,
-        dense_width=dense,
-        num_classes=10,
-    )
+    sizes: dict[str, Any] = {"height": 224, "width": 224, "filters": filters_of(cfg), "kernels": kernels_of(cfg)}
+    formula = closed_form(**sizes, batch_norm=False, dense_width=dense, num_classes=10)
     assert formula[0] == parameters
     assert formula[1] / 1e6 == pytest.approx(mega_macs, abs=0.05)
     with torch.device("meta"):
@@ -69,31 +63,13 @@ def test_the_formula_as_the_assignment_writes_it() -> None:
 def test_the_closed_form_equals_the_hooks_at_any_size(
     blocks: list[tuple[int, int]], height: int, width: int, batch_norm: bool, dense_width: int, num_classes: int
 ) -> None:
-    filters, kernels = [count for count, _ in blocks], [kernel for _, kernel in blocks]
-    model = Cnn(
-        image_size=(height, width),
-        num_classes=num_classes,
-        filters=filters,
-        kernels=kernels,
-        activation="relu",
-        batch_norm=batch_norm,
-        pooling="max",
-        residual=False,
-        global_pool=False,
-        dense_width=dense_width,
-        block_dropout=0.0,
-        dropout=0.0,
-    )
-    counts = count_layers(model, (height, width))
-    assert (sum(c.parameters for c in counts), sum(c.macs for c in counts)) == closed_form(
-        height=height,
-        width=width,
-        filters=filters,
-        kernels=kernels,
-        batch_norm=batch_norm,
-        dense_width=dense_width,
-        num_classes=num_classes,
-    )
+    sizes: dict[str, Any] = {
+        "filters": [count for count, _ in blocks], "kernels": [kernel for _, kernel in blocks],
+        "batch_norm": batch_norm, "dense_width": dense_width, "num_classes": num_classes,
+    }  # fmt: skip
+    counts = count_layers(cnn(image_size=(height, width), **sizes), (height, width))
+    formula = closed_form(height=height, width=width, **sizes)
+    assert (sum(c.parameters for c in counts), sum(c.macs for c in counts)) == formula
 
 
 @pytest.mark.parametrize(

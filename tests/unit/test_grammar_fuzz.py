@@ -35,24 +35,8 @@ atoms = st.one_of(
     st.sampled_from(["cnn", "sgd", "adamw", "resnet18", "part_a", "maximize", "*", "${seed}", "${oc.env:HOME}", "???"]),
     st.text(max_size=6), st.text(max_size=4).map(lambda text: f"'{text}'"), st.text("'\"\\(){}[],=: $", max_size=5),
 )  # fmt: skip
-functions = st.sampled_from(
-    [
-        "choice",
-        "range",
-        "interval",
-        "int",
-        "float",
-        "str",
-        "bool",
-        "sort",
-        "shuffle",
-        "glob",
-        "tag",
-        "tag(log",
-        "x",
-        "json_str",
-    ]
-)
+FUNCTIONS = "choice range interval int float str bool sort shuffle glob tag tag(log x json_str"
+functions = st.sampled_from(FUNCTIONS.split())
 
 
 def deeper(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -78,7 +62,7 @@ overrides = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(overrides, max_size=4), st.lists(st.tuples(keys, values), max_size=2))
 def test_every_space_is_read_or_refused_with_a_reason(arguments: list[str], conditional: list[tuple[str, str]]) -> None:
     problems: list[str] = []
@@ -94,7 +78,7 @@ def test_every_space_is_read_or_refused_with_a_reason(arguments: list[str], cond
             space.identity(point)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(overrides, min_size=1, max_size=3), st.booleans())
 def test_every_command_line_is_taken_or_refused_with_a_reason(words: list[str], multirun: bool) -> None:
     with contextlib.suppress(UserError, SystemExit):  # SystemExit: a word that is a flag, such as -h

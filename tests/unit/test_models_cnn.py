@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from torch import nn
 from da6401.config.schema import Activation, CnnConfig, Pooling
 from da6401.errors import ModelError
 from da6401.models.build import build_model
-from da6401.models.cnn import ACTIVATIONS, POOLINGS, Cnn, ConvBlock
+from da6401.models.cnn import ACTIVATIONS, POOLINGS, ConvBlock
+from tests.networks import cnn
 
 TINY = CnnConfig(filters=8, blocks=3, dense_width=16)
 
@@ -68,35 +69,14 @@ def test_the_signal_neither_dies_nor_explodes_through_eight_blocks(activation: A
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_a_residual_block_starts_as_its_shortcut(batch_norm: bool) -> None:
-    block = ConvBlock(
-        in_channels=4,
-        filters=4,
-        kernel_size=3,
-        activation="relu",
-        batch_norm=batch_norm,
-        pooling="max",
-        residual=True,
-        dropout=0.0,
-    ).eval()
+    shape: dict[str, Any] = {"in_channels": 4, "filters": 4, "kernel_size": 3, "activation": "relu", "pooling": "max"}
+    block = ConvBlock(**shape, batch_norm=batch_norm, residual=True, dropout=0.0).eval()
     x = torch.randn(2, 4, 8, 8)
     assert torch.equal(block(x), nn.functional.max_pool2d(x.relu(), 2))
 
 
 def test_images_need_not_be_square() -> None:
-    model = Cnn(
-        image_size=(20, 13),
-        num_classes=3,
-        filters=[4, 6],
-        kernels=[3, 5],
-        activation="silu",
-        batch_norm=True,
-        pooling="max",
-        residual=False,
-        global_pool=False,
-        dense_width=7,
-        block_dropout=0.0,
-        dropout=0.0,
-    )
+    model = cnn(image_size=(20, 13), filters=[4, 6], kernels=[3, 5], activation="silu")
     assert model(torch.rand(2, 3, 20, 13)).shape == (2, 3)
     assert model.run_stages(torch.rand(2, 3, 20, 13), 0, 2).shape == (2, 6, 5, 3)
 

@@ -22,13 +22,9 @@ from da6401.models.lite import SameConv2d
 # Logits of the reference implementation (package efficientnet-lite-pytorch 0.1.0) for golden_image(): the
 # first six, the indices of the best three, and the norm of all thousand.
 GOLDEN_FIRST = [
-    -1.601572036743164,
-    -0.42577195167541504,
-    -0.25125133991241455,
-    -1.8371926546096802,
-    0.3874829411506653,
+    -1.601572036743164, -0.42577195167541504, -0.25125133991241455, -1.8371926546096802, 0.3874829411506653,
     0.12585724890232086,
-]
+]  # fmt: skip
 GOLDEN_TOP = [916, 549, 872]
 GOLDEN_NORM = 41.276920318603516
 

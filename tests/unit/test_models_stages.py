@@ -4,13 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from da6401.errors import ModelError
 from da6401.models import stages
 from da6401.models.stages import StagedModel, output_layer
 
@@ -32,14 +29,6 @@ def images(seed: int = 1) -> Tensor:
     return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def train_steps(model: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int = 3) -> None:
-    model.train()
-    for seed in range(steps):
-        optimizer.zero_grad()
-        torch.autograd.backward(nn.functional.cross_entropy(model(images(seed)), torch.tensor([0, 1, 2, 3])))
-        optimizer.step()
-
-
 def test_forward_is_normalise_then_stages_then_head() -> None:
     model = small().eval()
     x = images()
@@ -48,31 +37,6 @@ def test_forward_is_normalise_then_stages_then_head() -> None:
         by_hand = model.run_stages(by_hand, position, position + 1)
     assert torch.equal(model(x), model.head(by_hand))
     assert torch.equal(model(x), model.head(model.run_stages(model.run_stages(model.normalise(x), 0, 2), 2, 3)))
-
-
-@pytest.mark.parametrize("depth", [0, 1, 2, 3])
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda parameters: torch.optim.SGD(parameters, lr=0.5, momentum=0.9, weight_decay=0.5),
-        lambda parameters: torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.5),
-    ],
-)
-def test_frozen_stages_stay_bit_identical(
-    depth: int, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-) -> None:
-    model = small()
-    optimizer = make(list(model.parameters()))  # all of them: freezing must not rest on the optimizer's list
-    train_steps(model, optimizer)
-    model.freeze(depth)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer.step()  # gradients and momentum from before the freeze must not move anything either
-    train_steps(model, optimizer)
-    after = model.state_dict()
-    for position, name in enumerate(model.stage_names):
-        unchanged = [torch.equal(before[key], after[key]) for key in before if key.startswith(f"stages.{name}.")]
-        assert all(unchanged) if position < depth else not any(unchanged)
-    assert not torch.equal(before["head.2.weight"], after["head.2.weight"])
 
 
 def test_train_leaves_frozen_stages_in_eval() -> None:
@@ -102,12 +66,6 @@ def test_no_graph_is_kept_for_frozen_stages() -> None:
     assert not model.run_stages(x, 0, 2).requires_grad
     assert model.run_stages(x, 0, 3).requires_grad
     assert model.run_stages(model.run_stages(x, 0, 2), 2, 3).requires_grad
-
-
-@pytest.mark.parametrize("depth", [-1, 4])
-def test_a_depth_out_of_range_is_refused_with_the_stages_names(depth: int) -> None:
-    with pytest.raises(ModelError, match=r"s0, s1, s2; use 0\.\.3"):
-        small().freeze(depth)
 
 
 def test_parameter_groups_hold_each_trained_parameter_once() -> None:

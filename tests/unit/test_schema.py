@@ -44,11 +44,6 @@ def all_keys() -> list[Key]:
     return [(kind, field) for kind, field in fields if field.default_factory is dataclasses.MISSING]
 
 
-def is_number(key: Key) -> bool:
-    hint = get_type_hints(key[0])[key[1].name]
-    return hint is not bool and bool({int, float} & {hint, *get_args(hint)})
-
-
 def name_of(value: Any) -> str:
     return str(value.__name__ if isinstance(value, type) else value.name)
 
@@ -69,25 +64,16 @@ def test_the_stable_names_exist() -> None:
 
 
 @pytest.mark.parametrize(("kind", "field"), KEYS, ids=name_of)
-def test_every_key_is_explained(kind: type, field: dataclasses.Field[Any]) -> None:
-    rule = field.metadata.get("rule")
+def test_every_key_is_explained_and_its_default_keeps_its_rule(kind: type, field: dataclasses.Field[Any]) -> None:
+    rule, hint = field.metadata.get("rule"), get_type_hints(kind)[field.name]
     assert isinstance(rule, Rule), "make the field with key(): without a rule nobody checks its value"
     assert rule.doc.strip(), "say what the key does"
     assert not rule.doc.endswith("."), "a phrase, as its neighbours"
     assert bool(rule.pattern) == bool(rule.shape), "a pattern is told to the user in words"
-
-
-@pytest.mark.parametrize(("kind", "field"), [key for key in KEYS if is_number(key)], ids=name_of)
-def test_every_number_has_a_range(kind: type, field: dataclasses.Field[Any]) -> None:
-    rule = field.metadata["rule"]
-    assert (rule.low is None) != (rule.above is None), "one lower bound"
-    assert (rule.high is None) != (rule.below is None), "one upper bound"
-
-
-@pytest.mark.parametrize(("kind", "field"), KEYS, ids=name_of)
-def test_every_default_keeps_its_own_rule(kind: type, field: dataclasses.Field[Any]) -> None:
+    if hint is not bool and {int, float} & {hint, *get_args(hint)}:
+        assert (rule.low is None) != (rule.above is None), "a number has one lower bound"
+        assert (rule.high is None) != (rule.below is None), "a number has one upper bound"
     default: Any = field.default
-    rule, hint = field.metadata["rule"], get_type_hints(kind)[field.name]
     if get_origin(hint) is Literal:
         assert default in get_args(hint)
         return

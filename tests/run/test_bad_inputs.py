@@ -342,6 +342,7 @@ def rows(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_told_in_one_screen_and_exit_code_2(name: str, rows: dict[str, tuple[str, str, int]]) -> None:
     _, message, code = rows[name]
@@ -375,6 +376,7 @@ def _prose(text: str) -> str:
     return "<br>".join(line.replace("  ", "&nbsp; ") for line in text.splitlines())
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_program_says(rows: dict[str, tuple[str, str, int]]) -> None:
     if os.environ.get("DA6401_WRITE_DOCS"):
         PAGE.write_text(page(rows), encoding="utf-8")

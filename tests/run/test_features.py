@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -88,9 +89,13 @@ class Bench:
         self.counts = count(self.model, self.cfg.data.image_size)
         self.out = out
 
-    def trained(self, *words: str) -> tuple[list[float], Tensor]:
-        """The numbers of all epochs, and the probabilities (N, K) of the validation images after the last."""
-        cfg = compose(*words)
+    def trained(self, **keys: Any) -> tuple[list[float], Tensor]:
+        """The numbers of all epochs, and the probabilities (N, K) of the validation images after the last.
+
+        Args:
+            keys: what is otherwise in the model's configuration.
+        """
+        cfg = dataclasses.replace(self.cfg, model=dataclasses.replace(self.cfg.model, **keys))
         prepare(seed=0, threads=1, deterministic=True)
         self.model.load_state_dict(self.start)
         self.model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))
@@ -109,15 +114,15 @@ def no_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_writer.CheckpointWriter, "save", lambda *_, **__: None)
 
 
-def words_for(name: str, **keys: object) -> list[str]:
-    size = SIZES.get(name, 32)
+def words_for(name: str) -> list[str]:
     return [
-        "data=synthetic", f"data.image_size={size}", "data.classes=3", "data.images_per_class=4", f"model={name}",
-        "model.weights=none", "trainer.epochs=2", "trainer.batch_size=9", "trainer.threads=1", "optimizer=sgd",
-        "optimizer.lr=1e-3", "optimizer.momentum=0", *(f"model.{key}={value}" for key, value in keys.items()),
+        "data=synthetic", f"data.image_size={SIZES.get(name, 32)}", "data.classes=3", "data.images_per_class=4",
+        f"model={name}", "model.weights=none", "trainer.epochs=2", "trainer.batch_size=9", "trainer.threads=1", 
+        "optimizer=sgd", "optimizer.lr=1e-3", "optimizer.momentum=0",
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_checkpoints")
 @pytest.mark.parametrize("name", BACKBONES)
 def test_kept_features_give_the_same_curves_and_predictions(
@@ -127,9 +132,9 @@ def test_kept_features_give_the_same_curves_and_predictions(
     bench = Bench(*words_for(name), out=tmp_path)
     stages = len(FACTS[name].stages)  # type: ignore[index]
     for depth in (1, stages - 1, stages):  # GoogLeNet is tested at every depth
-        plain, expected = bench.trained(*words_for(name, freeze_depth=depth, feature_cache="off"))
+        plain, expected = bench.trained(freeze_depth=depth, feature_cache="off")
         assert not list_entries()
-        kept, answers = bench.trained(*words_for(name, freeze_depth=depth, feature_cache="on"))
+        kept, answers = bench.trained(freeze_depth=depth, feature_cache="on")
         (entry,) = list_entries()
         assert entry.kind == "features"
         assert kept == pytest.approx(plain, rel=1e-5, abs=1e-5)
@@ -142,28 +147,25 @@ def test_float16_moves_the_losses_by_less_than_two_thousandths(tmp_path: Path) -
     """Measured: 0.0008. It rounds features to 11 bits; where that decides which class is first, accuracies jump."""
     bench = Bench(*words_for("resnet18"), out=tmp_path)
     for depth in (1, 2, 5):
-        plain, expected = bench.trained(*words_for("resnet18", freeze_depth=depth, feature_cache="off"))
-        half, answers = bench.trained(
-            *words_for("resnet18", freeze_depth=depth, feature_cache="on", feature_dtype="float16")
-        )
+        plain, expected = bench.trained(freeze_depth=depth, feature_cache="off")
+        half, answers = bench.trained(freeze_depth=depth, feature_cache="on", feature_dtype="float16")
         assert half == pytest.approx(plain, abs=2e-3)
         assert half != plain
         torch.testing.assert_close(answers, expected, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_googlenet_from_a_weights_file_at_every_depth(
     tmp_path: Path, no_checkpoints: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(3)
     original = models.googlenet(weights=None, aux_logits=True, transform_input=True, init_weights=False)
     torch.save(original.state_dict(), tmp_path / "googlenet.pth")
-    source = {"weights": tmp_path / "googlenet.pth"}
-    words = [word.replace("trainer.epochs=2", "trainer.epochs=1") for word in words_for("googlenet", **source)]
-    bench = Bench(*words, out=tmp_path)
+    words = (f"model.weights={tmp_path / 'googlenet.pth'}", "trainer.epochs=1")
+    bench = Bench(*words_for("googlenet"), *words, out=tmp_path)
     for depth in range(13):
-        own = [f"model.freeze_depth={depth}", "model.feature_cache=off"]
-        plain, expected = bench.trained(*words, *own)
-        kept, answers = bench.trained(*words, *own[:1], "model.feature_cache=on")
+        plain, expected = bench.trained(freeze_depth=depth, feature_cache="off")
+        kept, answers = bench.trained(freeze_depth=depth, feature_cache="on")
         assert kept == pytest.approx(plain, rel=1e-5, abs=1e-5)
         torch.testing.assert_close(answers, expected, rtol=1e-5, atol=1e-5)
     assert len(list_entries()) == 12  # at depth 0 there is nothing to keep

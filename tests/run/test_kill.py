@@ -42,6 +42,7 @@ def _until_the_end(cfg: RunConfig, folder: Path) -> float:
     return time.perf_counter() - started
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_moments_end_with_the_same_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

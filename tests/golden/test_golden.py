@@ -24,6 +24,7 @@ from da6401.cli import main
 from tests.golden.backbone import STRIPPED, restore, weights_sha256
 from tests.golden.commands import ASKED, PICTURES, RUNS, STOPPED_TRIAL, SWEEPS
 from tests.golden.machine import facts
+from tests.outcomes import page_data
 
 HERE = Path(__file__).parent
 ANSWERS: dict[str, Any] = json.loads((HERE / "answers.json").read_text())
@@ -337,19 +338,12 @@ def test_an_old_study_takes_a_changed_space_and_warms_a_new_one(place: Place) ->
     assert "optimizer.weight_decay" in after[5].params
 
 
-def data_of(page: Path) -> dict[str, Any]:
-    found = re.search(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    data: dict[str, Any] = json.loads(found.group(1))
-    return data
-
-
 @pytest.mark.parametrize("name", SWEEPS)
 def test_report_of_a_sweep(name: str, place: Place) -> None:
     sweep = place(name)
     trials = study_of(sweep)
     assert main(["report", str(sweep)]) == 0
-    page = data_of(sweep / "report.html")
+    page = page_data(sweep / "report.html")
     assert page["title"] == f"Sweep {name}"
     blocks = [block for part in page["parts"] for section in part["sections"] for block in section["blocks"]]
     shown = next(block["trials"] for block in blocks if block["kind"] == "trials")
@@ -367,7 +361,7 @@ def test_report_of_a_sweep(name: str, place: Place) -> None:
 def test_report_of_runs(place: Place) -> None:
     folders = [place(name) for name in ("part_a_digits", "interrupted")]
     assert main(["report", *map(str, folders), "--out", "both.html"]) == 0
-    titles = [part["title"] for part in data_of(Path("both.html"))["parts"]]
+    titles = [part["title"] for part in page_data(Path("both.html"))["parts"]]
     assert titles == ["Side by side", "Run part_a_digits", "Run interrupted"]
 
 

@@ -14,10 +14,10 @@ import shutil
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,6 +25,8 @@ from PIL import Image
 
 from da6401.training.run import run
 from tests import forked
+from tests.image_trees import image_tree
+from tests.pngs import COLOUR, chunk, png
 from tests.tiny_runs import SMALL, compose, typed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "bad-inputs.md"
@@ -52,11 +54,7 @@ def case(name: str) -> Callable[[Case], Case]:
 
 def images(cwd: Path) -> Path:
     """A tree of two classes; the folder of one of them."""
-    for split, name, number in [(s, n, i) for s in ("train", "val", "test") for n in ("cat", "dog") for i in range(4)]:
-        file = cwd / "images" / split / name / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number * 9, len(split), len(name) * ord(name[0]) % 250)).save(file)
-    return cwd / "images" / "train" / "cat"
+    return image_tree(cwd / "images") / "train" / "cat"
 
 
 def picture() -> bytes:
@@ -67,12 +65,8 @@ def picture() -> bytes:
 
 def huge_png() -> bytes:
     """A PNG of a few bytes that says that it has ten thousand million pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    before, after = (chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, COLOUR, 0, 0, 0)) for side in (1, 100_000))
+    return png(np.zeros((1, 1, 3), np.uint8), 8, COLOUR).replace(before, after)
 
 
 def archive(cwd: Path, name: str, content: bytes = b"x", mode: int = 0o644) -> list[str]:

@@ -9,20 +9,12 @@ from typing import Any
 import pytest
 
 from da6401.config.schema import RunConfig
-from da6401.runs.run_folder import BEST, LAST, read_metrics, read_result
+from da6401.runs.run_folder import BEST, LAST, read_result
 from da6401.training import checkpoint_writer
 from da6401.training.checkpoint import load_checkpoint, save_checkpoint
 from da6401.training.run import run
-from tests.run.test_resume import TIMINGS
+from tests.outcomes import outcome
 from tests.tiny_runs import SMALL, compose
-
-
-def _end_state(folder: Path) -> tuple[Any, ...]:
-    result = read_result(folder)
-    best = load_checkpoint(folder / BEST)
-    assert best["epoch"] == result.best_epoch
-    lines = [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(folder)]
-    return result.weights_sha256, result.best_weights_sha256, lines
 
 
 def _noting(names: list[str]) -> Callable[..., None]:
@@ -60,13 +52,13 @@ def test_best_and_last_never_contradict_each_other(tmp_path: Path, monkeypatch: 
     """Several epochs are better than all before here: a kill between best.pt and last.pt is the hard case."""
     cfg = compose(*SMALL, "trainer.epochs=4", "optimizer.lr=0.02")
     run(cfg, tmp_path / "whole")
-    expected = _end_state(tmp_path / "whole")
+    expected = outcome(tmp_path / "whole")
     order: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_writer, "PATIENCE", 0)
         patch.setattr(checkpoint_writer, "save_checkpoint", _noting(order))
         run(cfg, tmp_path / "eager")
-    assert _end_state(tmp_path / "eager") == expected
+    assert outcome(tmp_path / "eager") == expected
     assert order.count("best.pt") >= 2, "the hard case needs a second best epoch"
     for writes in range(1, len(order)):
         folder = tmp_path / f"killed-{writes}"
@@ -76,7 +68,8 @@ def test_best_and_last_never_contradict_each_other(tmp_path: Path, monkeypatch: 
             checkpoint_writer.settle_best(folder, history["best_epoch"])
             assert load_checkpoint(folder / BEST)["epoch"] == history["best_epoch"]
         run(cfg, folder)
-        assert _end_state(folder) == expected
+        assert outcome(folder) == expected
+        assert load_checkpoint(folder / BEST)["epoch"] == read_result(folder).best_epoch
         assert not list(folder.rglob("*.prev.pt"))
 
 

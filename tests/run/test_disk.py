@@ -23,7 +23,8 @@ from da6401.training import checkpoint_writer, loop
 from da6401.training.checkpoint import load_checkpoint, save_checkpoint
 from da6401.training.run import run
 from tests import forked
-from tests.run.test_resume import HARD, outcome
+from tests.outcomes import outcome
+from tests.run.test_resume import HARD
 from tests.tiny_runs import SMALL, compose, typed
 
 LIMIT = 40_000  # bytes: enough for config and receipt, too little for a checkpoint of ours

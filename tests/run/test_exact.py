@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from da6401.cli import main
 from da6401.commands.reproduce import NOT_REPRODUCED, reproduce_run
@@ -26,7 +25,9 @@ from da6401.runs.run_folder import CONFIG, LAST, RECEIPT, RESULT, read_metrics, 
 from da6401.training import validation
 from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
-from tests.run.test_resume import HARD, TIMINGS, outcome
+from tests.image_trees import image_tree
+from tests.outcomes import epochs, outcome
+from tests.run.test_resume import HARD
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose, typed
 
 BACKBONE = (
@@ -34,28 +35,30 @@ BACKBONE = (
     "trainer.epochs=1", "optimizer=sgd",
 )  # fmt: skip
 EXPERIMENTS = {
+    "Part A": SMALL,
+    "regularised": (*SMALL, "augmentation=strong", "trainer.ema_decay=0.9", "trainer.label_smoothing=0.1",
+                    "model.dropout=0.5"),
+    "mixed": (*SMALL, "augmentation.cutmix=1.0", "augmentation.mixup=0.5", "optimizer=sgd", "trainer.clip_norm=0.5"),
+    "residual": (*SMALL, "model.residual=true", "model.block_dropout=0.2", "trainer.class_weights=true",
+                 "optimizer=nadam"),
+    "early stopping": (*SMALL, "trainer.epochs=20", "trainer.patience=2", "optimizer.lr=1e-7", "trainer.ema_decay=0.5"),
     "Part B, half frozen": (*BACKBONE, "model.freeze_depth=3", "trainer.ema_decay=0.9", "augmentation.mixup=0.4"),
     "Part B, only the head": (*BACKBONE, "model.freeze_depth=5", "augmentation=strong"),
-    "early stopping": (*SMALL, "trainer.epochs=20", "trainer.patience=2", "optimizer.lr=1e-7", "trainer.ema_decay=0.5"),
-}
-
-
-def _metrics(folder: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(folder)]
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_gives_the_same_bits_whatever_ran_before(tmp_path: Path, name: str) -> None:
     cfg = compose(*EXPERIMENTS[name])
     first = run(cfg, tmp_path / "a")
-    torch.rand(5)
+    torch.rand(5)  # someone else's draw
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(False)
     run(compose(*SMALL, "seed=9", "trainer.epochs=1", "augmentation=strong"), tmp_path / "other")
-    second = run(cfg, tmp_path / "b")
-    assert first.weights_sha256 == second.weights_sha256 is not None
-    assert first.best_weights_sha256 == second.best_weights_sha256 is not None
-    assert _metrics(tmp_path / "a") == _metrics(tmp_path / "b") != []
+    run(cfg, tmp_path / "b")
+    assert outcome(tmp_path / "a") == outcome(tmp_path / "b") != outcome(tmp_path / "other")
+    assert None not in (first.weights_sha256, first.best_weights_sha256)
+    assert epochs(tmp_path / "a") != []
 
 
 def test_a_trial_of_a_sweep_has_the_bits_of_the_run_alone(tmp_path: Path) -> None:
@@ -131,16 +134,8 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
 # ---- run again --------------------------------------------------------------------------------------------------
 
 
-def _pictures(root: Path) -> None:
-    for split, name, number in [(s, n, i) for s in ("train", "val", "test") for n in ("cat", "dog") for i in range(5)]:
-        path = root / split / name / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        colour = (number * 40, 200 if name == "cat" else 20, {"train": 0, "val": 90, "test": 180}[split])
-        Image.new("RGB", (20, 20), colour).save(path)
-
-
 def test_a_folder_moved_with_its_data_is_reproduced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _pictures(tmp_path / "here")
+    image_tree(tmp_path / "here", side=20)
     net = [text for text in SMALL if text.startswith(("model.", "trainer."))]
     cfg = compose("data=folder", f"data.root={tmp_path / 'here'}", "data.image_size=16", *net)
     run(cfg, tmp_path / "run")

@@ -27,6 +27,7 @@ from da6401.models.stages import StagedModel
 from da6401.runs.looks import read_looks
 from da6401.runs.run_folder import read_result
 from da6401.training.run import run
+from tests.image_trees import image_tree
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose
 
 FILES = ["predictions.png", "confusion.png", "filters.png", "feature_maps.png", "guided.png", "gradcam.png"]
@@ -121,11 +122,8 @@ def test_a_frozen_googlenet_at_its_smallest_size(tmp_path: Path) -> None:
 
 
 def test_without_a_test_split_validation_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number, name in enumerate(("$a_1$ $", "<b>", "\\frac{")):
-        (tmp_path / "tree" / "train" / name).mkdir(parents=True)
-        for shade in range(6):
-            picture = Image.new("RGB", (16, 16), (80 * number, 40 * shade, 100))
-            picture.save(tmp_path / "tree" / "train" / name / f"{shade}.png")
+    files = [f"{number}.png" for number in range(6)]
+    image_tree(tmp_path / "tree", classes=("$a_1$ $", "<b>", "\\frac{"), names=files, splits=("train",), side=16)
     data = ("data=folder", f"data.root='{tmp_path / 'tree'}'", "data.image_size=16", "data.val_fraction=0.5")
     words = [text for text in SMALL if not text.startswith("data")]
     run(compose(*words, *data, "trainer.epochs=1"), tmp_path / "run")

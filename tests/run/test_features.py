@@ -30,7 +30,7 @@ from da6401.models.counts import count
 from da6401.models.freezing import freeze_plan
 from da6401.models.stages import StagedModel
 from da6401.runs.predictions import read_predictions
-from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_metrics, read_result
+from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_result
 from da6401.training import checkpoint_writer, frozen_features, loop
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import prepare, restore_torch_settings
@@ -42,11 +42,11 @@ from da6401.training.state import History
 from da6401.training.tracking import open_tracker
 from da6401.training.validation import evaluate
 from tests.narrow import narrow_backbones
-from tests.tiny_runs import SMALL_BACKBONE, compose, fit_with
+from tests.outcomes import TIMINGS, epochs, outcome, stop_at
+from tests.tiny_runs import SMALL_BACKBONE, compose
 
 CPU = torch.device("cpu")
 SIZES = {"inception_v3": 75}
-TIMINGS = {"seconds", "images_per_second"}
 RESNET = (
     *SMALL_BACKBONE, "data.image_size=32", "data.images_per_class=5", "model=resnet18", "model.weights=none",
     "trainer.epochs=3", "optimizer=sgd",
@@ -65,7 +65,7 @@ def an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def curves(folder: Path) -> list[float]:
-    return [value for line in read_metrics(folder) for name, value in line.items() if name not in TIMINGS]
+    return [value for line in epochs(folder) for value in line.values()]
 
 
 def facts(folder: Path) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def no_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 def words_for(name: str) -> list[str]:
     return [
         "data=synthetic", f"data.image_size={SIZES.get(name, 32)}", "data.classes=3", "data.images_per_class=4",
-        f"model={name}", "model.weights=none", "trainer.epochs=2", "trainer.batch_size=9", "trainer.threads=1", 
+        f"model={name}", "model.weights=none", "trainer.epochs=2", "trainer.batch_size=9", "trainer.threads=1",
         "optimizer=sgd", "optimizer.lr=1e-3", "optimizer.momentum=0",
     ]  # fmt: skip
 
@@ -205,26 +205,14 @@ def test_a_stopped_run_goes_on_bit_for_bit_in_the_middle_of_a_schedule(
         "model.head_epochs=1", "model.unfreeze_every=2", "optimizer=adamw", "optimizer.weight_decay=0.1",
         "augmentation=standard", "model.feature_views=3", "model.feature_cache=on", "trainer.ema_decay=0.9",
     )  # fmt: skip
-    whole = run(compose(*words), tmp_path / "whole")
-
-    class StopAt(StopFlag):
-        def __init__(self, looks: int) -> None:
-            super().__init__()
-            self.left = looks
-
-        def check(self) -> None:
-            self.left -= 1
-            self.signum = signal.SIGTERM if self.left < 0 else None
-            super().check()
-
+    run(compose(*words), tmp_path / "whole")
     for looks in (1, 4, 3):  # in the first phase, in the second, and once more
         with monkeypatch.context() as patch:
-            patch.setattr("da6401.training.run.fit", fit_with(stop=StopAt(looks)))
+            stop_at(looks, patch)
             with pytest.raises(InterruptedRun):
                 run(compose(*words), tmp_path / "run")
-    result = run(compose(*words), tmp_path / "run")
-    assert (result.weights_sha256, result.best_weights_sha256) == (whole.weights_sha256, whole.best_weights_sha256)
-    assert curves(tmp_path / "run") == curves(tmp_path / "whole")
+    run(compose(*words), tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     assert not facts(tmp_path / "run")[0]["exact"]
     assert (tmp_path / "run" / VALIDATION).read_bytes() == (tmp_path / "whole" / VALIDATION).read_bytes()
 

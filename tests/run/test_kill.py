@@ -14,7 +14,8 @@ from da6401.config.schema import RunConfig
 from da6401.runs.run_folder import LAST, RESULT, read_metrics, read_result
 from da6401.training.run import run
 from tests.forked import start
-from tests.run.test_resume import HARD, outcome
+from tests.outcomes import outcome
+from tests.run.test_resume import HARD
 from tests.tiny_runs import compose
 
 KILLS = int(os.environ.get("DA6401_KILLS", "3"))

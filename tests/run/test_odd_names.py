@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from da6401 import train
+from tests.image_trees import image_tree
 from tests.tiny_runs import SMALL, typed
 
 IMAGES = Path(__file__).parents[1] / "images"
@@ -21,14 +22,8 @@ TINY = [*(word for word in SMALL if "classes" not in word and "per_class" not in
 NOT_UTF8 = os.fsdecode(b"caf\xe9\nline.png")
 
 
-def tree(root: Path, *, names: tuple[str, ...] = ("0.png", "1.png", "2.png")) -> Path:
-    for split in ("train", "val", "test"):
-        for place, name in enumerate(("cat (1)", "dög, ='x'")):
-            for number, file in enumerate(names):
-                path = root / split / name / file
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (8, 8), (number * 60, place * 200, len(split) * 9)).save(path)
-    return root
+def tree(root: Path, *names: str) -> Path:
+    return image_tree(root, classes=("cat (1)", "dög, ='x'"), names=names or ("0.png", "1.png", "2.png"))
 
 
 def done(*words: str, cwd: Path, code: int = 0) -> tuple[str, str]:
@@ -140,7 +135,7 @@ def test_folders_whose_names_are_not_utf8(place: Path) -> None:
 
 def test_files_and_classes_whose_names_are_no_text(place: Path) -> None:
     """A line end, and bytes that are not UTF-8: every file that is written stays readable by its own rules."""
-    root = tree(place / "bytes", names=("0.png", NOT_UTF8, "2\r\n.png"))
+    root = tree(place / "bytes", "0.png", NOT_UTF8, "2\r\n.png")
     for split in ("train", "val", "test"):
         (root / split / "cat (1)").rename(root / split / os.fsdecode(b"\xff\ncat"))
     done("train", *TINY, "data.root=bytes", "hydra.run.dir=odd", cwd=place)

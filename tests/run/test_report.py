@@ -11,13 +11,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from da6401.cli import main
 from da6401.runs.run_folder import METRICS
 from tests import forked
+from tests.outcomes import page_data
 from tests.tiny_runs import SMALL
 
 SEARCH = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.filters=choice(2,4)")
@@ -34,13 +34,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path("outputs/sweeps/s").absolute()
 
 
-def data_of(page: Path) -> dict[str, Any]:
-    found = re.search(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    data: dict[str, Any] = json.loads(found.group(1))
-    return data
-
-
 def test_a_sweeps_page_has_every_section(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (sweep / "study.db").read_bytes()
     assert main(["report", str(sweep)]) == 0
@@ -48,7 +41,7 @@ def test_a_sweeps_page_has_every_section(sweep: Path, capsys: pytest.CaptureFixt
     assert str(page) in capsys.readouterr().out
     assert page.stat().st_size < 3_000_000
     assert (sweep / "study.db").read_bytes() == before
-    data = data_of(page)
+    data = page_data(page)
     assert data["title"] == "Sweep s"
     titles = [section["title"] for section in data["parts"][0]["sections"]]
     assert titles[:2] == ["Result", "History"]
@@ -68,14 +61,14 @@ def test_a_sweeps_page_has_every_section(sweep: Path, capsys: pytest.CaptureFixt
 def test_a_run_and_a_sweep_compared(sweep: Path, tmp_path: Path) -> None:
     out = tmp_path / "both.html"
     assert main(["report", str(sweep / "trial-0"), str(sweep), "--out", str(out)]) == 0
-    assert [part["title"] for part in data_of(out)["parts"]][:3] == ["Side by side", "Run trial-0", "Sweep s"]
+    assert [part["title"] for part in page_data(out)["parts"]][:3] == ["Side by side", "Run trial-0", "Sweep s"]
 
 
 def test_a_study_elsewhere_is_named(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = tmp_path / "s"
     alone.mkdir()
     assert main(["report", str(alone), "--storage", f"sqlite:///{sweep}/study.db"]) == 0
-    trials = data_of(alone / "report.html")["parts"][0]["sections"][-1]["blocks"][0]["trials"]
+    trials = page_data(alone / "report.html")["parts"][0]["sections"][-1]["blocks"][0]["trials"]
     assert len(trials) == 6
     assert trials[0]["curves"]["val_accuracy"]  # from the study: the folders are on another machine
     assert main(["report", str(alone), "--storage", f"sqlite:///{tmp_path}/none.db"]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,18 @@ import torch
 
 from da6401.errors import InterruptedRun, PrunedError, RunError
 from da6401.models.stages import StagedModel
-from da6401.runs.run_folder import BEST, LAST, METRICS, RESULT, read_metrics, read_result
+from da6401.runs.run_folder import LAST, METRICS, RESULT, read_metrics, read_result
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.run import run
-from da6401.training.signals import StopFlag, TimeLimit
-from tests.tiny_runs import SMALL, compose, fit_with
+from da6401.training.signals import TimeLimit
+from tests.outcomes import outcome, stop_at
+from tests.tiny_runs import SMALL, compose
 
 # Everything that has a state of its own: dropout, mixup, augmentation, the average of the weights, batch norm.
 HARD = (
     *SMALL, "trainer.epochs=4", "model.dropout=0.3", "model.block_dropout=0.1", "augmentation=strong",
     "augmentation.cutmix=0.5", "trainer.ema_decay=0.9", "trainer.label_smoothing=0.1", "trainer.clip_norm=1.0",
 )  # fmt: skip
-TIMINGS = {"seconds", "images_per_second"}
-
-
-def outcome(folder: Path) -> tuple[Any, ...]:
-    """All of a finished run that must not depend on how often it was stopped."""
-    lines = [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(folder)]
-    result = read_result(folder)
-    contents = [load_checkpoint(folder / which) for which in (LAST, BEST)]
-    states = [
-        {name: tensor.numpy().tobytes() for name, tensor in (content.get(part) or {}).items()}
-        for content in contents
-        for part in ("model", "average")
-    ]
-    return lines, states, result.status, result.best_epoch, result.val_accuracy, result.val_loss, result.epochs_run
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +32,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     return outcome(folder)
 
 
-class _StopAt(StopFlag):
-    """A stop flag that a signal sets before the given batch, counted over the whole run."""
-
-    def __init__(self, batch: int) -> None:
-        super().__init__()
-        self.left = batch
-
-    def check(self) -> None:
-        self.left -= 1
-        self.signum = signal.SIGTERM if self.left < 0 else None
-        super().check()
-
-
 @pytest.mark.parametrize("batch", [0, 1, 2, 4, 7, 11, 15])
 def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
     tmp_path: Path, batch: int, uninterrupted: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("da6401.training.run.fit", fit_with(stop=_StopAt(batch)))
+        stop_at(batch, patch)
         with pytest.raises(InterruptedRun):
             run(compose(*HARD), tmp_path / "run")
     assert read_result(tmp_path / "run").status == "interrupted"
@@ -81,7 +54,7 @@ def test_steps_after_a_warm_up_go_on_bit_for_bit(tmp_path: Path, monkeypatch: py
     run(cfg, tmp_path / "whole")
     for batch in (2, 4):  # in the warm-up, and after it
         with monkeypatch.context() as patch:
-            patch.setattr("da6401.training.run.fit", fit_with(stop=_StopAt(batch)))
+            stop_at(batch, patch)
             with pytest.raises(InterruptedRun):
                 run(cfg, tmp_path / "run")
     run(cfg, tmp_path / "run")

@@ -28,7 +28,7 @@ from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
 from da6401.training.validation import evaluate
 from tests import forked
-from tests.run.test_resume import outcome
+from tests.outcomes import outcome
 from tests.tiny_runs import SMALL, compose
 
 TINY = (*SMALL, "trainer.epochs=1", "model.blocks=1", "data.images_per_class=4")

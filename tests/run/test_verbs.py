@@ -19,6 +19,7 @@ from da6401.runs.looks import read_looks
 from da6401.runs.run_folder import BEST, CONFIG, LOOKS, TEST, read_result, write_result
 from da6401.training.run import run
 from da6401.training.trained_model import load_model
+from tests.image_trees import image_tree
 from tests.tiny_runs import SMALL, compose
 
 
@@ -65,14 +66,7 @@ def test_a_look_that_cannot_be_recorded_shows_nothing(
 
 
 def test_predicting_files_of_the_test_split_is_a_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for split in ("train", "validation", "test"):
-        for name in ("a", "b"):
-            (tmp_path / "data" / split / name).mkdir(parents=True)
-            for number in range(4):
-                shade = 60 * number + 20 * len(split)
-                Image.new("RGB", (16, 16), (shade, 255 * (name == "a"), 9)).save(
-                    tmp_path / "data" / split / name / f"{number}.png"
-                )
+    image_tree(tmp_path / "data", splits=("train", "validation", "test"), side=16)
     own = [text for text in SMALL if not text.startswith("data")]
     words = ("data=folder", f"data.root={tmp_path / 'data'}", "data.image_size=16", "trainer.epochs=1")
     folder = tmp_path / "run"

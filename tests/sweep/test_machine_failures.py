@@ -23,7 +23,7 @@ from da6401.errors import MachineError, UserError
 from da6401.runs.atomic_files import explain_write_errors
 from da6401.runs.run_folder import RESULT, read_result
 from da6401.sweep.leases import ATTEMPTS, OWNER, REASON, REQUEUED, Worker
-from tests.run.test_resume import outcome
+from tests.outcomes import outcome
 from tests.sweep.sweeps import FOLDER, states, trials
 from tests.tiny_runs import SMALL
 

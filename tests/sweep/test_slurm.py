@@ -20,7 +20,10 @@ from da6401.sweep.leases import ATTEMPTS
 from da6401.training.run import run
 from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, wait_until
 
-pytestmark = pytest.mark.skipif(not HAS_SLURM, reason="no SLURM on this machine (slurmctld, slurmd, munged; as root)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not HAS_SLURM, reason="no SLURM on this machine (slurmctld, slurmd, munged; as root)"),
+]
 SCRIPT = Path(__file__).parents[2] / "docs" / "cluster" / "workers.sbatch"
 TRIAL = FOLDER / "trial-0"
 

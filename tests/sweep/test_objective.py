@@ -73,8 +73,8 @@ def test_the_lowest_loss_wins_everywhere(capfd: pytest.CaptureFixture[str]) -> N
     notebook = load_sweep(FOLDER)
     assert notebook.best.folder == FOLDER / f"trial-{best}"
     assert f"best trial-{best}, val_loss {losses[best]:.4f}" in repr(notebook)
-    assert notebook._repr_html_().index(f"<td>{best}</td>") < min(
-        notebook._repr_html_().index(f"<td>{number}</td>") for number in losses if number != best
+    assert notebook._repr_html_().index(f"<th>{best}</th>") < min(
+        notebook._repr_html_().index(f"<th>{number}</th>") for number in losses if number != best
     )
 
 
@@ -297,7 +297,7 @@ def test_a_loss_that_an_older_version_pruned_by_accuracy_is_refused(capfd: pytes
     FOLDER.mkdir(parents=True)
     old = optuna.create_study(study_name="s", storage=f"sqlite:///{FOLDER}/study.db", direction="minimize")
     old.add_trial(create_trial(value=1.5, intermediate_values={1: 0.25}))
-    assert "whose pruner was told the accuracy" in refused(capfd, RATES, "sweep.objectives=val_loss")
+    assert "its pruner used the accuracy" in refused(capfd, RATES, "sweep.objectives=val_loss")
 
 
 def test_a_warm_start_takes_the_lowest_losses() -> None:

@@ -301,7 +301,7 @@ class Sweep:
         done, objective, trials = study.get_trials(deepcopy=False), self._objective(study), self._trials(study)
         picture = ""
         if objective.alone is not None and len(trials):
-            pairs = objective.so_far(done, objective.alone)
+            pairs = objective.so_far(done)
             curves = {"trial": [trial.values[0] for trial, _ in pairs], "best so far": [best for _, best in pairs]}
             picture = chart(curves, points=["trial"], what=objective.alone.name, over="completed trials")
         ranked = trials.loc[[trial.number for trial in objective.ranked(done)]].rename_axis("trial")

@@ -40,7 +40,7 @@ def history(sweep: SweepRecord, metric: Metric) -> Chart:
         )  # fmt: skip
         times.append([_time(t.start) for t in mine])
     steps: list[tuple[TrialRecord, float]] = []
-    for trial, value in sweep.objective.so_far(sweep.trials, metric):
+    for trial, value in sweep.objective.by(metric).so_far(sweep.trials):
         if not steps or value != steps[-1][1]:
             steps.append((trial, value))
     if steps:
@@ -118,7 +118,7 @@ def _joined(lines: Iterable[tuple[TrialRecord, Sequence[tuple[float, float]]]]) 
 
 def parallel(sweep: SweepRecord, metric: Metric) -> Chart:
     """Parallel coordinates: one axis a parameter, one line a completed trial, darker the better."""
-    done = sorted(sweep.complete, key=lambda t: -metric.cost(t.reached(metric) or 0.0))
+    done = sweep.objective.by(metric).ranked(sweep.complete)[::-1]  # the best is drawn last, over the others
     columns = [(name, [t.params.get(name) for t in done], name in sweep.logarithmic) for name in sweep.params]
     columns.append((word(metric.name), [t.reached(metric) for t in done], False))
     traces: list[dict[str, Any]] = []
@@ -234,7 +234,7 @@ def slices(sweep: SweepRecord, metric: Metric) -> list[Chart]:
 
 def pareto(sweep: SweepRecord, one: Metric, other: Metric) -> Chart:
     """Two metrics against each other; the front are the trials that no other beats in both."""
-    front = sorted(sweep.best, key=lambda t: t.reached(one) or 0.0)
+    front = sweep.objective.by(one).ranked(sweep.best)  # the line of steps joins neighbours
     chosen = {t.number for t in front}
     rest = [t for t in sweep.complete if t.number not in chosen]
     traces = [
@@ -247,7 +247,7 @@ def pareto(sweep: SweepRecord, one: Metric, other: Metric) -> Chart:
         }
         for name, trials, mode, size, colour, shape in (
             ("beaten", rest, "markers", 7, "@pruned", "linear"),
-            ("Pareto front", front, "lines+markers+text", 9, "@accent", "hv" if one.maximise else "vh"),
+            ("Pareto front", front, "lines+markers+text", 9, "@accent", "vh"),
         )
     ]  # fmt: skip
     return chart(

@@ -6,9 +6,11 @@ module. It needs neither Optuna nor Hydra: trials of a study and of a report hav
 
 from __future__ import annotations
 
+import itertools
+import operator
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from da6401.config.metrics import KINDS, Metric, directions_of, names_of
@@ -163,64 +165,77 @@ class Objective:
 
     # ---- the trials -----------------------------------------------------------------------------------------------
 
+    def by(self, metric: Metric) -> Objective:
+        """With this one of the metrics alone, and the same hard limits."""
+        return replace(self, metrics=(metric,))
+
+    def order(self, items: Iterable[T], values: Callable[[T], Sequence[float]]) -> list[T]:
+        """Items by their values, best first; of several metrics the first decides, between equals the next."""
+        return sorted(items, key=lambda item: self._costs(values(item)))
+
+    def median(self, items: Sequence[T], values: Callable[[T], Sequence[float]]) -> T:
+        """The item in the middle of this order; of two in the middle the better one, of equals the later one."""
+        return self.order(reversed(items), values)[(len(items) - 1) // 2]
+
     def candidates(self, trials: Iterable[AnyTrial]) -> list[Candidate[AnyTrial]]:
-        """The completed configurations, best first: those over a hard limit last; of several metrics the Pareto set
-        first, and by the first metric within it and after it."""
+        """The completed configurations, best first: the Pareto set before the others, and within each the order by
+        values, the earliest of equals first; those over a hard limit last."""
         groups: dict[object, list[AnyTrial]] = {}
-        for trial in trials:
-            if is_complete(trial):
-                groups.setdefault(_configuration(trial), []).append(trial)
-        found = [self._candidate(group) for group in groups.values()]
-        found.sort(key=lambda each: (not each.is_within, *self._costs(each), each.trials[0].number))
-        if self.alone is None:
-            front = {each.trial.number for each in self._front(found)}
-            found.sort(key=lambda each: each.trial.number not in front)
-        return found
+        for trial in sorted(filter(is_complete, trials), key=lambda each: each.number):
+            groups.setdefault(_configuration(trial), []).append(trial)
+        found = self.order(map(self._candidate, groups.values()), lambda each: each.values)
+        front = {each.trial.number for each in self._front(found)}
+        return sorted(found, key=lambda each: (not each.is_within, each.trial.number not in front))
 
     def best(self, trials: Iterable[AnyTrial]) -> list[Candidate[AnyTrial]]:
         """The best configuration within the hard limits (the earliest of equal ones), or none; of several metrics the
         Pareto set, the best in the first metric first."""
-        candidates = self.candidates(trials)
-        return self._front(candidates) if self.alone is None else [c for c in candidates if c.is_within][:1]
+        front = self._front(self.candidates(trials))
+        return front if self.alone is None else front[:1]
 
     def ranked(self, trials: Sequence[AnyTrial]) -> list[AnyTrial]:
         """All trials, best first; those that did not complete last."""
         done = [trial for each in self.candidates(trials) for trial in each.trials]
         return done + [trial for trial in trials if not is_complete(trial)]
 
-    def so_far(self, trials: Iterable[AnyTrial], metric: Metric) -> list[tuple[AnyTrial, float]]:
-        """Each completed trial within the hard limits, in this order, with the best value until then: a mean over
-        seeds where they are searched, and so one that can fall again."""
+    def so_far(self, trials: Iterable[AnyTrial]) -> list[tuple[AnyTrial, float]]:
+        """Each completed trial within the hard limits, in this order, with the best value of the first metric until
+        then: a mean over seeds where they are searched, and so one that can fall again."""
         groups: dict[object, list[float]] = {}
-        means: dict[object, float] = {}
+        means: dict[object, tuple[float]] = {}
         found = []
         for trial in trials:
             if is_complete(trial) and keeps_limits(trial):
                 key = _configuration(trial)
-                groups.setdefault(key, []).append(_values(trial)[metric.index])
-                means[key] = statistics.fmean(groups[key])
-                found.append((trial, min(means.values(), key=metric.cost)))
+                groups.setdefault(key, []).append(self._values(trial)[0])
+                means[key] = (statistics.fmean(groups[key]),)
+                found.append((trial, self.order(means.values(), tuple)[0][0]))
         return found
 
     def _candidate(self, trials: Sequence[AnyTrial]) -> Candidate[AnyTrial]:
-        ordered = sorted(trials, key=lambda trial: trial.number)
-        rows = [_values(trial) for trial in ordered]
+        rows = [self._values(trial) for trial in trials]
         means = rows[0] if len(rows) == 1 else tuple(statistics.fmean(column) for column in zip(*rows, strict=True))
-        middle = median_of(ordered, lambda trial: self.metrics[0].cost(_values(trial)[0]))
-        return Candidate(middle, tuple(ordered), means, all(map(keeps_limits, ordered)))
+        middle = self.median(trials, lambda trial: self._values(trial)[:1])
+        return Candidate(middle, tuple(trials), means, all(map(keeps_limits, trials)))
 
-    def _costs(self, candidate: Candidate[Any]) -> tuple[float, ...]:
-        return tuple(metric.cost(value) for metric, value in zip(self.metrics, candidate.values, strict=True))
+    def _values(self, trial: Trial) -> tuple[float, ...]:
+        """A completed trial's values of these metrics."""
+        return tuple(float(trial.values[metric.index]) for metric in self.metrics)
 
-    def _front(self, candidates: Sequence[Candidate[AnyTrial]]) -> list[Candidate[AnyTrial]]:
+    def _costs(self, values: Sequence[float]) -> tuple[float, ...]:
+        """A number for each value; the lower, the better."""
+        return tuple(metric.cost(value) for metric, value in zip(self.metrics, values, strict=False))
+
+    def _front(self, ordered: Iterable[Candidate[AnyTrial]]) -> list[Candidate[AnyTrial]]:
         """Those within the limits that no other beats: as good in every metric, and better in one."""
-        front: list[tuple[tuple[float, ...], Candidate[AnyTrial]]] = []
+        front: dict[tuple[float, ...], list[Candidate[AnyTrial]]] = {}
         # In this order a candidate can only be beaten by one before it, or by what that one is beaten by.
-        for each in sorted((c for c in candidates if c.is_within), key=self._costs):
-            costs = self._costs(each)
-            if not any(other != costs and all(a <= b for a, b in zip(other, costs, strict=True)) for other, _ in front):
-                front.append((costs, each))
-        return [each for _, each in front]
+        for each in ordered:
+            costs = self._costs(each.values)
+            beaten = any(other != costs and all(map(operator.le, other, costs)) for other in front)
+            if each.is_within and not beaten:
+                front.setdefault(costs, []).append(each)
+        return list(itertools.chain(*front.values()))
 
 
 def _typed(attributes: Mapping[str, Any]) -> str | None:
@@ -238,16 +253,6 @@ def is_complete(trial: Trial) -> bool:
 def keeps_limits(trial: Trial) -> bool:
     """Whether a trial is over no hard limit."""
     return max(trial.constraints.values(), default=0.0) <= 0
-
-
-def median_of(items: Sequence[T], cost: Callable[[T], float]) -> T:
-    """The item in the middle by its cost; of two in the middle the better one."""
-    return sorted(items, key=cost, reverse=True)[len(items) // 2]
-
-
-def _values(trial: Trial) -> tuple[float, ...]:
-    assert trial.values is not None, "a completed trial has values"
-    return tuple(map(float, trial.values))
 
 
 def _configuration(trial: Trial) -> object:

@@ -18,7 +18,7 @@ from da6401.config.search_space import SearchSpace
 from da6401.errors import MachineError, RunError
 from da6401.runs.run_folder import read_result
 from da6401.runs.trial_folders import confirmation
-from da6401.study.objective import Objective, median_of
+from da6401.study.objective import Objective
 from da6401.sweep.failures import machine_failure
 from da6401.sweep.jobs import Job, RunJobs
 from da6401.sweep.trial import latency_ms
@@ -64,8 +64,7 @@ def confirm(
         MachineError: this machine cannot run them.
     """
     objective = Objective.of(settings)
-    metric = objective.alone
-    if not settings.confirm_top or metric is None:
+    if not settings.confirm_top or objective.alone is None:
         return []
     within = [each for each in objective.candidates(study.get_trials(deepcopy=False)) if each.is_within]
     seeds = range(FRESH_SEED, FRESH_SEED + settings.confirm_seeds)
@@ -80,9 +79,9 @@ def confirm(
         # A seed that failed is left out; the number of seeds in the table shows it.
         values = {run: value for run in runs if (value := _value(run, objective)) is not None}
         if values:
-            median = median_of(list(values.items()), lambda item: metric.cost(item[1]))[0]
+            median = objective.median(list(values.items()), lambda item: item[1:])[0]
             confirmed.append(Confirmed(candidate.trial.number, candidate.values[0], tuple(values.values()), median))
-    return sorted(confirmed, key=lambda item: metric.cost(item.mean))
+    return objective.order(confirmed, lambda item: [item.mean])
 
 
 def _retrain(jobs: Sequence[Job], params: Mapping[int, Mapping[str, Any]], folder: Path, run_jobs: RunJobs) -> None:

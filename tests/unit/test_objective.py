@@ -130,11 +130,11 @@ def test_without_a_searched_seed_each_trial_stands_for_itself() -> None:
 def test_the_best_so_far_is_within_the_limits_and_a_mean_over_seeds() -> None:
     objective = of("val_accuracy")
     trials = [Trial(0, [0.5]), Trial(1, [0.9], constraints={"macs": 1.0}), Trial(2, [0.4]), Trial(3, [0.6])]
-    assert [(t.number, v) for t, v in objective.so_far(trials, objective.metrics[0])] == [(0, 0.5), (2, 0.5), (3, 0.6)]
+    assert [(t.number, v) for t, v in objective.so_far(trials)] == [(0, 0.5), (2, 0.5), (3, 0.6)]
     seeds = [Trial(n, [v], {"seed": n}) for n, v in enumerate((0.75, 0.25))]
-    assert [v for _, v in objective.so_far(seeds, objective.metrics[0])] == [0.75, 0.5]
+    assert [v for _, v in objective.so_far(seeds)] == [0.75, 0.5]
     loss = of("val_loss")
-    assert [v for _, v in loss.so_far(trials[2:], loss.metrics[0])] == [0.4, 0.4]
+    assert [v for _, v in loss.so_far(trials[2:])] == [0.4, 0.4]
 
 
 @pytest.mark.parametrize("seed", range(5))

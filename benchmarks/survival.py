@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from benchmarks.servers import Postgres
 from benchmarks.simulated import start_worker
 from da6401.runs.atomic_files import write_json
-from da6401.study.storage import reading
+from da6401.study.storage import read_only
 
 OUT = Path("outputs/bench/survival.json").absolute()
 WORKERS, OBJECTIVE_SECONDS, KILL_SECONDS, RESTARTED_AT = 4, 0.02, 3.0, 0.4
@@ -72,7 +72,7 @@ def survive(
                 workers[index] = start_worker(words, place=place, seconds=OBJECTIVE_SECONDS)
             next_kill = time.monotonic() + kill_seconds
             say(f"{time.monotonic() - started:.0f} s: {_finished(place)} of {trials} trials, {kills} kills")
-    with reading(server.url) as storage:
+    with read_only(server.url) as storage:
         held = optuna.load_study(study_name="survival", storage=storage).get_trials(deepcopy=False)
     return {
         "trials": trials,

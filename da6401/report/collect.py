@@ -32,7 +32,7 @@ from da6401.runs.run_folder import (
 )
 from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, numbered_runs, trial_folder
 from da6401.study.objective import ATTRIBUTE, Objective
-from da6401.study.storage import reading, sqlite_address
+from da6401.study.storage import read_only, sqlite_address
 
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
 
@@ -112,7 +112,7 @@ def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str], dict[
         RunError: it cannot be opened, or has no such study.
     """
     try:
-        with reading(address) as storage:
+        with read_only(address) as storage:
             study = optuna.load_study(study_name=name, storage=storage)
             directions = [direction.name.lower() for direction in study.directions]
             return study.get_trials(deepcopy=False), directions, study.user_attrs

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from da6401.cores import memory_of_machine
 from da6401.errors import MachineError, UserError
-from da6401.study.storage import hurried, outages
+from da6401.study.retrying_storage import outages, short_wait
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.worker_pool import slot
 from da6401.training.machine_failures import machine_problem
@@ -78,7 +78,7 @@ class Worker:
         """Release the lock and requeue the claimed trial, without counting this as one of its attempts."""
         self.closed.set()
         try:
-            with hurried(self.trials.storage), self.turn:  # after a signal the process has seconds left
+            with short_wait(self.trials.storage), self.turn:  # after a signal the process has seconds left
                 for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     if trial.user_attrs.get(OWNER) == self.name:
                         self._set(trial, ATTEMPTS, int(trial.user_attrs.get(ATTEMPTS, 1)) - 1)

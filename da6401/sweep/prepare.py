@@ -23,7 +23,7 @@ from da6401.config.search_space import SearchSpace
 from da6401.config.validate import config_from_tree
 from da6401.errors import ConfigError
 from da6401.study.objective import Objective
-from da6401.study.storage import copied, is_shared, open_storage
+from da6401.study.storage import copy_to_memory, is_shared, open_storage
 from da6401.sweep import worker_pool
 from da6401.sweep.checkpoint_retention import Checkpoints
 from da6401.sweep.failures import RETRY_OF, retried, retry_failed
@@ -105,7 +105,7 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     name = keys.study_name or folder.name
     forget_study()
     if settings.dry_run:
-        storage = copied(address, [name, settings.warm_start])
+        storage = copy_to_memory(address, [name, settings.warm_start])
     else:
         folder.mkdir(parents=True, exist_ok=True)
         storage = open_storage(address, minutes=settings.storage_minutes)

@@ -18,7 +18,7 @@ from da6401.errors import ConfigError
 from da6401.runs.renamed_keys import renamed_text
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME
 from da6401.study.optuna_internals import rewrite_distribution, storage_of, with_cache
-from da6401.study.storage import PatientStorage
+from da6401.study.retrying_storage import RetryingStorage
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import JobComposer
 from da6401.sweep.suggest import distribution_of
@@ -176,14 +176,14 @@ def _rewrite_choices(study: optuna.Study, name: str, distribution: BaseDistribut
             if name in trial.distributions:
                 trial.distributions[name] = distribution
         return
-    if not isinstance(storage, PatientStorage) or storage.database is None:
+    if not isinstance(storage, RetryingStorage) or storage.database is None:
         raise ConfigError(
             [f"{name}: has more choices now, which a journal or a proxy cannot add to the trials that are there; give "
              "this command once with the database's own address, or take another study name and "
              f"sweep.warm_start={study.study_name}"]
         )  # fmt: skip
     study_id = storage.get_study_id_from_name(study.study_name)
-    storage.patiently(rewrite_distribution, storage.database, study_id, name, distribution)
+    storage.retry(rewrite_distribution, storage.database, study_id, name, distribution)
     storage.inner = with_cache(storage.database)  # a new cache, without the old distributions
 
 

@@ -21,7 +21,7 @@ from da6401.config.domains import Choices, Domain, Value
 from da6401.config.search_space import Parameter, Point, SearchSpace
 from da6401.study.optuna_internals import Parameter as StoredParameter
 from da6401.study.optuna_internals import write_parameters
-from da6401.study.storage import PatientStorage
+from da6401.study.retrying_storage import RetryingStorage
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.failures import retried
 from da6401.sweep.samplers import reseed
@@ -131,8 +131,8 @@ class Draft:
             ValueError: the study has another distribution for one; a database then gets none of them.
         """
         storage = self._storage
-        if isinstance(storage, PatientStorage) and storage.database is not None:
-            storage.patiently(write_parameters, storage.database, self._parameters)
+        if isinstance(storage, RetryingStorage) and storage.database is not None:
+            storage.retry(write_parameters, storage.database, self._parameters)
             return
         for parameter in self._parameters:
             storage.set_trial_param(*parameter)

@@ -7,6 +7,7 @@ import copy
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,8 @@ from da6401.config.schema import SweepConfig
 from da6401.errors import TakenOverError, UserError
 from da6401.runs.run_folder import read_result
 from da6401.study.objective import Objective
-from da6401.study.storage import PatientStorage, is_shared, open_storage, outages
+from da6401.study.retrying_storage import RetryingStorage, outages
+from da6401.study.storage import is_shared, open_storage
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.leases import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
 from da6401.sweep.suggest import Draft
@@ -46,13 +48,15 @@ ACCURACY = Objective.of(SweepConfig())
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    server = Postgres(tmp_path_factory.mktemp("postgres") / "server", durable=False)
-    try:
-        yield server
-    finally:
-        if (server.data / "postmaster.pid").exists():
-            server.stop("immediate")
+def server() -> Iterator[Postgres]:
+    # Not in pytest's folder, which another pytest that starts meanwhile closes to the server's user.
+    with tempfile.TemporaryDirectory(prefix="da6401-postgres-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")) as place:
+        server = Postgres(Path(place) / "server", durable=False)
+        try:
+            yield server
+        finally:
+            if (server.data / "postmaster.pid").exists():
+                server.stop("immediate")
 
 
 @pytest.fixture
@@ -281,15 +285,15 @@ def test_a_server_that_goes_away_while_it_is_opened_is_tried_again(
     assert reasons == []
 
 
-def patient_with_a_file(folder: Path) -> BaseStorage:
-    return PatientStorage(optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db"), 60)
+def retrying_with_a_file(folder: Path) -> BaseStorage:
+    return RetryingStorage(optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db"), 60)
 
 
 @pytest.mark.parametrize(
     "storage",
     [
         lambda folder: optuna.storages.get_storage(f"sqlite:///{folder}/study.db"),
-        patient_with_a_file,
+        retrying_with_a_file,
         lambda folder: JournalStorage(JournalFileBackend(str(folder / "study.log"))),
     ],
 )
@@ -310,7 +314,7 @@ def test_parameters_are_written_at_the_end(storage: Callable[[Path], BaseStorage
 
 
 def test_of_parameters_that_cannot_all_be_written_none_is(tmp_path: Path) -> None:
-    study = optuna.create_study(storage=patient_with_a_file(tmp_path), sampler=optuna.samplers.RandomSampler(seed=0))
+    study = optuna.create_study(storage=retrying_with_a_file(tmp_path), sampler=optuna.samplers.RandomSampler(seed=0))
     study.ask({"units": optuna.distributions.CategoricalDistribution([16, 32])})
 
     def suggest(units: Sequence[int]) -> None:
@@ -343,7 +347,7 @@ class Flaky(optuna.storages.InMemoryStorage):
 
 
 def test_a_storage_that_comes_back_is_waited_for() -> None:
-    storage = PatientStorage(Flaky(away=3), seconds=60)
+    storage = RetryingStorage(Flaky(away=3), seconds=60)
     assert storage.get_all_studies() == []
     assert outages(storage) == 3
 
@@ -351,19 +355,19 @@ def test_a_storage_that_comes_back_is_waited_for() -> None:
 def test_one_attempt_that_hangs_is_told_of_like_many(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("da6401.study.storage.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("da6401.study.retrying_storage.SILENT_SECONDS", 0.2)
     hangs, quick = Flaky(away=1, seconds=0.3), Flaky(away=1)
-    PatientStorage(quick, seconds=60).get_all_studies()
+    RetryingStorage(quick, seconds=60).get_all_studies()
     assert "does not answer" not in caplog.text
-    PatientStorage(hangs, seconds=60).get_all_studies()
+    RetryingStorage(hangs, seconds=60).get_all_studies()
     assert "does not answer" in caplog.text
     assert "answers again" in caplog.text
 
 
 def test_a_storage_that_stays_away_is_a_message_and_a_wrong_call_is_no_outage() -> None:
     with pytest.raises(UserError, match=r"no answer for .* the same command goes on when it is back"):
-        PatientStorage(Flaky(away=10**6), seconds=0.2).get_all_studies()
-    storage = PatientStorage(Flaky(away=0), seconds=60)
+        RetryingStorage(Flaky(away=10**6), seconds=0.2).get_all_studies()
+    storage = RetryingStorage(Flaky(away=0), seconds=60)
     with pytest.raises(KeyError):
         storage.get_trial(77)
     assert outages(storage) == 0

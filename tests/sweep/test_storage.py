@@ -18,7 +18,7 @@ from da6401.cli import main
 from da6401.errors import UserError
 from da6401.notebook.results import load_sweep
 from da6401.report.collect import read_sweep
-from da6401.study.storage import open_storage, reading, sqlite_address
+from da6401.study.storage import open_storage, read_only, sqlite_address
 from tests.sweep.sweeps import FOLDER, GRID, SWEEP
 
 WORDS = (*SWEEP, "optimizer.lr=choice(0.1,0.2)", GRID)
@@ -53,7 +53,7 @@ def test_a_folder_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path / name)
     open_storage(sqlite_address(Path("study.db")), minutes=0)
     optuna.create_study(study_name="s", storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
-    with reading(sqlite_address(Path("study.db"))) as storage:
+    with read_only(sqlite_address(Path("study.db"))) as storage:
         assert [study.study_name for study in storage.get_all_studies()] == ["s"]
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert [path.name for path in Path().iterdir()] == ["study.db"]
@@ -77,7 +77,7 @@ def test_of_a_password_that_is_not_escaped_nothing_is_printed(password: str, cap
 
 
 def test_a_locked_study_is_waited_for_in_mid_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("da6401.study.storage.SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("da6401.study.retrying_storage.SILENT_SECONDS", 0.1)
     study = optuna.create_study(storage=open_storage(sqlite_address(Path("study.db")), minutes=1))
     event.listen(engine(study), "connect", lambda opened, _: opened.execute("PRAGMA busy_timeout=200"))
     engine(study).dispose()  # the connections to come wait for 0.2 s; sqlite's own time is 5 s

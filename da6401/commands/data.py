@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, get_args
 
 from da6401.config.splits import ValRole
 from da6401.data.tree import IMAGE_PATH
+from da6401.terminal import table_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-WIDTH = 100  # of a table through a pipe, in characters
+    pass
 
 
 def add_verbs(data: argparse.ArgumentParser) -> None:
@@ -90,7 +89,7 @@ def _check(args: argparse.Namespace) -> int:
     from da6401.data.tree_check import check_tree
 
     report = check_tree(args.root, args.val_role)
-    print_check(report, _console())
+    print_check(report, table_console())
     return 0 if report.clean else 2
 
 
@@ -98,7 +97,7 @@ def _info(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_info
     from da6401.data.tree_check import describe_tree
 
-    print_info(describe_tree(args.root, args.val_role), _console())
+    print_info(describe_tree(args.root, args.val_role), table_console())
     return 0
 
 
@@ -107,7 +106,7 @@ def _cache(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_cache
 
     if args.clear is None:
-        print_cache(cache_folder(), list_entries(), _console())
+        print_cache(cache_folder(), list_entries(), table_console())
         return 0
     removed, kept = clear(args.clear)
     for entry in removed:
@@ -117,10 +116,3 @@ def _cache(args: argparse.Namespace) -> int:
     if not removed and not kept:
         print("nothing to clear")
     return 0
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)

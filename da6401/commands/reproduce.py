@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from da6401.commands.side_by_side import RECORDED, side_by_side, table_console
+from da6401.commands.side_by_side import RECORDED, side_by_side
 from da6401.config.compose import saved_config
 from da6401.config.quoting import from_shell
 from da6401.config.validate import tree_of
@@ -23,6 +23,7 @@ from da6401.errors import RunError
 from da6401.redact import safe
 from da6401.report.run_record import RunRecord, read_run
 from da6401.runs.run_folder import BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
+from da6401.terminal import table_console
 from da6401.training.checkpoint import load_checkpoint, model_state, weights_sha256
 from da6401.training.run import run
 

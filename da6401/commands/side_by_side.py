@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,14 +24,7 @@ RECORDED = {
     "torch_build": "torch's build",
     "python": "python",
 }
-PIPE_WIDTH = 160  # characters of a table through a pipe
 LONGEST = 60  # characters of a value in a table
-
-
-def table_console() -> Console:
-    """Standard output; through a pipe, lines of PIPE_WIDTH characters."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def side_by_side(

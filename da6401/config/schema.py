@@ -239,7 +239,7 @@ class SweepConfig:
         high=100_000,
     )
     retries: int = key(
-        2, "how often a trial that was killed, or whose machine failed, is taken up again from its checkpoint",
+        2, "how often a trial that was killed, or whose machine failed, is resumed from its checkpoint",
         low=0, high=1000,
     )  # fmt: skip
     retry_failed: bool = key(

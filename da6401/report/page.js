@@ -43,7 +43,7 @@ const blocks = {
     return make("div", { class: "command" }, make("code", { tabindex: "0" }, block.text), copy);
   },
 
-  table: (block, part) => block.folded ? folded(part, block.caption, block)
+  table: (block, part, section) => block.folded ? folded(section, block.caption, block)
     : table(block.caption, block.columns, block.rows),
 
   pictures: (block, part, section) => make("div", { class: "pictures" }, block.items.map((item) => make("figure", {},
@@ -58,7 +58,7 @@ const blocks = {
     watcher.observe(plot);
     return make("figure", {}, section?.title === block.title ? null : make(section?.below ?? "h3", {}, block.title),
       make("figcaption", {}, block.summary), block.views ? views(plot, block.views) : null,
-      block.layout.width ? scroll(block.title, plot) : plot, folded(part, `Data: ${block.title}`, block));
+      block.layout.width ? scroll(block.title, plot) : plot, folded(section ?? part, `Data: ${block.title}`, block));
   },
 
   charts: (block, part, section) =>
@@ -79,9 +79,10 @@ function table(caption, columns, rows) {
       make("td", { class: style(at) }, value === null && numeric[at] ? "–" : show(value))))))));
 }
 
-// A table that is made when it is opened.
-function folded(part, caption, { columns, rows }) {
-  const id = `${part.id}-${caption.replace(/\W+/g, "-")}`;
+// A table that is made when it is opened. Its place in the section names it: two charts may have one title.
+function folded(section, caption, { columns, rows }) {
+  section.folds = (section.folds ?? 0) + 1;
+  const id = `${section.id}-data-${section.folds}`;
   const details = make("details", { id, toggle: () => {
     if (details.open && details.children.length === 1) details.append(table(caption, columns, rows));
     details.open ? opened.add(id) : opened.delete(id);
@@ -295,8 +296,9 @@ function render(report) {
     const sections = part.sections.map((section) => {
       const id = `${part.id}-${section.id}`, text = JSON.stringify(section);
       if (made.get(id)?.text === text) return made.get(id).node;
+      const within = { id, title: section.title, below };
       const node = make("section", { class: "block", id }, make(level, {}, section.title),
-        section.blocks.map((block) => blocks[block.kind](block, own, { title: section.title, below })));
+        section.blocks.map((block) => blocks[block.kind](block, own, within)));
       if (outline === outlined) made.get(id).node.replaceWith(node);  // what is unchanged stays where it is
       made.set(id, { text, node });
       return node;

@@ -11,7 +11,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from da6401.cores import memory_of_machine
 from da6401.errors import AllFailedError, NoDeviceError, UnreachableError, UserError
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.leases import ATTEMPTS, REASON, SKIPPED
@@ -55,7 +54,7 @@ def machine_failure(error: BaseException | None, params: Mapping[str, Any]) -> s
     key = "device" if isinstance(error, NoDeviceError) else error.key if isinstance(error, UnreachableError) else None
     if key is not None and not {key, key.partition(".")[0]}.isdisjoint(params):
         return None
-    return machine_problem(error, memory_bytes=memory_of_machine())
+    return machine_problem(error)
 
 
 def commonest_reason(failed: Sequence[FrozenTrial]) -> str:

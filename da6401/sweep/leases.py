@@ -25,7 +25,6 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from da6401.cores import memory_of_machine
 from da6401.errors import MachineError, UserError
 from da6401.study.retrying_storage import outages, short_wait
 from da6401.study.trial_store import TrialStore
@@ -84,7 +83,7 @@ class Worker:
                         self._set(trial, ATTEMPTS, int(trial.user_attrs.get(ATTEMPTS, 1)) - 1)
                         self._requeue(trial)
         except Exception as error:
-            if not isinstance(error, UserError) and machine_problem(error, memory_bytes=memory_of_machine()) is None:
+            if not isinstance(error, UserError) and machine_problem(error) is None:
                 raise
             log.warning("%s. Its trial is requeued when the lease ends.", str(error).rstrip("."))
         finally:
@@ -131,7 +130,7 @@ class Worker:
             self._set(trial, REQUEUED, f"{self.name.rpartition('-')[0]}: {problem}"[:400])
             self.requeue(trial)
         except Exception as error:  # the study's file may lie on the disk that is full
-            if machine_problem(error, memory_bytes=memory_of_machine()) is None:
+            if machine_problem(error) is None:
                 raise
         return MachineError(f"trial {trial.number} is requeued, and this worker ends: {problem}")
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from da6401.cores import memory_of_machine
 from da6401.errors import (
     AllFailedError,
     BusyError,
@@ -66,7 +65,7 @@ def run_trials(sweep: Sweep) -> None:
                 else:
                     return
     except Exception as error:  # also of the study's storage, whose disk may be full
-        problem = machine_problem(error, memory_bytes=memory_of_machine())
+        problem = machine_problem(error)
         if problem is None or isinstance(error, UserError):
             raise
         raise MachineError(f"this worker ends: {problem}") from error

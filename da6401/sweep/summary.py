@@ -13,7 +13,7 @@ from typing import Any, cast
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich import box
-from rich.console import Console, JustifyMethod
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,14 +28,9 @@ from da6401.study.objective import Candidate, Objective
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 from da6401.sweep.leases import FINISHED, REASON, REQUEUED
+from da6401.terminal import table_console
 
 log = logging.getLogger(__name__)
-
-
-def terminal() -> Console:
-    """The console for results; long lines are not folded at the width of a pipe or a file."""
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(soft_wrap=True, width=200)
 
 
 def write_summary(
@@ -61,7 +56,7 @@ def write_summary(
             "seconds": seconds,
         },
     )
-    console = terminal()
+    console = table_console()
     console.print(trial_table(trials, objective, title=f"study {study.study_name}"))
     if confirmed:
         console.print(confirmed_table(confirmed, objective))
@@ -82,9 +77,8 @@ def write_summary(
         reached = f"{objective.text([first.mean])} +- {metric.text(first.deviation)}"
         console.print(f"winner, confirmed: trial {first.trial}, {reached}")
     else:
-        console.print(
-            f"winner: {_which(best[0])}, {objective.text(best[0].values)}, " + escape(parameters(best[0].trial))
-        )
+        parts = (_which(best[0]), objective.text(best[0].values), parameters(best[0].trial))
+        console.print(escape(f"winner: {', '.join(filter(None, parts))}"))
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
 
 

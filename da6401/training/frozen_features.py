@@ -25,10 +25,10 @@ from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import batches, seeded
 from da6401.data.cache.image_cache import DECODER
 from da6401.data.cache.store import CacheEntry, Store
-from da6401.data.progress import with_progress
 from da6401.data.sources import TrainingData
 from da6401.errors import ModelError
 from da6401.models.stages import StagedModel
+from da6401.terminal import with_progress
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.checkpoint import weights_sha256
 from da6401.training.feature_cache_policy import Decision, limit_bytes

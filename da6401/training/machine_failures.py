@@ -52,12 +52,9 @@ UNITS = {unit: 1024**power for power, unit in enumerate(("", *"KMGTPE"))}
 NOT_DETERMINISTIC = re.compile(r"(?P<name>\S+) does not have a deterministic implementation|CUBLAS_WORKSPACE_CONFIG")
 
 
-def machine_problem(error: BaseException, *, memory_bytes: int) -> str | None:
-    """The reason of a failure of the machine, in one line; None for a failure of the configuration.
-
-    Args:
-        memory_bytes: all the memory of the machine.
-    """
+def machine_problem(error: BaseException) -> str | None:
+    """The reason of a failure of the machine, in one line; None for a failure of the configuration, which an
+    allocation beyond all the machine's memory is, too."""
     for each in _chain(error):
         text = " ".join(str(each).split())
         if isinstance(each, BusyError) or TOO_LARGE.search(text):
@@ -66,7 +63,7 @@ def machine_problem(error: BaseException, *, memory_bytes: int) -> str | None:
             return text
         if isinstance(each, MemoryError) or MEMORY.search(text):
             size = SIZE.search(text)
-            if size is not None and float(size["amount"]) * UNITS[size["unit"]] > memory_bytes:
+            if size is not None and float(size["amount"]) * UNITS[size["unit"]] > memory_of_machine():
                 return None
             return f"its memory is used up ({text or type(each).__name__})"
         if (isinstance(each, OSError) and each.errno in ERRNOS) or _is_missing_here(each) or WORDS.search(text):
@@ -90,7 +87,7 @@ def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
         for key, path in _paths(cfg):
             if not _is_readable(path):
                 return UnreachableError(str(error), key)
-    problem = machine_problem(error, memory_bytes=memory_of_machine())
+    problem = machine_problem(error)
     if problem is not None and not isinstance(error, MachineError):
         if isinstance(error, UserError):
             return MachineError(str(error))

@@ -14,9 +14,11 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from da6401.config.schema import SweepConfig
 from da6401.report.contents import report_data
 from da6401.report.page import page
 from da6401.report.sweep_sections import sweep_sections
+from da6401.study.objective import Objective
 from tests.unit.test_report import HOSTILE, sweep, trial, write_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -99,6 +101,23 @@ def opened(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     assert len(drawn) >= 12
     assert all(drawn)
     return browser
+
+
+def test_every_id_is_there_once(browser: Any, tmp_path: Path) -> None:
+    trials = [
+        trial(number, (0.5 + number / 10, 9.0 - number), {"lr": number / 10, "width": number}) for number in range(4)
+    ]
+    sections = sweep_sections(
+        sweep(trials, metrics=Objective.of(SweepConfig(objectives=["val_accuracy", "macs"])).metrics)
+    )
+    visit(browser, tmp_path, {"title": "s", "made": "", "parts": [{"id": "part0", "title": "", "sections": sections}]})
+    assert all(browser.execute_async_script(DRAW_ALL))
+    browser.execute_script("document.querySelector('.trials tbody button').click()")
+    charts = browser.execute_script("return document.querySelectorAll('#part0-history details').length")
+    assert charts == 2
+    own = "document.querySelectorAll('[id]')].filter((each) => !each.closest('.svg-container'))"  # Plotly has its own
+    found = browser.execute_script(f"return [...{own}.map((each) => each.id)")
+    assert sorted(set(found)) == sorted(found)
 
 
 def test_no_error_and_no_other_host(opened: Any) -> None:

@@ -87,7 +87,8 @@ def open_storage(address: str, *, minutes: float) -> BaseStorage:
         return RetryingStorage(_open_or_wait(address), 60 * minutes)  # opened anew: the file may be another by now
     if (address, minutes) not in _opened:
         _opened[address, minutes] = RetryingStorage(_open_or_wait(address), 60 * minutes)
-    return _opened[address, minutes]
+    storage: BaseStorage = _opened[address, minutes]
+    return storage
 
 
 _opened: dict[tuple[str, float], Any] = {}  # RetryingStorages

@@ -25,8 +25,8 @@ test: $(READY) ## all tests (PYTEST_ARGS="-k name")
 quick: $(READY) ## the tests that a change most likely breaks, in less than a minute (SINCE=COMMIT)
 	$(BIN)/python -m tests.quick $(SINCE)
 
-kill-test: $(READY) ## 25 runs killed (SIGKILL) at random moments, resumed, their weights compared
-	DA6401_KILLS=25 $(BIN)/python -m pytest tests/run/test_kill.py
+kill-test: $(READY) ## 25 runs, and a sweep 25 times, killed (SIGKILL) at random moments, resumed, and compared
+	DA6401_KILLS=25 $(BIN)/python -m pytest tests/run/test_kill.py tests/sweep/test_worker_crash.py -k random
 
 check: $(READY) ## format, lint, strict types, direction of the imports
 	$(BIN)/ruff format --check .

@@ -26,6 +26,7 @@ from da6401.redact import is_utf8, remember_secrets
 from da6401.study.retrying_storage import RetryingStorage, causes_of, is_locked, reason_of, retry
 
 OPENING_SECONDS = 30.0  # how long a storage that does not answer is waited for when it is opened
+PROXY_SECONDS = 3.0  # how long a proxy may take to answer the first call
 TEMPORARY = re.compile(
     r"connection refused|time-?out|timed out|starting up|shutting down|recovery mode|not (yet )?accepting|too many"
     r"|closed the connection|connection .*(closed|lost|reset)|terminating connection|broken pipe",
@@ -179,7 +180,7 @@ def _open(address: str, *, create: bool = True) -> BaseStorage:
         if scheme == "grpc":
             place = urlsplit(address)
             proxy = optuna.storages.GrpcStorageProxy(host=place.hostname or "localhost", port=place.port or 13000)
-            proxy.wait_server_ready(timeout=3)
+            proxy.wait_server_ready(timeout=PROXY_SECONDS)
             return proxy
         return RDBStorage(address, engine_kwargs=engine, skip_table_creation=not create)
 

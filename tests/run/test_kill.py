@@ -21,13 +21,9 @@ from tests.tiny_runs import compose
 KILLS = int(os.environ.get("DA6401_KILLS", "3"))
 
 
-def _train(cfg: RunConfig, folder: Path) -> None:
-    run(cfg, folder)
-
-
 def _begun(cfg: RunConfig, folder: Path) -> BaseProcess:
     """A training in its own process, from the moment that its folder is there."""
-    process = start(_train, cfg, folder)
+    process = start(run, cfg, folder)  # not a function of this module, which would be imported there
     while not folder.exists():
         assert process.is_alive()
         time.sleep(0.001)

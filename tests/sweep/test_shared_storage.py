@@ -248,6 +248,7 @@ def test_a_storage_that_is_not_there_is_a_message(
     url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("da6401.study.storage.OPENING_SECONDS", 0.5)
+    monkeypatch.setattr("da6401.study.storage.PROXY_SECONDS", 0.5)
     assert main([*SWEEP, "optimizer.lr=choice(0.1,0.2)", f"hydra.sweeper.storage={url}"]) == 2
     message = capfd.readouterr().err
     assert "hydra.sweeper.storage: the study cannot be opened" in message
@@ -387,11 +388,11 @@ def test_few_connections_and_a_server_that_crashes_in_mid_sweep(postgres: Postgr
 @needs_postgres
 def test_an_outage_loses_no_trial_and_no_report(postgres: Postgres, tmp_path: Path) -> None:
     words = ["train", "--multirun", "study=s", "optimizer.lr=choice(0.1,0.2,0.3,0.4,0.5,0.6)",
-             "hydra.sweeper.n_trials=6", f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=2"]  # fmt: skip
-    workers = [start_worker(words, place=tmp_path, seconds=2.0, epochs=6) for _ in range(2)]
+             f"{N}6", f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=1.5"]  # fmt: skip
+    workers = [start_worker(words, place=tmp_path, seconds=1.2, epochs=6) for _ in range(2)]
     wait_until(lambda: list(FOLDER.glob("trial-*/result.json")))
     postgres.stop("immediate")
-    time.sleep(5)  # more than two leases: nobody may take a living worker for dead afterwards
+    time.sleep(3.5)  # more than two leases: nobody may take a living worker for dead afterwards
     postgres.start()
     for worker in workers:
         worker.join(90)
@@ -411,7 +412,7 @@ def test_real_trainings_by_two_workers_one_killed_end_with_the_weights_of_one_th
     postgres: Postgres, tmp_path: Path
 ) -> None:
     words = (
-        *SWEEP, "trainer.epochs=15", "trainer.checkpoint_minutes=0.0001", RATE, f"{N}8", "sweep.keep_checkpoints=100",
+        *SWEEP, "trainer.epochs=12", "trainer.checkpoint_minutes=0.0001", RATE, f"{N}4", "sweep.keep_checkpoints=100",
         "data.images_per_class=40", f"hydra.sweeper.storage={postgres.url}", "sweep.lease_seconds=2",
     )  # fmt: skip
     storage = open_storage(postgres.url, minutes=1)
@@ -422,7 +423,7 @@ def test_real_trainings_by_two_workers_one_killed_end_with_the_weights_of_one_th
         code, _, errors = other.end(120)
     assert code == 0, errors
     trials = optuna.load_study(study_name="s", storage=storage).trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
     (resumed,) = [trial for trial in trials if trial.user_attrs[ATTEMPTS] == 2]
     again = run(saved_config(FOLDER / f"trial-{resumed.number}" / "config.yaml"), tmp_path / "again")
     assert again.weights_sha256 == read_result(FOLDER / f"trial-{resumed.number}").weights_sha256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from da6401.runs.run_folder import read_metrics, read_result
 from da6401.study.storage import open_storage
 from da6401.sweep.leases import ATTEMPTS
 from da6401.training.run import run
+from tests.forked import command
 from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, wait_until
 
 pytestmark = [
@@ -104,10 +104,8 @@ def test_hydras_launcher_submits_workers(slurm: Slurm) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'da6401[slurm]'")
     launcher = ("hydra/launcher=submitit_slurm", "hydra.sweeper.n_jobs=2", "hydra.launcher.cpus_per_task=1",
                 "hydra.launcher.timeout_min=5", "hydra.launcher.partition=low")  # fmt: skip
-    done = subprocess.run(
-        ["da6401", "train", "--multirun", *words(total=6, epochs=15), *launcher],
-        env=slurm.environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    given = ["train", "--multirun", *words(total=6, epochs=15), *launcher]
+    code, _, errors = command(given, cwd=Path.cwd(), env=slurm.environment, timeout=120)
+    assert code == 0, errors
     assert [trial.state.name for trial in trials()] == ["COMPLETE"] * 6
     assert {trial.user_attrs["owner"].partition("-")[0].rpartition("/")[2] for trial in trials()} == {"1", "2"}

@@ -12,13 +12,13 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from da6401.cli import main
 from da6401.errors import UserError
 from da6401.notebook.results import load_sweep
 from da6401.report.collect import read_sweep
-from da6401.study.storage import open_storage, read_only, sqlite_address
+from da6401.study.storage import ENGINE, open_storage, read_only, sqlite_address
 from tests.sweep.sweeps import FOLDER, GRID, SWEEP
 
 WORDS = (*SWEEP, "optimizer.lr=choice(0.1,0.2)", GRID)
@@ -76,20 +76,24 @@ def test_of_a_password_that_is_not_escaped_nothing_is_printed(password: str, cap
     assert not [part for part in re.split("[@:/]", password) if len(part) > 1 and part in printed]
 
 
-def test_a_locked_study_is_waited_for_in_mid_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_study_is_waited_for_in_mid_sweep(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("da6401.study.retrying_storage.SILENT_SECONDS", 0.1)
+    monkeypatch.setitem(ENGINE, "sqlite", {"connect_args": {"timeout": 0.1}})  # sqlite's own is 5 s
     study = optuna.create_study(storage=open_storage(sqlite_address(Path("study.db")), minutes=1))
-    event.listen(engine(study), "connect", lambda opened, _: opened.execute("PRAGMA busy_timeout=200"))
-    engine(study).dispose()  # the connections to come wait for 0.2 s; sqlite's own time is 5 s
-    with locked(Path("study.db"), seconds=1.5):
+    with locked(Path("study.db"), seconds=0.8):
         study.tell(study.ask(), 0.5)
     assert study.best_value == 0.5
+    assert "is locked by another process" in caplog.text
+    assert "answers again" in caplog.text
 
 
 def test_a_study_that_stays_locked_is_a_message(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("da6401.study.storage.OPENING_SECONDS", 0.1)
+    monkeypatch.setitem(ENGINE, "sqlite", {"connect_args": {"timeout": 0.1}})  # sqlite's own is 5 s
     study = optuna.create_study(study_name="s", storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
     with locked(Path("study.db")):
         assert main([*WORDS, f"hydra.sweeper.storage={sqlite_address(Path('study.db'))}"]) == 2

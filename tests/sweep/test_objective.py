@@ -50,6 +50,12 @@ def result(number: int) -> RunResult:
     return read_result(FOLDER / f"trial-{number}")
 
 
+def test_a_winner_without_searched_values_has_no_comma_behind_it(capfd: pytest.CaptureFixture[str]) -> None:
+    study = sweep(f"{N}1")
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("winner: ")]
+    assert line == f"winner: trial 0, val_accuracy {study.trials[0].value:.4f}"
+
+
 def test_the_lowest_loss_wins_everywhere(capfd: pytest.CaptureFixture[str]) -> None:
     study = sweep(RATES, "sweep.objectives=val_loss", "sweep.keep_checkpoints=1", "trainer.epochs=2", f"{N}4")
     losses = {trial.number: result(trial.number).val_loss for trial in study.trials}

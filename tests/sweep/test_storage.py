@@ -18,7 +18,7 @@ from da6401.cli import main
 from da6401.errors import UserError
 from da6401.notebook.results import load_sweep
 from da6401.report.collect import read_sweep
-from da6401.study.storage import ENGINE, open_storage, read_only, sqlite_address
+from da6401.study.storage import ENGINE, copy_to_memory, open_storage, read_only, sqlite_address
 from tests.sweep.sweeps import FOLDER, GRID, SWEEP
 
 WORDS = (*SWEEP, "optimizer.lr=choice(0.1,0.2)", GRID)
@@ -55,6 +55,8 @@ def test_a_folder_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pyte
     optuna.create_study(study_name="s", storage=open_storage(sqlite_address(Path("study.db")), minutes=0))
     with read_only(sqlite_address(Path("study.db"))) as storage:
         assert [study.study_name for study in storage.get_all_studies()] == ["s"]
+    copies = copy_to_memory(sqlite_address(Path("study.db")), ["s"])  # for a dry run
+    assert [study.study_name for study in copies.get_all_studies()] == ["s"]
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert [path.name for path in Path().iterdir()] == ["study.db"]
 

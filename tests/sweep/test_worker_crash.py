@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -31,6 +32,10 @@ TIMINGS = {"seconds", "images_per_second"}
 
 def numbers(run_folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(run_folder)]
+
+
+def has_epochs(run_folder: Path, count: int) -> bool:
+    return (run_folder / "metrics.jsonl").exists() and len(read_metrics(run_folder)) >= count
 
 
 def finished_once() -> list[optuna.trial.FrozenTrial]:
@@ -79,10 +84,10 @@ def test_two_slots_share_a_grid_and_a_killed_worker_is_replaced(tmp_path: Path) 
 
 
 def test_a_sweep_that_is_stopped_requeues_its_trial_and_resumes_it(tmp_path: Path) -> None:
-    words, metrics = (*WORDS, "trainer.epochs=25", RATE, f"{N}1"), FOLDER / "trial-0" / "metrics.jsonl"
+    words, run_folder = (*WORDS, "trainer.epochs=25", RATE, f"{N}1"), FOLDER / "trial-0"
     for stop, code, epochs in ((signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 6)):
         with begun(words, cwd=tmp_path) as running:
-            wait_until(lambda epochs=epochs: metrics.exists() and len(read_metrics(metrics.parent)) >= epochs)
+            wait_until(partial(has_epochs, run_folder, epochs))
             running.send(stop)
             assert running.end()[0] == code
         assert states() == ["WAITING"]

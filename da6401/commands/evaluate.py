@@ -13,10 +13,11 @@ from typing import TypeVar
 
 import torch
 
-from da6401.config.schema import FolderConfig, RunConfig
+from da6401.config.schema import RunConfig
+from da6401.data.image_sets import ImageSet
 from da6401.data.images import quiet_pillow, read_image
 from da6401.data.layout import find_layout
-from da6401.data.sources import ImageSet, load_test_data, resize_of
+from da6401.data.sources import load_test_data, reads_files, resize_of
 from da6401.errors import DataError, UserError
 from da6401.models.stages import StagedModel
 from da6401.redact import json_text, one_line, safe
@@ -154,7 +155,7 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
 
 def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
     """How many of these files are in the test split of the run's own data; 0 where the data is no longer here."""
-    if not isinstance(cfg.data, FolderConfig):
+    if not reads_files(cfg.data):
         return 0
     try:
         layout = find_layout(cfg.data.root, cfg.data.val_role)

@@ -41,14 +41,14 @@ compared as values (`0` is `0.0`). A condition that can never hold is refused, u
 
 def document() -> str:
     """The Markdown page: one table a group, for model and data one for each variant."""
-    hints = get_type_hints(RunConfig)
-    top = [item for item in dataclasses.fields(RunConfig) if not variants_of(hints[item.name])]
-    parts = [HEAD, _table("The run", "", RunConfig, [item.name for item in top])]
-    for item in dataclasses.fields(RunConfig):
-        for variant in variants_of(hints[item.name]):
-            title = f"{item.name}: {(variant.__doc__ or '').strip()}"
+    groups = variants_of(RunConfig)
+    top = [item.name for item in dataclasses.fields(RunConfig) if item.name not in groups]
+    parts = [HEAD, _table("The run", "", RunConfig, top)]
+    for group, variants in groups.items():
+        for variant in variants:
+            title = f"{group}: {(variant.__doc__ or '').strip()}"
             names = [member.name for member in dataclasses.fields(variant)]
-            parts.append(_table(title, f"{item.name}.", variant, names))
+            parts.append(_table(title, f"{group}.", variant, names))
     nodes = [
         ("hydra.sweeper", SweeperKeys),
         *((f"hydra/sweeper/pruner={name}", keys) for name, keys in PRUNERS.items()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from da6401.config.backbones import backbone_problems
+from da6401.config.backbone_rules import backbone_problems
 from da6401.config.cnn_shapes import filters_of, kernels_of, shape_problems
 from da6401.config.schema import CnnConfig, ModelConfig
 from da6401.errors import ModelError

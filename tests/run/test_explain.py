@@ -22,8 +22,8 @@ from da6401.commands.explain.views import Answers, Picture, choose, views
 from da6401.config.schema import Activation
 from da6401.data.image_sets import ImageSet
 from da6401.models.cnn import Cnn
-from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
+from da6401.models.vit import ClassToken, PatchTokens
 from da6401.runs.looks import read_looks
 from da6401.runs.run_folder import read_result
 from da6401.training.run import run

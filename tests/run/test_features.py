@@ -20,8 +20,6 @@ from torchvision import models
 from da6401.cli import main
 from da6401.commands.evaluate import evaluate_run
 from da6401.commands.reproduce import reproduce_run
-from da6401.config.backbones import FACTS
-from da6401.config.schema import BACKBONES
 from da6401.data.cache.cache_folder import cache_folder, list_entries
 from da6401.data.sources import load_training_data
 from da6401.errors import DataError, InterruptedRun, ModelError
@@ -29,6 +27,7 @@ from da6401.models.build import build_model
 from da6401.models.counts import count
 from da6401.models.freezing import freeze_plan
 from da6401.models.stages import StagedModel
+from da6401.registry import BACKBONES
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_result
 from da6401.training import checkpoint_writer, frozen_features, loop
@@ -130,7 +129,7 @@ def test_kept_features_give_the_same_curves_and_predictions(
 ) -> None:
     narrow_backbones(monkeypatch)
     bench = Bench(*words_for(name), out=tmp_path)
-    stages = len(FACTS[name].stages)  # type: ignore[index]
+    stages = len(BACKBONES[name].stages)
     for depth in (1, stages - 1, stages):  # GoogLeNet is tested at every depth
         plain, expected = bench.trained(freeze_depth=depth, feature_cache="off")
         assert not list_entries()

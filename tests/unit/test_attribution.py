@@ -79,7 +79,7 @@ def test_a_rectifier_with_a_ceiling_passes_nothing_above_it() -> None:
 
 def relu_cnn(activation: Activation = "relu", *, seed: int = 0, residual: bool = False) -> Cnn:
     torch.manual_seed(seed)
-    return cnn(activation=activation, residual=residual, filters=(4, 6, 8, 8, 8), kernels=(3,) * 5).eval()
+    return cnn(activation=activation, residual=residual, filters=[4, 6, 8, 8, 8]).eval()
 
 
 def live_index(model: Cnn, layer: nn.Module, images: Tensor) -> Tensor:

@@ -63,12 +63,13 @@ def test_the_formula_as_the_assignment_writes_it() -> None:
 def test_the_closed_form_equals_the_hooks_at_any_size(
     blocks: list[tuple[int, int]], height: int, width: int, batch_norm: bool, dense_width: int, num_classes: int
 ) -> None:
+    kernels = [kernel for _, kernel in blocks]
     sizes: dict[str, Any] = {
-        "filters": [count for count, _ in blocks], "kernels": [kernel for _, kernel in blocks],
-        "batch_norm": batch_norm, "dense_width": dense_width, "num_classes": num_classes,
+        "filters": [count for count, _ in blocks], "batch_norm": batch_norm, "dense_width": dense_width,
+        "num_classes": num_classes,
     }  # fmt: skip
-    counts = count_layers(cnn(image_size=(height, width), **sizes), (height, width))
-    formula = closed_form(height=height, width=width, **sizes)
+    counts = count_layers(cnn((height, width), kernel_size=kernels, **sizes), (height, width))
+    formula = closed_form(height=height, width=width, kernels=kernels, **sizes)
     assert (sum(c.parameters for c in counts), sum(c.macs for c in counts)) == formula
 
 

@@ -7,8 +7,9 @@ A programmer's mistake is an ``assert`` or any other exception, and keeps its tr
 
 from __future__ import annotations
 
+import difflib
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -103,3 +104,20 @@ class TakenOverError(InterruptedRun):
 
 class PrunedError(Exception):
     """A sweep's pruner ended this trial; its epochs so far are kept."""
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """The most similar of the names, None where nothing is similar. A dotted name is also compared by its last part."""
+    known = list(dict.fromkeys(names))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return close[0]
+    by_leaf = {known_name.rpartition(".")[2]: known_name for known_name in reversed(known)}
+    leaf = difflib.get_close_matches(name.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)
+    return by_leaf[leaf[0]] if leaf else None
+
+
+def did_you_mean(given: object, names: Iterable[str]) -> str:
+    """The end of a message about a name that does not exist: the most similar one, "" where nothing is similar."""
+    nearest = nearest_name(str(given), names)
+    return f"; did you mean {nearest}?" if nearest else ""

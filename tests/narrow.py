@@ -9,17 +9,16 @@ import pytest
 from torch import nn
 from torchvision import models
 
-from da6401.config.schema import Backbone
-from da6401.models.pretrained import BACKBONE_TABLE
+from da6401.registry import BACKBONES
 
 WIDTH = 48  # numbers a token, or of VGG's two hidden layers
 
 
 def narrow_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put them in the place of the wide ones."""
-    made: dict[Backbone, Callable[[int], nn.Module]] = {"vgg16": _vgg16, "vit_b_16": _vit_b_16}
+    made: dict[str, Callable[[int], nn.Module]] = {"vgg16": _vgg16, "vit_b_16": _vit_b_16}
     for name, make in made.items():
-        monkeypatch.setitem(BACKBONE_TABLE, name, dataclasses.replace(BACKBONE_TABLE[name], make=make, features=WIDTH))
+        monkeypatch.setitem(BACKBONES.entries, name, dataclasses.replace(BACKBONES[name], make=make, features=WIDTH))
 
 
 class _Narrow(nn.Linear):

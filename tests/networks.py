@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from da6401.config.schema import CnnConfig
 from da6401.models.cnn import Cnn
 
+SMALL = CnnConfig(filters=[4, 8], dense_width=8)
 
-def cnn(**changes: Any) -> Cnn:
+
+def cnn(image_size: tuple[int, int] = (32, 32), num_classes: int = 3, **changes: Any) -> Cnn:
     """Two blocks and a dense layer for images of 32 x 32 px and 3 classes, apart from what is given."""
-    settings: dict[str, Any] = {
-        "image_size": (32, 32), "num_classes": 3, "filters": [4, 8], "kernels": [3, 3], "activation": "relu",
-        "batch_norm": True, "pooling": "max", "residual": False, "global_pool": False, "dense_width": 8,
-        "block_dropout": 0.0, "dropout": 0.0,
-    }  # fmt: skip
-    return Cnn(**{**settings, **changes})
+    return Cnn(dataclasses.replace(SMALL, **changes), image_size=image_size, num_classes=num_classes)

@@ -13,16 +13,17 @@ from typing import TypeVar
 
 import torch
 
-from da6401.config.schema import FolderConfig, RunConfig
+from da6401.config.schema import RunConfig
+from da6401.data.image_sets import ImageSet
 from da6401.data.images import quiet_pillow, read_image
 from da6401.data.layout import find_layout
-from da6401.data.sources import ImageSet, load_test_data, resize_of
+from da6401.data.sources import load_test_data, reads_files, resize_of
 from da6401.errors import DataError, UserError
 from da6401.models.stages import StagedModel
 from da6401.redact import json_text, one_line, safe
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, write_predictions
-from da6401.runs.run_folder import RESULT, SUMMARY, TEST, read_json, read_result, write_result
+from da6401.runs.run_folder import RESULT, SUMMARY, TEST_CSV, read_json, read_result, write_result
 from da6401.runs.trial_folders import sweep_of
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import choose_device, prepare, restore_torch_settings
@@ -54,11 +55,11 @@ def evaluate_run(folder: Path) -> int:
     images, answer = look_at_test(folder, cfg, class_names, answers, verb="evaluate", purpose="test accuracy and loss")
     probabilities_NK = answer.probabilities_NK.numpy()
     predictions = Predictions(tuple(class_names), images.names, images.labels_N.numpy(), probabilities_NK)
-    write_predictions(folder / TEST, predictions)
+    write_predictions(folder / TEST_CSV, predictions)
     write_result(folder, dataclasses.replace(result, test_accuracy=answer.accuracy, test_loss=answer.loss))
     print(
         f"test accuracy {answer.accuracy:.4f}  loss {answer.loss:.4f}  on {len(images.labels_N)} images, "
-        f"recorded in {folder / RESULT} and {TEST}"
+        f"recorded in {folder / RESULT} and {TEST_CSV}"
     )
     return 0
 
@@ -154,7 +155,7 @@ def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> in
 
 def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
     """How many of these files are in the test split of the run's own data; 0 where the data is no longer here."""
-    if not isinstance(cfg.data, FolderConfig):
+    if not reads_files(cfg.data):
         return 0
     try:
         layout = find_layout(cfg.data.root, cfg.data.val_role)

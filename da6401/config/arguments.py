@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from da6401.config.hydra_internals import flag_parser
-from da6401.config.validate import nearest_name
-from da6401.errors import UserError
+from da6401.errors import UserError, did_you_mean, nearest_name
 
 CHOICE = re.compile(r"argument (?P<what>.*): invalid choice: (?P<word>.*) \(choose from (?P<known>.*)\)", re.DOTALL)
 TRAIN = "train"
@@ -110,7 +109,6 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
 def _with_hints(unknown: Sequence[str], options: Sequence[str]) -> Iterator[str]:
     for word in unknown:
         if word.startswith("-"):
-            nearest = nearest_name(word.partition("=")[0], options)
-            yield f"{word}: no such option" + (f"; did you mean {nearest}?" if nearest else "")
+            yield f"{word}: no such option{did_you_mean(word.partition('=')[0], options)}"
         else:
             yield f"{word}: is one word too many"

@@ -31,9 +31,9 @@ from da6401.config.schema import RunConfig
 from da6401.config.search_path import SearchPath, as_job, hydra_overrides
 from da6401.config.search_space import SearchSpace, parse_override
 from da6401.config.sweeper_schema import sweeper_problems
-from da6401.config.validate import belongs, config_from_tree, is_network, nearest_name, value_problems
+from da6401.config.validate import belongs, config_from_tree, is_network, value_problems
 from da6401.config.written_where import written_where
-from da6401.errors import ConfigError
+from da6401.errors import ConfigError, did_you_mean
 
 OPTIONAL_GROUPS = ("experiment", "sweep")
 HYDRA_GROUPS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner", "hydra.sweeper", "hydra.launcher")  # with slashes
@@ -253,10 +253,8 @@ def option_problems(group: str, value: Any, options: Sequence[str]) -> list[str]
         return [problem for each in value for problem in option_problems(group, each, options)]
     if str(value) in options or (value is None and group in OPTIONAL_GROUPS):
         return []
-    nearest = nearest_name(str(value), options)
     shown = "null" if value is None else value
-    hint = f"; did you mean {nearest}?" if nearest else ""
-    return [f"{group}={shown}: no such option of {group}: {', '.join(options)}{hint}"]
+    return [f"{group}={shown}: no such option of {group}: {', '.join(options)}{did_you_mean(value, options)}"]
 
 
 def _study(composed: DictConfig, typed: Sequence[tuple[str, Override]]) -> str:
@@ -301,9 +299,8 @@ def hydra_problem(error: Exception) -> str:
     """What Hydra could not compose, in one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        nearest = nearest_name(name, error.options or [])
         known = f": {', '.join(error.options)}" if error.options else ""
-        hint = f"; did you mean {nearest}?" if nearest else ""
+        hint = did_you_mean(name, error.options or [])
         if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
             hint = f"; install it: pip install 'da6401[{LAUNCHER_EXTRAS[name]}]'"
         return f"{group}={name}: no such option of {group}{known}{hint}" if group else _first_line(error)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 
-from da6401.config.backbones import FACTS
 from da6401.config.schema import AugmentationConfig, PretrainedConfig
+from da6401.registry import BACKBONES
 
 
 def freezing_problems(model: PretrainedConfig, augmentation: AugmentationConfig, *, epochs: int) -> list[str]:
     """The combinations that contradict themselves, or that would switch something off without a word."""
     problems = []
-    count = len(FACTS[model.name].stages)
+    count = len(BACKBONES[model.name].stages)
     if model.freeze_depth <= count < model.freeze_depth + model.freeze_last:
         problems.append(
             f"model.freeze_last={model.freeze_last}: with model.freeze_depth={model.freeze_depth} that is more than "
             f"the {count} stages of {model.name}; use 0..{count - model.freeze_depth}"
         )
     some_train = model.freeze_depth + model.freeze_last < count
-    if some_train and model.train_only == "norm" and model.name == "vgg16":
-        problems.append("model.train_only=norm: vgg16 has no normalisation layers; use all, or another backbone")
+    if some_train and model.train_only == "norm" and not BACKBONES[model.name].has_norms:
+        problems.append(
+            f"model.train_only=norm: {model.name} has no normalisation layers; use all, or another backbone"
+        )
     if some_train and model.head_epochs >= epochs:
         problems.append(
             f"model.head_epochs={model.head_epochs}: trainer.epochs={epochs} leaves no epoch for the stages; use "

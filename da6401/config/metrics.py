@@ -4,34 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-MetricName = Literal["val_accuracy", "val_loss", "parameters", "macs", "latency_ms"]
+from da6401.registry import METRICS, MetricEntry
 
-
-@dataclass(frozen=True)
-class Kind:
-    """What is known of a metric by its name."""
-
-    words: str
-    maximise: bool
-    form: str  # how a value is printed
-    by_epoch: bool = False  # each epoch has its own, which a pruner can compare
-
-
-KINDS: dict[str, Kind] = {
-    "val_accuracy": Kind("validation accuracy", maximise=True, form="{:.4f}", by_epoch=True),
-    "val_loss": Kind("validation loss", maximise=False, form="{:.4f}", by_epoch=True),
-    "parameters": Kind("parameters", maximise=False, form="{:,.0f}"),
-    "macs": Kind("multiply-accumulates", maximise=False, form="{:,.0f}"),
-    "latency_ms": Kind("latency ms", maximise=False, form="{:.3f}"),
-}
-assert tuple(KINDS) == get_args(MetricName)
+METRICS.register("val_accuracy", MetricEntry("validation accuracy", maximise=True, form="{:.4f}", by_epoch=True))
+METRICS.register("val_loss", MetricEntry("validation loss", maximise=False, form="{:.4f}", by_epoch=True))
+METRICS.register("parameters", MetricEntry("parameters", maximise=False, form="{:,.0f}"))
+METRICS.register("macs", MetricEntry("multiply-accumulates", maximise=False, form="{:,.0f}"))
+METRICS.register("latency_ms", MetricEntry("latency ms", maximise=False, form="{:.3f}"))
 
 
 def word(name: str) -> str:
     """A metric in words."""
-    return KINDS[name].words if name in KINDS else name.replace("_", " ")
+    return METRICS[name].words if name in METRICS else name.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -50,7 +36,7 @@ class Metric:
     @property
     def by_epoch(self) -> bool:
         """Whether each epoch has a value of its own."""
-        return self.name in KINDS and KINDS[self.name].by_epoch
+        return self.name in METRICS and METRICS[self.name].by_epoch
 
     def better(self, one: float, other: float) -> bool:
         """Whether the first value beats the second."""
@@ -62,7 +48,7 @@ class Metric:
 
     def text(self, value: float) -> str:
         """A value for people, without the metric's name."""
-        return (KINDS[self.name].form if self.name in KINDS else "{:.4g}").format(value)
+        return (METRICS[self.name].form if self.name in METRICS else "{:.4g}").format(value)
 
 
 def names_of(value: object) -> list[str]:
@@ -74,4 +60,4 @@ def names_of(value: object) -> list[str]:
 
 def directions_of(names: Iterable[str]) -> list[str]:
     """The directions that follow from names, in Optuna's words."""
-    return [Metric(index, name, KINDS[name].maximise).direction for index, name in enumerate(names)]
+    return [Metric(index, name, METRICS[name].maximise).direction for index, name in enumerate(names)]

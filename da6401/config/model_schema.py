@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from da6401.config.rule import key
+from da6401.registry import BACKBONES
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "mish", "tanh"]
 Organisation = Literal["same", "double", "halve"]
 Pooling = Literal["max", "avg"]
-Backbone = Literal[
-    "googlenet",
-    "resnet18",
-    "resnet50",
-    "inception_v3",
-    "vgg16",
-    "mobilenet_v3_large",
-    "efficientnet_v2_s",
-    "convnext_tiny",
-    "vit_b_16",
-    "efficientnet_lite0",
-]
-BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 TrainOnly = Literal["all", "norm"]
 FeatureCache = Literal["auto", "on", "off"]
 FeatureDtype = Literal["float32", "float16"]
@@ -57,7 +45,7 @@ class CnnConfig:
 class PretrainedConfig:
     """Part B: a backbone as a list of stages, and a new head."""
 
-    name: Backbone = key("googlenet", "the backbone")
+    name: str = key("googlenet", "the backbone", names=BACKBONES)
     weights: str = key("imagenet", "imagenet, none (train from scratch), or the path of a state_dict file", path=True)
     freeze_depth: int = key(
         0, "freeze the first k stages: 0 trains all, the number of stages only the head", low=0, high=64

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from da6401.config.metrics import KINDS, directions_of, names_of
+from da6401.config.metrics import directions_of, names_of
+from da6401.registry import METRICS
 
 
 def objective_problems(sweep: Mapping[str, Any], sweeper: Mapping[str, Any]) -> list[str]:
@@ -16,7 +17,7 @@ def objective_problems(sweep: Mapping[str, Any], sweeper: Mapping[str, Any]) -> 
         sweeper: the keys of `hydra.sweeper`, those of the official one or of no Optuna at all, too.
     """
     names, direction = names_of(sweep.get("objectives")), sweeper.get("direction")
-    if not names or any(name not in KINDS for name in names):
+    if not names or any(name not in METRICS for name in names):
         return []
     pruner, sampler = (
         str(node.get(key) if isinstance(node := sweeper.get(group), Mapping) else node or "none")
@@ -30,7 +31,7 @@ def objective_problems(sweep: Mapping[str, Any], sweeper: Mapping[str, Any]) -> 
             f"hydra/sweeper/pruner={pruner}: a pruner compares one number of each epoch, and "
             f"sweep.objectives={shown} has {len(names)}; type hydra/sweeper/pruner=none"
         )
-    elif pruner != "none" and not KINDS[names[0]].by_epoch:
+    elif pruner != "none" and not METRICS[names[0]].by_epoch:
         problems.append(
             f"hydra/sweeper/pruner={pruner}: epochs do not change sweep.objectives={shown}, so that there is nothing "
             "to prune by; type hydra/sweeper/pruner=none"

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override, Transformer
 
 from da6401.config.domains import Domain, Interval, domain_of, written
 from da6401.config.search_space import Condition, Parameter, SearchSpace, as_value, parse_override
-from da6401.config.validate import nearest_name
+from da6401.errors import did_you_mean, nearest_name
 
 # What must be the same in all trials of a study, and why. Everything else can be searched.
 NOT_SEARCHED = (
@@ -222,8 +222,7 @@ class _Conditions:
     def _instead(self, condition: Condition, domains: Sequence[Domain]) -> str:
         key = condition.key
         if not domains and key not in self.known:
-            nearest = nearest_name(key, [*self.domains, *self.known])
-            return f": {key} is no key{f'; did you mean {nearest}?' if nearest else ''}"
+            return f": {key} is no key{did_you_mean(key, [*self.domains, *self.known])}"
         values = [written(value) for domain in domains if not isinstance(domain, Interval) for value in domain]
         if key not in self.always and key in self.known:
             default = self.known[key]

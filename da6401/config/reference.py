@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_type_hints
 
+from da6401.config.options import config_nodes
 from da6401.config.rule import default_of
 from da6401.config.schema import RunConfig
 from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
@@ -13,10 +14,16 @@ from da6401.config.validate import describe_type, variants_of
 HEAD = """# Configuration keys
 
 Every key of a run, with its default and what it may be. Set any of them on the command line (`optimizer.lr=0.01`) or in
-a YAML file of your own (`--config-dir`). The groups' files under `conf/` only name departures from these defaults.
+a YAML file of your own (`--config-dir`). Options of a group only name departures from these defaults.
 Written from `da6401/config/schema.py` and `sweeper_schema.py` by `python -m da6401.config.reference`.
 """
 
+OPTIONS = """## Options
+
+The groups' files under `conf/` are options (`experiment=part_a`), and so is every name below, with all other keys of
+its group at their defaults. `da6401 train --help` lists both.
+
+"""
 SEARCH = """## hydra.sweeper.params and hydra.sweeper.conditional: what a sweep searches.
 
 On the command line as `key=...`, in YAML as `hydra.sweeper.params: {key: ...}`:
@@ -41,14 +48,14 @@ compared as values (`0` is `0.0`). A condition that can never hold is refused, u
 
 def document() -> str:
     """The Markdown page: one table a group, for model and data one for each variant."""
-    hints = get_type_hints(RunConfig)
-    top = [item for item in dataclasses.fields(RunConfig) if not variants_of(hints[item.name])]
-    parts = [HEAD, _table("The run", "", RunConfig, [item.name for item in top])]
-    for item in dataclasses.fields(RunConfig):
-        for variant in variants_of(hints[item.name]):
-            title = f"{item.name}: {(variant.__doc__ or '').strip()}"
+    groups = variants_of(RunConfig)
+    top = [item.name for item in dataclasses.fields(RunConfig) if item.name not in groups]
+    parts = [HEAD, _table("The run", "", RunConfig, top)]
+    for group, variants in groups.items():
+        for variant in variants:
+            title = f"{group}: {(variant.__doc__ or '').strip()}"
             names = [member.name for member in dataclasses.fields(variant)]
-            parts.append(_table(title, f"{item.name}.", variant, names))
+            parts.append(_table(title, f"{group}.", variant, names))
     nodes = [
         ("hydra.sweeper", SweeperKeys),
         *((f"hydra/sweeper/pruner={name}", keys) for name, keys in PRUNERS.items()),
@@ -57,7 +64,18 @@ def document() -> str:
         names = [member.name for member in dataclasses.fields(keys)]
         prefix = "hydra.sweeper." if keys is SweeperKeys else "hydra.sweeper.pruner."
         parts.append(_table(f"{title}: {(keys.__doc__ or '').strip()}", prefix, keys, names))
-    return "\n".join([*parts, SEARCH])
+    return "\n".join([*parts, _options(), SEARCH])
+
+
+def _options() -> str:
+    """The options that have no YAML file."""
+    rows = ["| option | sets |", "|---|---|"]
+    for path, node in config_nodes().items():
+        group, _, name = path.rpartition("/")
+        if group and not group.startswith("schema"):
+            keys = ", ".join(f"`{group}.{key}={value}`" for key, value in node.items() if key != "defaults")
+            rows.append(f"| `{group}={name}` | {keys} |")
+    return OPTIONS + "\n".join(rows) + "\n"
 
 
 def _table(title: str, prefix: str, cls: Any, names: list[str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, Field, dataclass, field
 from typing import Any
 
+from da6401.registry import Registry
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -19,6 +21,7 @@ class Rule:
     pattern: str = ""  # a regular expression that the whole text must match
     shape: str = ""  # the pattern in words
     path: bool = False  # the text names a file or folder
+    names: Registry[Any] | None = None  # the text, or each of a list, is one of these names
 
 
 def key(default: Any, doc: str, **rule: Any) -> Any:

@@ -10,11 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from da6401.config.metrics import MetricName
 from da6401.config.model_schema import (
-    BACKBONES,
     Activation,
-    Backbone,
     CnnConfig,
     FeatureDtype,
     ModelConfig,
@@ -24,11 +21,10 @@ from da6401.config.model_schema import (
 )
 from da6401.config.rule import key
 from da6401.config.splits import ValRole
+from da6401.registry import DATA_SOURCES, METRICS, OPTIMIZERS, SCHEDULES
 
 __all__ = [  # of other modules; what is defined below needs no mention
-    "BACKBONES",
     "Activation",
-    "Backbone",
     "CnnConfig",
     "FeatureDtype",
     "ModelConfig",
@@ -126,7 +122,7 @@ class AugmentationConfig:
 class OptimizerConfig:
     """How the weights move."""
 
-    name: Literal["sgd", "adam", "adamw", "nadam", "rmsprop"] = key("adamw", "the optimizer")
+    name: str = key("adamw", "the optimizer", names=OPTIMIZERS)
     lr: float = key(1e-3, "learning rate, the schedule's highest", unit="per step", above=0, high=100)
     weight_decay: float = key(
         0.0, "weight decay: decoupled for adamw, L2 for the others; biases and norms have none", low=0, high=10
@@ -138,7 +134,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How the learning rate goes over the run; drawn per step."""
 
-    name: Literal["constant", "step", "cosine", "onecycle"] = key("constant", "the shape")
+    name: str = key("constant", "the shape", names=SCHEDULES)
     warmup: float = key(
         0.0, "share of the run in which the rate rises before the shape starts", unit="of all steps", low=0, below=1
     )
@@ -220,9 +216,10 @@ class SweepConfig:
         "a study whose search space or other values have changed: same refuses it, extend goes on with the new ones",
     )
     warm_start: str = key("", "another study of outputs/sweeps, whose best trials are tried first")
-    objectives: list[MetricName] = key(
+    objectives: list[str] = key(
         ["val_accuracy"],
         "what is optimised, [val_accuracy,parameters] for several; accuracy is maximised, the others minimised",
+        names=METRICS,
     )
     max_parameters: int = key(0, "hard limit of the model's parameters; 0 is none", low=0, high=10**12)
     max_macs: int = key(0, "hard limit of multiply-accumulates an image; 0 is none", low=0, high=10**15)
@@ -295,7 +292,7 @@ class RunConfig:
         shape="letters, digits and _ . + -, at most 100, starting with a letter or digit",
     )  # fmt: skip
     model: ModelConfig = field(default_factory=CnnConfig)
-    data: DataConfig = field(default_factory=DigitsConfig)
+    data: DataConfig = field(default_factory=DigitsConfig, metadata={"variants": DATA_SOURCES})
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

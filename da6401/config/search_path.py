@@ -22,12 +22,12 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
-from da6401.config.backbones import FACTS
 from da6401.config.hydra_internals import hydra_config
-from da6401.config.metrics import KINDS, directions_of, names_of
-from da6401.config.validate import default_tree, variant_trees
+from da6401.config.metrics import directions_of, names_of
+from da6401.config.options import config_nodes
 from da6401.config.yaml_files import read_old_names
 from da6401.errors import ConfigError
+from da6401.registry import BACKBONES, METRICS
 
 CONFIG_NAME = "config"
 NO_CHOICE = ("hydra", "schema")  # Hydra's own groups, and the nodes that ours are made of
@@ -47,23 +47,27 @@ def register_schema() -> None:
         OmegaConf.register_resolver("stages", _stages)
         OmegaConf.register_resolver("directions", _directions)
     store = ConfigStore.instance()
-    known = store.repo.get("schema.yaml")
-    if known is not None and known.provider == "da6401":
-        return  # a command asks several times
-    store.store(name="schema", node=default_tree(), provider="da6401", replace=True)
-    for group, variants in variant_trees().items():
-        for name, tree in variants.items():
-            store.store(group=f"schema/{group}", name=name, node=tree, provider="da6401", replace=True)
+    for path, node in config_nodes().items():
+        if not _is_stored(store, path):  # a command asks several times, and names may have been registered since
+            group, _, name = path.rpartition("/")
+            store.store(group=group or None, name=name, node=node, provider="da6401")
+
+
+def _is_stored(store: ConfigStore, path: str) -> bool:
+    node = store.repo
+    for part in f"{path}.yaml".split("/"):
+        node = node.get(part, {})
+    return bool(node)
 
 
 def _stages(model: str, less: int = 0) -> int:
     """The YAML resolver ``${stages:resnet18}``, or ``${stages:resnet18,3}`` for all but three: a freeze depth."""
-    return max(0, len(FACTS[model].stages) - less) if model in FACTS else 0
+    return max(0, len(BACKBONES[model].stages) - less) if model in BACKBONES else 0
 
 
 def _directions(objectives: object) -> str | list[str]:
     """The YAML resolver ``${directions:${sweep.objectives}}``: one word, or a list of them for several."""
-    words = directions_of(name for name in names_of(objectives) if name in KINDS)
+    words = directions_of(name for name in names_of(objectives) if name in METRICS)
     return words[0] if len(words) == 1 else words
 
 

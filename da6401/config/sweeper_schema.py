@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from da6401.config.rule import key
-from da6401.config.validate import fit, nearest_name, refusal
+from da6401.config.validate import fit, refusal
+from da6401.errors import nearest_name
 
 
 @dataclass(frozen=True, kw_only=True)

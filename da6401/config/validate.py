@@ -7,20 +7,19 @@ is said in ``schema.py`` alone.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from da6401.config.backbones import backbone_problems
+from da6401.config.backbone_rules import backbone_problems
 from da6401.config.cnn_shapes import shape_problems
 from da6401.config.freeze_rules import freezing_problems
 from da6401.config.rule import Rule
 from da6401.config.schema import CnnConfig, RunConfig
-from da6401.errors import ConfigError
+from da6401.errors import ConfigError, did_you_mean, nearest_name
 
 LARGEST = 2**1000  # a whole number beyond any float would raise where it is compared
 DISCRIMINATORS = {"model": "name", "data": "source"}  # the key that says which variant of a group this is
@@ -71,55 +70,54 @@ def belongs(key: str, model: str) -> bool:
     """Whether a dotted key exists with this model; a model that is not ours (a user's YAML) is given every key."""
     if not key.startswith("model."):
         return True
-    variants = [v for v in variants_of(get_type_hints(RunConfig)["model"]) if model in _names_of(v, "model")]
+    variants = [variant for variant in variants_of(RunConfig)["model"] if model in names_of(variant, "model")]
     return not variants or any(key == f"model.{item.name}" for v in variants for item in dataclasses.fields(v))
 
 
 def is_network(model: str) -> bool:
     """Whether an option of `model` is named after its network, as ours are."""
-    return any(model in _names_of(variant, "model") for variant in variants_of(get_type_hints(RunConfig)["model"]))
+    return any(model in names_of(variant, "model") for variant in variants_of(RunConfig)["model"])
 
 
-def _names_of(variant: type, group: str) -> tuple[str, ...]:
-    return get_args(get_type_hints(variant)[DISCRIMINATORS[group]])
+def names_of(variant: type, group: str) -> list[str]:
+    """The names that choose this variant of model or data."""
+    name = DISCRIMINATORS[group]
+    rules = {item.name: item.metadata["rule"] for item in dataclasses.fields(variant)}
+    return _choices(get_type_hints(variant)[name], rules[name]) or []
 
 
 def unknown_key(key: str, *, where: str = "") -> str:
     """The message for a key that the schema does not have, with the nearest one that it has."""
-    nearest = nearest_name(key, [name for name, _, _ in documented_keys()])
-    return f"{key}: no such key{where}" + (f"; did you mean {nearest}?" if nearest else "")
-
-
-def nearest_name(name: str, names: Iterable[str]) -> str | None:
-    """The most similar of the names, None where nothing is similar. A dotted name is also compared by its last part."""
-    known = list(dict.fromkeys(names))
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return close[0]
-    by_leaf = {known_name.rpartition(".")[2]: known_name for known_name in reversed(known)}
-    leaf = difflib.get_close_matches(name.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)
-    return by_leaf[leaf[0]] if leaf else None
+    return f"{key}: no such key{where}{did_you_mean(key, (name for name, _, _ in documented_keys()))}"
 
 
 def documented_keys() -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
     """Every dotted key of the schema with its type and field; a key that two variants share comes once for each."""
 
     def walk(cls: type, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
-        hints = get_type_hints(cls)
+        hints, groups = get_type_hints(cls), variants_of(cls)
         for item in dataclasses.fields(cls):
-            variants = variants_of(hints[item.name])
-            for variant in variants:
+            for variant in groups.get(item.name, ()):
                 yield from walk(variant, f"{prefix}{item.name}.")
-            if not variants:
+            if item.name not in groups:
                 yield prefix + item.name, hints[item.name], item
 
     return walk(RunConfig, "")
 
 
-def variants_of(hint: Any) -> list[type]:
-    """The dataclasses that a field may hold: several for model and data, one for other groups, none for a value."""
-    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    return [member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member)]
+def variants_of(cls: type) -> dict[str, list[type]]:
+    """The groups among a dataclass's fields, each with the dataclasses that it may hold: several for model and data."""
+    hints = get_type_hints(cls)
+    groups: dict[str, list[type]] = {}
+    for item in dataclasses.fields(cls):
+        hint = hints[item.name]
+        members: tuple[Any, ...] = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        if "variants" in item.metadata:  # a registry, which may hold more than the hint says
+            members = tuple(entry.schema for entry in item.metadata["variants"].entries.values())
+        groups[item.name] = [
+            member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member)
+        ]
+    return {name: variants for name, variants in groups.items() if variants}
 
 
 def _dataclass(cls: type[T], tree: Any, prefix: str, problems: list[str], where: Callable[[str], str]) -> T:
@@ -127,15 +125,14 @@ def _dataclass(cls: type[T], tree: Any, prefix: str, problems: list[str], where:
     if not isinstance(tree, Mapping):
         problems.append(f"{prefix.rstrip('.')}={_shown(tree)}: a group of keys is expected, not a value")
         return cls()
-    hints = get_type_hints(cls)
+    hints, groups = get_type_hints(cls), variants_of(cls)
     fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
     problems += [_unknown(cls, str(name), prefix, where) for name in tree if name not in fields]
     values: dict[str, Any] = {}
     for name, item in fields.items():
         if name not in tree:
             continue
-        variants = variants_of(hints[name])
-        if variants:
+        if variants := groups.get(name):
             variant = variants[0] if len(variants) == 1 else _pick(name, variants, tree[name], problems)
             if variant is not None:
                 values[name] = _dataclass(variant, tree[name], f"{prefix}{name}.", problems, where)
@@ -150,11 +147,11 @@ def _dataclass(cls: type[T], tree: Any, prefix: str, problems: list[str], where:
 
 def _pick(group: str, variants: list[type], tree: Any, problems: list[str]) -> type | None:
     """The variant of model or data that the tree's discriminator names."""
-    by_value = {name: variant for variant in variants for name in _names_of(variant, group)}
+    by_value = {name: variant for variant in variants for name in names_of(variant, group)}
     key = f"{group}.{DISCRIMINATORS[group]}"
     chosen = tree.get(DISCRIMINATORS[group]) if isinstance(tree, Mapping) else None
     if not isinstance(chosen, str) or chosen not in by_value:
-        problems.append(f"{key}={chosen!r}: must be one of {', '.join(by_value)}{_did_you_mean(chosen, by_value)}")
+        problems.append(f"{key}={chosen!r}: must be one of {', '.join(by_value)}{did_you_mean(chosen, by_value)}")
         return None
     variant = by_value[chosen]
     own = {item.name for item in dataclasses.fields(variant)}
@@ -171,7 +168,7 @@ def _unknown(cls: type, name: str, prefix: str, where: Callable[[str], str]) -> 
     owners = [variant for variant in _sibling_variants(cls) if name in {f.name for f in dataclasses.fields(variant)}]
     if owners:
         group = prefix.rstrip(".")
-        options = [name for owner in owners for name in _names_of(owner, group)]
+        options = [name for owner in owners for name in names_of(owner, group)]
         return f"{key}: no such key here{where(key)}; it belongs to {group}={'|'.join(options)}"
     siblings = [prefix + item.name for item in dataclasses.fields(cls)]
     nearest = nearest_name(key, siblings)
@@ -181,8 +178,7 @@ def _unknown(cls: type, name: str, prefix: str, where: Callable[[str], str]) -> 
 
 
 def _sibling_variants(cls: type) -> list[type]:
-    for hint in get_type_hints(RunConfig).values():
-        variants = variants_of(hint)
+    for variants in variants_of(RunConfig).values():
         if cls in variants:
             return [variant for variant in variants if variant is not cls]
     return []
@@ -190,14 +186,21 @@ def _sibling_variants(cls: type) -> list[type]:
 
 def refusal(hint: Any, rule: Rule, value: Any, key: str) -> str:
     """The message for a value that its key does not take: what it may be, and the nearest such word."""
-    names = get_args(hint)[0] if get_origin(hint) is list else hint
+    is_list = get_origin(hint) is list
+    known = _choices(get_args(hint)[0] if is_list else hint, rule)
     suggestion = ""
-    if get_origin(names) is Literal:
-        known = tuple(map(str, get_args(names)))
-        given = [value] if names is hint else _split(value)
+    if known is not None:
+        given = _split(value) if is_list else [value]
         unknown = [name for name in given if name not in known] if isinstance(given, list) else []
-        suggestion = _did_you_mean(unknown[0], known) if unknown else ""
+        suggestion = did_you_mean(unknown[0], known) if unknown else ""
     return f"{key}={_shown(value)}: must be {describe_type(hint, rule)}{suggestion}"
+
+
+def _choices(hint: Any, rule: Rule) -> list[str] | None:
+    """The words that a key takes, None where it takes others than words of a list."""
+    if get_origin(hint) is Literal:
+        return list(map(str, get_args(hint)))
+    return list(rule.names) if hint is str and rule.names is not None else None
 
 
 def _split(value: Any) -> Any:
@@ -207,13 +210,14 @@ def _split(value: Any) -> Any:
 
 def fit(hint: Any, rule: Rule, value: Any) -> Any:
     """The value in its declared type, None where it does not fit."""
-    if get_origin(hint) is Literal:
-        return value if value in get_args(hint) else None
+    choices = _choices(hint, rule)
+    if choices is not None:
+        return value if value in choices else None
     if get_origin(hint) in (Union, types.UnionType):
         found = (fit(member, rule, value) for member in get_args(hint) if member is not type(None))
         return next((each for each in found if each is not None), None)
     if get_origin(hint) is list:
-        names = get_origin(get_args(hint)[0]) is Literal  # each of them once
+        names = _choices(get_args(hint)[0], rule) is not None  # each of them once
         value = _split(value) if names else value
         if not isinstance(value, (list, tuple)) or not value:
             return None
@@ -242,16 +246,16 @@ def fit(hint: Any, rule: Rule, value: Any) -> Any:
 
 def describe_type(hint: Any, rule: Rule) -> str:
     """The rule in words, such as "a number in (0, 1)" or "one of sgd, adam"."""
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        return f"one of {', '.join(map(str, choices))}" if len(choices) > 1 else str(choices[0])
+    choices = _choices(hint, rule)
+    if choices is not None:
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(describe_type(member, rule) for member in get_args(hint) if member is not type(None))
     if get_origin(hint) is list:
         item = get_args(hint)[0]
-        if get_origin(item) is Literal:
-            return f"a list, each once, of {', '.join(map(str, get_args(item)))}"
-        return "a list of such numbers" if get_args(hint)[0] is not str else "a list of such texts"
+        if (choices := _choices(item, rule)) is not None:
+            return f"a list, each once, of {', '.join(choices)}"
+        return "a list of such numbers" if item is not str else "a list of such texts"
     if hint is bool:
         return "true or false"
     if hint is str:
@@ -263,11 +267,6 @@ def describe_type(hint: Any, rule: Rule) -> str:
     return f"{noun} in {low}, {high}{unit}"
 
 
-def _did_you_mean(value: Any, names: Iterable[str]) -> str:
-    nearest = nearest_name(str(value), names)
-    return f"; did you mean {nearest}?" if nearest else ""
-
-
 def _shown(value: Any) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -276,21 +275,3 @@ def _shown(value: Any) -> str:
 def tree_of(config: RunConfig) -> dict[str, Any]:
     """The configuration as nested plain values: what config.yaml holds and config_from_tree reads again."""
     return dataclasses.asdict(config)
-
-
-def default_tree() -> dict[str, Any]:
-    """Every key that has no variants, at its default: the base that Hydra composes on. Model and data come by group."""
-    tree = dataclasses.asdict(RunConfig())
-    return {name: value for name, value in tree.items() if name not in DISCRIMINATORS}
-
-
-def variant_trees() -> dict[str, dict[str, dict[str, Any]]]:
-    """For model and data: each variant's defaults by the variant's short name, such as data -> folder -> {...}."""
-    hints = get_type_hints(RunConfig)
-    return {
-        group: {
-            variant.__name__.removesuffix("Config").lower(): dataclasses.asdict(variant())
-            for variant in variants_of(hints[group])
-        }
-        for group in DISCRIMINATORS
-    }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from da6401.data.cache.image_cache import CachedRows
-from da6401.data.sources import ImageSet
+from da6401.data.image_sets import ImageSet
 
 AHEAD = 2  # batches that the thread gathers in advance
 SMALL = 2**18  # values in a batch: gathering fewer costs less than passing them between threads

@@ -1,23 +1,29 @@
 """The labelled images of a configuration: train and validation here, test on request.
 
-A source is a class with the methods of Source, built from its part of the configuration; SOURCES has them all.
+A source is a class with the methods of Source, built from its part of the configuration. torch is imported when one is
+built: the configuration asks for the names and keys alone.
 Training and sweeping call load_training_data, which never opens a file of the test split; only `evaluate`, `explain`
 and the like call load_test_data.
 """
 
 from __future__ import annotations
 
+import importlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, Resize, SyntheticConfig
-from da6401.data.digits import Digits
-from da6401.data.folder import Folder
-from da6401.data.image_sets import ImageSet, TrainingData
-from da6401.data.synthetic import Synthetic
+from da6401.registry import DATA_SOURCES, DataSourceEntry
 
-__all__ = ["ImageSet", "TrainingData", "check_training_data", "load_test_data", "load_training_data", "resize_of"]
+if TYPE_CHECKING:
+    from da6401.data.image_sets import ImageSet, TrainingData
+
+DATA_SOURCES.register("digits", DataSourceEntry(schema=DigitsConfig, source="da6401.data.digits:Digits"))
+DATA_SOURCES.register(
+    "folder", DataSourceEntry(schema=FolderConfig, source="da6401.data.folder:Folder", reads_files=True)
+)
+DATA_SOURCES.register("synthetic", DataSourceEntry(schema=SyntheticConfig, source="da6401.data.synthetic:Synthetic"))
 
 
 class Source(Protocol):
@@ -32,12 +38,6 @@ class Source(Protocol):
     def load_test(self, class_names: Sequence[str]) -> ImageSet:
         """The test split, labelled by the place in ``class_names``."""
 
-
-SOURCES: Mapping[type, Callable[[Any], Source]] = {
-    DigitsConfig: Digits,
-    FolderConfig: Folder,
-    SyntheticConfig: Synthetic,
-}
 
 _lock = threading.Lock()
 _last: tuple[str, TrainingData] | None = None
@@ -81,10 +81,17 @@ def load_test_data(cfg: DataConfig, class_names: Sequence[str]) -> ImageSet:
     return _source(cfg).load_test(class_names)
 
 
+def reads_files(cfg: DataConfig) -> TypeGuard[FolderConfig]:
+    """Whether the images are files, so that the keys of data=folder say where they are and how they are read."""
+    return DATA_SOURCES[cfg.source].reads_files
+
+
 def resize_of(cfg: DataConfig) -> Resize:
     """How an image from elsewhere is resized for a model that was trained on these images."""
-    return cfg.resize if isinstance(cfg, FolderConfig) else "stretch"
+    return cfg.resize if reads_files(cfg) else "stretch"
 
 
 def _source(cfg: DataConfig) -> Source:
-    return SOURCES[type(cfg)](cfg)
+    module, _, name = DATA_SOURCES[cfg.source].source.partition(":")
+    source: Source = getattr(importlib.import_module(module), name)(cfg)
+    return source

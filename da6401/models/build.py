@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from da6401.config.backbones import backbone_problems
-from da6401.config.cnn_shapes import filters_of, kernels_of, shape_problems
+from da6401.config.backbone_rules import backbone_problems
+from da6401.config.cnn_shapes import shape_problems
 from da6401.config.schema import CnnConfig, ModelConfig
 from da6401.errors import ModelError
 from da6401.models.cnn import Cnn
@@ -21,20 +21,7 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
     """
     if isinstance(cfg, CnnConfig):
         _refuse(shape_problems(cfg, image_size))
-        return Cnn(
-            image_size=(image_size, image_size),
-            num_classes=num_classes,
-            filters=filters_of(cfg),
-            kernels=kernels_of(cfg),
-            activation=cfg.activation,
-            batch_norm=cfg.batch_norm,
-            pooling=cfg.pooling,
-            residual=cfg.residual,
-            global_pool=cfg.global_pool,
-            dense_width=cfg.dense_width,
-            block_dropout=cfg.block_dropout,
-            dropout=cfg.dropout,
-        )
+        return Cnn(cfg, image_size=(image_size, image_size), num_classes=num_classes)
     _refuse(backbone_problems(cfg, image_size))
     from da6401.models.pretrained import build_backbone  # torchvision costs seconds, which Part A need not wait for
 

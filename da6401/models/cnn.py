@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
-from da6401.config.schema import Activation, Pooling
+from da6401.config.cnn_shapes import filters_of, kernels_of
+from da6401.config.schema import Activation, CnnConfig, Pooling
 from da6401.models.dropout import Dropout
 from da6401.models.stages import StagedModel, output_layer
 
@@ -37,25 +37,14 @@ class ConvBlock(nn.Module):
     (arXiv 1512.03385); it starts as the shortcut alone. Biases stay under batch norm too, as the assignment counts.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        filters: int,
-        kernel_size: int,
-        activation: Activation,
-        batch_norm: bool,
-        pooling: Pooling,
-        residual: bool,
-        dropout: float,
-    ) -> None:
+    def __init__(self, cfg: CnnConfig, *, in_channels: int, filters: int, kernel_size: int) -> None:
         super().__init__()
-        self.conv = _conv(in_channels, filters, kernel_size, activation)
-        self.norm = nn.BatchNorm2d(filters) if batch_norm else nn.Identity()
-        self.activation = ACTIVATIONS[activation]()
-        self.residual = _Residual(in_channels, filters, kernel_size, activation, batch_norm) if residual else None
-        self.pool = POOLINGS[pooling](kernel_size=2)
-        self.dropout = nn.Dropout2d(dropout)
+        self.conv = _conv(in_channels, filters, kernel_size, cfg.activation)
+        self.norm = nn.BatchNorm2d(filters) if cfg.batch_norm else nn.Identity()
+        self.activation = ACTIVATIONS[cfg.activation]()
+        self.residual = _Residual(cfg, in_channels, filters, kernel_size) if cfg.residual else None
+        self.pool = POOLINGS[cfg.pooling](kernel_size=2)
+        self.dropout = nn.Dropout2d(cfg.block_dropout)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y = self.activation(self.norm(self.conv(x_BCHW)))
@@ -68,14 +57,12 @@ class ConvBlock(nn.Module):
 class _Residual(nn.Module):
     """The second convolution and the shortcut: (first convolution's output, block's input) -> their activated sum."""
 
-    def __init__(
-        self, in_channels: int, filters: int, kernel_size: int, activation: Activation, batch_norm: bool
-    ) -> None:
+    def __init__(self, cfg: CnnConfig, in_channels: int, filters: int, kernel_size: int) -> None:
         super().__init__()
-        self.conv = _conv(filters, filters, kernel_size, activation)
-        self.norm = nn.BatchNorm2d(filters) if batch_norm else nn.Identity()
-        self.shortcut = nn.Identity() if in_channels == filters else _conv(in_channels, filters, 1, activation)
-        self.activation = ACTIVATIONS[activation]()
+        self.conv = _conv(filters, filters, kernel_size, cfg.activation)
+        self.norm = nn.BatchNorm2d(filters) if cfg.batch_norm else nn.Identity()
+        self.shortcut = nn.Identity() if in_channels == filters else _conv(in_channels, filters, 1, cfg.activation)
+        self.activation = ACTIVATIONS[cfg.activation]()
         # The branch adds nothing at first, so depth costs the start of training nothing (arXiv 1706.02677).
         nn.init.zeros_(self.norm.weight if isinstance(self.norm, nn.BatchNorm2d) else self.conv.weight)
 
@@ -87,48 +74,25 @@ class _Residual(nn.Module):
 class Cnn(StagedModel):
     """Stages block1..blockN; the head is flatten (or the mean of each map), a dense layer, and the output layer."""
 
-    def __init__(
-        self,
-        *,
-        image_size: tuple[int, int],
-        num_classes: int,
-        filters: Sequence[int],
-        kernels: Sequence[int],
-        activation: Activation,
-        batch_norm: bool,
-        pooling: Pooling,
-        residual: bool,
-        global_pool: bool,
-        dense_width: int,
-        block_dropout: float,
-        dropout: float,
-    ) -> None:
-        """image_size is (height, width) in px; dense_width=0 leaves the dense layer out. One kernel a block."""
+    def __init__(self, cfg: CnnConfig, *, image_size: tuple[int, int], num_classes: int) -> None:
+        """image_size is (height, width) in px."""
+        filters = filters_of(cfg)
         blocks = {
-            f"block{number}": ConvBlock(
-                in_channels=in_channels,
-                filters=width,
-                kernel_size=kernel,
-                activation=activation,
-                batch_norm=batch_norm,
-                pooling=pooling,
-                residual=residual,
-                dropout=block_dropout,
-            )
+            f"block{number}": ConvBlock(cfg, in_channels=in_channels, filters=width, kernel_size=kernel)
             for number, (in_channels, width, kernel) in enumerate(
-                zip([3, *filters[:-1]], filters, kernels, strict=True), start=1
+                zip([3, *filters[:-1]], filters, kernels_of(cfg), strict=True), start=1
             )
         }
         height, width = (side >> len(filters) for side in image_size)
         assert min(height, width) >= 1, "shape_problems() refuses images that the pools use up"
-        features = filters[-1] * (1 if global_pool else height * width)
-        layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1)] if global_pool else []
+        features = filters[-1] * (1 if cfg.global_pool else height * width)
+        layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1)] if cfg.global_pool else []
         layers.append(nn.Flatten())
-        if dense_width:
-            dense = nn.Linear(features, dense_width)
-            _initialise(dense, activation)
-            layers += [dense, ACTIVATIONS[activation]()]
-        layers += [Dropout(dropout), output_layer(dense_width or features, num_classes)]
+        if cfg.dense_width:
+            dense = nn.Linear(features, cfg.dense_width)
+            _initialise(dense, cfg.activation)
+            layers += [dense, ACTIVATIONS[cfg.activation]()]
+        layers += [Dropout(cfg.dropout), output_layer(cfg.dense_width or features, num_classes)]
         super().__init__(stages=blocks, head=nn.Sequential(*layers), mean=MEAN, std=STD)
 
 

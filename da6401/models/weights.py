@@ -21,11 +21,6 @@ DOWNLOAD_TIMEOUT = 30.0  # s without an answer; torch.hub itself would wait for 
 _NAMED = 3  # entries of a long list that a message spells out
 
 
-def download(url: str) -> dict[str, Tensor]:
-    """A state dict of torchvision's; raises ModelError as ``fetched``, or where the file is damaged."""
-    return read(fetched(url))
-
-
 def fetched(url: str) -> Path:
     """The file of a state dict of torchvision's, from the usual cache (TORCH_HOME) or the internet, its hash checked.
 
@@ -48,13 +43,8 @@ def fetched(url: str) -> Path:
     return cached
 
 
-def lite0_wheel() -> dict[str, Tensor]:
-    """The ImageNet weights of EfficientNet-Lite0; raises ModelError as ``lite0_file``, or where it is damaged."""
-    return read(lite0_file())
-
-
 def lite0_file() -> Path:
-    """The file with them, from the package of the `offline` extra.
+    """The file of EfficientNet-Lite0's ImageNet weights, from the package of the `offline` extra.
 
     Raises:
         ModelError: the package is not installed.

@@ -24,8 +24,8 @@ from da6401.runs.run_folder import (
     RECEIPT,
     RESULT,
     SUMMARY,
-    TEST,
-    VALIDATION,
+    TEST_CSV,
+    VALIDATION_CSV,
     differences,
     flat,
     read_json,
@@ -88,7 +88,7 @@ def read_sweep(folder: Path, storage: str | None) -> SweepRecord:
 
 def signature(folders: Sequence[Path], storage: str | None) -> str:
     """A text that changes whenever the report of these folders would."""
-    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST, VALIDATION, LOOKS, ABOUT)
+    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST_CSV, VALIDATION_CSV, LOOKS, ABOUT)
     found = []
     places = [place for folder in folders for place in (folder, *found_runs(folder), *confirmations(folder))]
     for path in sorted(place / file for place in places for file in files):

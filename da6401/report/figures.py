@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from da6401.config.metrics import KINDS, Metric, word
+from da6401.config.metrics import Metric, word
+from da6401.registry import METRICS
 from da6401.report.charts import Chart, axis, chart, epochs, label, number
 from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
 
@@ -71,7 +72,7 @@ def history(sweep: SweepRecord, metric: Metric) -> Chart:
 def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
     """The validation curve of every trial, the best and the default trial apart."""
     name = metric.name if metric.by_epoch else "val_accuracy"
-    upward = KINDS[name].maximise
+    upward = METRICS[name].maximise
     best, first = next(iter(sweep.best), None), sweep.default
     apart = {trial.number for trial in (best, first) if trial}
     traces = []

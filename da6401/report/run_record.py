@@ -16,8 +16,8 @@ from da6401.runs.run_folder import (
     METRICS,
     RECEIPT,
     RESULT,
-    TEST,
-    VALIDATION,
+    TEST_CSV,
+    VALIDATION_CSV,
     RunResult,
     read_json,
     read_metrics,
@@ -51,7 +51,7 @@ def read_run(folder: Path, *, predictions: bool = False) -> RunRecord:
     Raises:
         RunError: a file that is there is damaged.
     """
-    splits = {"test": TEST, "validation": VALIDATION} if predictions else {}
+    splits = {"test": TEST_CSV, "validation": VALIDATION_CSV} if predictions else {}
     result = read_cached(folder / RESULT, _result)
     answers = {split: read_cached(folder / name, read_predictions) for split, name in splits.items()}
     return RunRecord(

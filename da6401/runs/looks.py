@@ -17,7 +17,7 @@ from pathlib import Path
 from da6401.errors import RunError
 from da6401.redact import json_text, safe
 from da6401.runs.atomic_files import append_line
-from da6401.runs.run_folder import LARGEST, LOOKS, RECEIPT, RESULT, TEST, RunResult, read_json, read_result
+from da6401.runs.run_folder import LARGEST, LOOKS, RECEIPT, RESULT, TEST_CSV, RunResult, read_json, read_result
 from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, sweep_of
 
 LISTED = 5  # runs that one sentence names
@@ -181,7 +181,7 @@ def times(count: int) -> str:
 def _looked(folders: Sequence[Path]) -> dict[Path, list[Look]]:
     found = {}
     for folder in sorted(set(folders)):
-        if any(os.path.lexists(folder / name) for name in (LOOKS, TEST)):
+        if any(os.path.lexists(folder / name) for name in (LOOKS, TEST_CSV)):
             try:
                 looks = read_looks(folder)
             except RunError:

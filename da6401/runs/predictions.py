@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from da6401.errors import RunError
 from da6401.runs.atomic_files import write_atomic
-from da6401.runs.run_folder import TEST, VALIDATION
+from da6401.runs.run_folder import TEST_CSV, VALIDATION_CSV
 
 DIGITS = 9  # significant ones: a float32 comes back with the same bits
 
@@ -153,7 +153,9 @@ def read_predictions(path: Path) -> Predictions:
         names = tuple(_unescaped(row[0]) for row in rows[1:])
         class_names = tuple(map(_unescaped, classes))
     except FileNotFoundError as error:
-        raise RunError(f"{path}: not found; a completed run has {VALIDATION}, an evaluated one {TEST}") from error
+        raise RunError(
+            f"{path}: not found; a completed run has {VALIDATION_CSV}, an evaluated one {TEST_CSV}"
+        ) from error
     except (OSError, ValueError, csv.Error, OverflowError) as error:
         raise RunError(f"{path}: cannot be read as predictions ({error}); the file is damaged") from error
     labels_N = np.array([number[row[1]] for row in rows[1:]], dtype=np.int64)

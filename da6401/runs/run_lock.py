@@ -23,15 +23,15 @@ from da6401.runs.run_folder import (
     PREVIOUS_BEST,
     RECEIPT,
     RESULT,
-    TEST,
-    VALIDATION,
+    TEST_CSV,
+    VALIDATION_CSV,
     differences,
     holds_run,
     read_result,
     read_yaml,
 )
 
-FILES = (CONFIG, RECEIPT, METRICS, RESULT, LOCK, BEST, LAST, PREVIOUS, PREVIOUS_BEST, TEST, VALIDATION, LOOKS)
+FILES = (CONFIG, RECEIPT, METRICS, RESULT, LOCK, BEST, LAST, PREVIOUS, PREVIOUS_BEST, TEST_CSV, VALIDATION_CSV, LOOKS)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from da6401.config.metrics import KINDS, Metric, directions_of, names_of
+from da6401.config.metrics import Metric, directions_of, names_of
+from da6401.registry import METRICS
 
 if TYPE_CHECKING:
     from da6401.runs.run_folder import RunResult
@@ -83,7 +84,7 @@ class Objective:
     @classmethod
     def of(cls, settings: Settings) -> Objective:
         """That of a sweep's settings; the directions follow from the metrics."""
-        metrics = [Metric(index, name, KINDS[name].maximise) for index, name in enumerate(settings.objectives)]
+        metrics = [Metric(index, name, METRICS[name].maximise) for index, name in enumerate(settings.objectives)]
         return cls(tuple(metrics), settings.max_parameters, settings.max_macs)
 
     @classmethod
@@ -114,7 +115,7 @@ class Objective:
         """That of a run's saved config, where there is no study."""
         settings = config.get("sweep")
         names = names_of(settings.get("objectives")) if isinstance(settings, Mapping) else []
-        known = [name for name in names if name in KINDS]
+        known = [name for name in names if name in METRICS]
         return cls.of_study({}, directions_of(known or ["val_accuracy"]), config)
 
     @property

@@ -10,9 +10,9 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from da6401.config.metrics import KINDS
 from da6401.config.search_space import SearchSpace, key_of
 from da6401.errors import ConfigError
+from da6401.registry import METRICS
 from da6401.runs.run_folder import DATABASE
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.study.storage import is_in_memory, sqlite_address
@@ -80,7 +80,7 @@ def check_same_objective(study: optuna.Study, objective: Objective) -> None:
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state.is_finished()]
     before = Objective.of_study(study.user_attrs, have)
-    if finished and before.names != objective.names and all(each in KINDS for each in before.names):
+    if finished and before.names != objective.names and all(each in METRICS for each in before.names):
         raise ConfigError(
             [f"sweep.objectives={','.join(objective.names)}: the study {name} optimises {','.join(before.names)}; "
              f"{remedy}"]

@@ -31,10 +31,8 @@ def check_inputs(space: SearchSpace, composer: JobComposer, *, fetch: bool) -> N
     Raises:
         UserError: all different errors that trials would end with.
     """
-    from da6401.data.sources import (
-        check_training_data,  # imports torch, which takes seconds
-    )
-    from da6401.models.build import check_weights
+    from da6401.data.sources import check_training_data
+    from da6401.models.build import check_weights  # imports torch, which takes seconds
     from da6401.training.device import check_precision, choose_device
 
     def check_device(cfg: RunConfig) -> None:

@@ -14,8 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from da6401.config.search_space import SearchSpace
-from da6401.config.validate import nearest_name
-from da6401.errors import ConfigError
+from da6401.errors import ConfigError, did_you_mean
 from da6401.study.optuna_internals import generators_of
 
 IN_ORDER = ("grid", "bruteforce")  # these take the points of a space one after the other
@@ -83,10 +82,8 @@ def _refused(keys: Mapping[str, Any], error: Exception) -> list[str]:
     if not unknown:
         return [f"hydra.sweeper.sampler: {name} refuses its keys: {reason}"]
     made = getattr(optuna.samplers, name, None)
-    nearest = nearest_name(unknown[0], inspect.signature(made).parameters if made else ())
-    return [
-        f"hydra.sweeper.sampler.{unknown[0]}: no such key of {name}" + (f"; did you mean {nearest}?" if nearest else "")
-    ]
+    hint = did_you_mean(unknown[0], inspect.signature(made).parameters if made else ())
+    return [f"hydra.sweeper.sampler.{unknown[0]}: no such key of {name}{hint}"]
 
 
 def reseed(sampler: optuna.samplers.BaseSampler, *, seed: int, number: int, attempt: int = 0) -> None:

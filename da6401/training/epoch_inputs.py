@@ -17,7 +17,7 @@ from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import Batch, seeded
 from da6401.data.cache.image_cache import CachedRows
 from da6401.data.cache.store import CacheEntry
-from da6401.data.sources import ImageSet, TrainingData
+from da6401.data.image_sets import ImageSet, TrainingData
 from da6401.errors import DataError
 from da6401.models.counts import Counts
 from da6401.models.stages import StagedModel

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from da6401.config.freeze_rules import flips_only, mixes, views_of
 from da6401.config.schema import AugmentationConfig, DataConfig, FolderConfig, PretrainedConfig, RunConfig
 from da6401.data.cache.cache_folder import gigabytes
-from da6401.data.sources import TrainingData
+from da6401.data.image_sets import TrainingData
+from da6401.data.sources import reads_files
 from da6401.models.counts import Counts
 from da6401.models.freezing import epochs_at, freeze_plan
 
@@ -69,7 +70,7 @@ def decisions_of(
 
 def limit_bytes(cfg: DataConfig) -> int:
     """The limit of the cache: that of the images where they are files."""
-    return round((cfg if isinstance(cfg, FolderConfig) else FolderConfig()).cache_limit_gb * 1e9)
+    return round((cfg if reads_files(cfg) else FolderConfig()).cache_limit_gb * 1e9)
 
 
 def decide(

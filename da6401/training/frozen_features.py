@@ -20,12 +20,13 @@ from typing import Any
 import torch
 
 from da6401.config.freeze_rules import flips_only
-from da6401.config.schema import AugmentationConfig, FolderConfig, RunConfig
+from da6401.config.schema import AugmentationConfig, RunConfig
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import batches, seeded
 from da6401.data.cache.image_cache import DECODER
 from da6401.data.cache.store import CacheEntry, Store
-from da6401.data.sources import TrainingData
+from da6401.data.image_sets import TrainingData
+from da6401.data.sources import reads_files
 from da6401.errors import ModelError
 from da6401.models.stages import StagedModel
 from da6401.terminal import with_progress
@@ -89,7 +90,7 @@ class FeatureCache:
         processor = (
             torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
         )
-        pixels = f"{cfg.data.resize}, {DECODER}" if isinstance(cfg.data, FolderConfig) else cfg.data.source
+        pixels = f"{cfg.data.resize}, {DECODER}" if reads_files(cfg.data) else cfg.data.source
         parts = {
             "version": VERSION,
             "network": [cfg.model.name, decision.cut, weights_sha256(prefix)],

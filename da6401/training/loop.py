@@ -25,8 +25,9 @@ from da6401.runs.run_folder import append_metrics
 from da6401.training.checkpoint_writer import CheckpointWriter
 from da6401.training.epoch_inputs import EpochInputs
 from da6401.training.learner import Learner, Targets
-from da6401.training.optim import lr_factor, set_learning_rate
+from da6401.training.optim import set_learning_rate
 from da6401.training.progress import EpochProgress, epoch_line
+from da6401.training.schedules import lr_factor
 from da6401.training.setup import TrainingSetup
 from da6401.training.signals import StopFlag, TimeLimit
 from da6401.training.state import EpochSums, History

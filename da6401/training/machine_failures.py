@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from da6401.config.schema import FolderConfig, PretrainedConfig, RunConfig
+from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.cores import memory_of_machine
+from da6401.data.sources import reads_files
 from da6401.errors import BusyError, ConfigError, DataError, MachineError, ModelError, UnreachableError, UserError
 
 # Error numbers of the operating system that mean the machine.
@@ -125,7 +126,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _paths(cfg: RunConfig) -> Iterator[tuple[str, Path]]:
     """The paths that a configuration reads from, and their keys."""
-    if isinstance(cfg.data, FolderConfig) and cfg.data.root:
+    if reads_files(cfg.data) and cfg.data.root:
         yield "data.root", Path(cfg.data.root).expanduser()
     if isinstance(cfg.model, PretrainedConfig) and cfg.model.weights not in ("imagenet", "none"):
         yield "model.weights", Path(cfg.model.weights).expanduser()

@@ -1,16 +1,16 @@
-"""Optimizer, learning-rate schedule and weight averaging, from plain configuration values."""
+"""The optimizer over a network's parameters, its learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import torch
 from torch import nn
 
-from da6401.config.schema import OptimizerConfig, ScheduleConfig
+from da6401.config.schema import OptimizerConfig
+from da6401.registry import OPTIMIZERS
 
 
 def build_optimizer(
@@ -38,49 +38,13 @@ def build_optimizer(
                 rate = cfg.lr * factor
                 decay = cfg.weight_decay if decays else 0.0
                 groups.append({"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay})
-    betas = (cfg.momentum, 0.999)
-    match cfg.name:
-        case "sgd":
-            return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.momentum > 0)
-        case "adam":
-            return torch.optim.Adam(groups, lr=cfg.lr, betas=betas)
-        case "adamw":
-            return torch.optim.AdamW(groups, lr=cfg.lr, betas=betas)
-        case "nadam":
-            return torch.optim.NAdam(groups, lr=cfg.lr, betas=betas)
-        case "rmsprop":
-            return torch.optim.RMSprop(groups, lr=cfg.lr, momentum=cfg.momentum)
+    return OPTIMIZERS[cfg.name].make(groups, cfg)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set each group's rate to its own highest rate times the schedule's factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-
-
-def lr_factor(cfg: ScheduleConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
-    """The learning rate of a step as a share of the highest, 0..1.
-
-    A linear warm-up, then the shape over what is left: constant; step (times step_factor every step_epochs, counted
-    from the end of the warm-up); cosine to final_factor; onecycle (a cosine rise from 1/25 over the warm-up, then a
-    cosine fall; arXiv 1708.07120).
-
-    Args:
-        step: from 0 to steps_per_epoch * epochs - 1.
-    """
-    total = steps_per_epoch * epochs
-    warmup = round(cfg.warmup * total)
-    if step < warmup:
-        rise = (step + 1) / warmup
-        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * rise)) / 2 if cfg.name == "onecycle" else rise
-    match cfg.name:
-        case "constant":
-            return 1.0
-        case "step":
-            return cfg.step_factor ** ((step - warmup) // steps_per_epoch // cfg.step_epochs)
-        case "cosine" | "onecycle":
-            gone = (step - warmup) / max(1, total - warmup)
-            return cfg.final_factor + (1 - cfg.final_factor) * (1 + math.cos(math.pi * gone)) / 2
 
 
 class WeightAverage:

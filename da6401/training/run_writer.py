@@ -24,7 +24,7 @@ from da6401.runs.run_folder import (
     PREVIOUS,
     PREVIOUS_BEST,
     RECEIPT,
-    VALIDATION,
+    VALIDATION_CSV,
     RunResult,
     Status,
     write_metrics,
@@ -114,7 +114,7 @@ class RunWriter:
         if best and "probabilities" in best:  # a run that an older version began has none
             labels_N, probabilities_NK = validation.labels_N.numpy(), best["probabilities"].numpy()
             predictions = Predictions(setup.data.class_names, validation.names, labels_N, probabilities_NK)
-            write_predictions(out / VALIDATION, predictions)
+            write_predictions(out / VALIDATION_CSV, predictions)
         write_result(out, result)
         tracker.finish(result, validation.picture)
         if status != "interrupted":  # the run will not resume: delete the backups

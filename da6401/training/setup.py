@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from da6401.config.schema import RunConfig
-from da6401.data.sources import TrainingData
+from da6401.data.image_sets import TrainingData
 from da6401.models.counts import Counts
 from da6401.models.stages import StagedModel
 from da6401.training.epoch_inputs import TrainingInputs

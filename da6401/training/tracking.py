@@ -29,7 +29,7 @@ from da6401.config.schema import TrackingConfig
 from da6401.errors import UserError
 from da6401.redact import safe, safe_tree
 from da6401.runs.predictions import Predictions, read_predictions
-from da6401.runs.run_folder import CONFIG, METRICS, RECEIPT, RESULT, SUMMARY, VALIDATION, RunResult, flat, read_json
+from da6401.runs.run_folder import CONFIG, METRICS, RECEIPT, RESULT, SUMMARY, VALIDATION_CSV, RunResult, flat, read_json
 from da6401.training.wandb_internals import leave_service
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ THUMBNAIL = 96  # px, the side of a picture in it: some 3 kB each
 MOST_CLASSES = 100  # of the confusion matrix: it is a table of K x K rows, and W&B cuts off after 10,000
 LARGEST_FILE = 10 * 2**20  # bytes of a file in an artifact
 # What makes a run again and says how it went. No weights: those of all trials would be gigabytes to upload.
-RUN_FILES = (CONFIG, RECEIPT, METRICS, RESULT, VALIDATION)
+RUN_FILES = (CONFIG, RECEIPT, METRICS, RESULT, VALIDATION_CSV)
 SWEEP_FILES = (SUMMARY, "best.yaml", "report.html", "curve.csv", "curve.png")
 
 Picture = Callable[[int], npt.NDArray[np.uint8]]  # the validation image of a row as RGB (S, S, 3), 0..255
@@ -259,7 +259,7 @@ def _show_run(run: wandb.Run, *, out: Path, result: RunResult, picture: Picture)
 
     run.summary.update({name: value for name, value in dataclasses.asdict(result).items() if value is not None})
     if result.status == "completed":
-        answers = read_predictions(out / VALIDATION)
+        answers = read_predictions(out / VALIDATION_CSV)
         charts: dict[str, object] = {"classes": _classes(answers), "mistakes": _mistakes(answers, picture)}
         if len(answers.class_names) <= MOST_CLASSES:
             charts["confusion"] = wandb.plot.confusion_matrix(

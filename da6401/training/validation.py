@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from da6401.data.batches import batches
-from da6401.data.sources import ImageSet
+from da6401.data.image_sets import ImageSet
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.signals import StopFlag
 

@@ -31,8 +31,8 @@ from da6401.config.schema import PretrainedConfig, Resize
 from da6401.data.images import FORMATS, read_image
 from da6401.errors import ModelError
 from da6401.models.build import build_model
-from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
+from da6401.models.vit import ClassToken, PatchTokens
 from da6401.training.run import run
 from tests.pngs import GREY, chunk, png
 from tests.tiny_runs import SMALL, compose, da6401

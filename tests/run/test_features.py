@@ -20,8 +20,6 @@ from torchvision import models
 from da6401.cli import main
 from da6401.commands.evaluate import evaluate_run
 from da6401.commands.reproduce import reproduce_run
-from da6401.config.backbones import FACTS
-from da6401.config.schema import BACKBONES
 from da6401.data.cache.cache_folder import cache_folder, list_entries
 from da6401.data.sources import load_training_data
 from da6401.errors import DataError, InterruptedRun, ModelError
@@ -29,8 +27,9 @@ from da6401.models.build import build_model
 from da6401.models.counts import count
 from da6401.models.freezing import freeze_plan
 from da6401.models.stages import StagedModel
+from da6401.registry import BACKBONES
 from da6401.runs.predictions import read_predictions
-from da6401.runs.run_folder import RECEIPT, TEST, VALIDATION, read_result
+from da6401.runs.run_folder import RECEIPT, TEST_CSV, VALIDATION_CSV, read_result
 from da6401.training import checkpoint_writer, frozen_features, loop
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import prepare, restore_torch_settings
@@ -130,7 +129,7 @@ def test_kept_features_give_the_same_curves_and_predictions(
 ) -> None:
     narrow_backbones(monkeypatch)
     bench = Bench(*words_for(name), out=tmp_path)
-    stages = len(FACTS[name].stages)  # type: ignore[index]
+    stages = len(BACKBONES[name].stages)
     for depth in (1, stages - 1, stages):  # GoogLeNet is tested at every depth
         plain, expected = bench.trained(freeze_depth=depth, feature_cache="off")
         assert not list_entries()
@@ -192,7 +191,7 @@ def test_a_schedule_with_flips_is_followed_phase_by_phase_and_ends_the_same(tmp_
     assert [stage["name"] for stage in stages if not stage["frozen"]] == ["layer3", "head"]
     assert result.trainable_parameters == sum(stage["trainable_parameters"] for stage in stages)
     assert 50 < result.peak_memory_mb < 20_000
-    answers = read_predictions(tmp_path / "on" / VALIDATION)
+    answers = read_predictions(tmp_path / "on" / VALIDATION_CSV)
     right = (answers.probabilities_NK.argmax(1) == answers.labels_N).mean()
     assert right == pytest.approx(result.val_accuracy)
 
@@ -214,7 +213,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_in_the_middle_of_a_schedule(
     run(compose(*words), tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     assert not facts(tmp_path / "run")[0]["exact"]
-    assert (tmp_path / "run" / VALIDATION).read_bytes() == (tmp_path / "whole" / VALIDATION).read_bytes()
+    assert (tmp_path / "run" / VALIDATION_CSV).read_bytes() == (tmp_path / "whole" / VALIDATION_CSV).read_bytes()
 
 
 def test_kept_features_serve_other_runs_and_evaluate_and_reproduce(
@@ -236,7 +235,7 @@ def test_kept_features_serve_other_runs_and_evaluate_and_reproduce(
                 run(compose(*words, other), tmp_path / other)
     assert "identical metrics" in capsys.readouterr().out
     assert evaluate_run(tmp_path / "first") == 0
-    answers = read_predictions(tmp_path / "first" / TEST)
+    answers = read_predictions(tmp_path / "first" / TEST_CSV)
     right = (answers.probabilities_NK.argmax(1) == answers.labels_N).mean()
     assert right == pytest.approx(read_result(tmp_path / "first").test_accuracy)
 

@@ -27,7 +27,7 @@ from da6401.errors import ConfigError, DivergedError
 from da6401.models.counts import Counts
 from da6401.models.stages import StagedModel
 from da6401.runs.predictions import read_predictions
-from da6401.runs.run_folder import CONFIG, RECEIPT, VALIDATION, read_result
+from da6401.runs.run_folder import CONFIG, RECEIPT, VALIDATION_CSV, read_result
 from da6401.sweep.trial import latency_ms
 from da6401.training import device, receipt
 from da6401.training.arithmetic import Arithmetic
@@ -224,7 +224,7 @@ def test_evaluate_computes_as_the_training_did(tmp_path: Path, precision: str, l
         device.prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=True)
         answer = answers_of(model, validation, cfg, torch.device("cpu"))
         other = evaluate(model, validation, Arithmetic(torch.device("cpu")), batch_size=8)
-    kept = read_predictions(tmp_path / "run" / VALIDATION)
+    kept = read_predictions(tmp_path / "run" / VALIDATION_CSV)
     assert kept.class_names == tuple(class_names)
     assert np.array_equal(kept.probabilities_NK, answer.probabilities_NK.numpy())
     assert answer.loss == read_result(tmp_path / "run").val_loss

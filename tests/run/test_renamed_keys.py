@@ -76,6 +76,12 @@ def test_new_names_are_keys_and_old_ones_are_none_and_are_shown_nowhere() -> Non
     assert not [old for old in RENAMED if f"`{old}`" in page]
 
 
+def test_the_page_of_versions_has_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "versions.md").read_text()
+    rows = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    assert {old: new for what, _, old, new in rows if what == "key"} == RENAMED
+
+
 @pytest.mark.parametrize("old", RENAMED)
 def test_on_the_command_line(
     old: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path

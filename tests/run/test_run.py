@@ -17,7 +17,17 @@ from da6401.config.compose import saved_config
 from da6401.config.schema import CnnConfig
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, RunError
 from da6401.models.build import build_model
-from da6401.runs.run_folder import BEST, CONFIG, LAST, METRICS, RECEIPT, RESULT, VALIDATION, read_metrics, read_result
+from da6401.runs.run_folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    METRICS,
+    RECEIPT,
+    RESULT,
+    VALIDATION_CSV,
+    read_metrics,
+    read_result,
+)
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.device import prepare
 from da6401.training.run import run
@@ -40,7 +50,7 @@ def test_a_run_folder_holds_all_that_it_should(tmp_path: Path) -> None:
     result = run(cfg, tmp_path / "run")
     folder = tmp_path / "run"
     names = {item.name for item in folder.iterdir() if not item.name.startswith(".")}
-    assert names == {CONFIG, RECEIPT, METRICS, RESULT, VALIDATION, "checkpoints"}
+    assert names == {CONFIG, RECEIPT, METRICS, RESULT, VALIDATION_CSV, "checkpoints"}
     assert saved_config(folder / CONFIG) == cfg
     assert read_result(folder) == result
     assert result.status == "completed"

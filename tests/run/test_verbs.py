@@ -16,7 +16,7 @@ from da6401.commands.evaluate import evaluate_run, predict_images
 from da6401.commands.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.errors import RunError
 from da6401.runs.looks import read_looks
-from da6401.runs.run_folder import BEST, CONFIG, LOOKS, TEST, read_result, write_result
+from da6401.runs.run_folder import BEST, CONFIG, LOOKS, TEST_CSV, read_result, write_result
 from da6401.training.run import run
 from da6401.training.trained_model import load_model
 from tests.image_trees import image_tree
@@ -54,7 +54,7 @@ def test_a_look_that_cannot_be_recorded_shows_nothing(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(LOOKS, TEST))
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(LOOKS, TEST_CSV))
     write_result(folder, dataclasses.replace(read_result(folder), test_accuracy=None, test_loss=None))
     (folder / LOOKS).symlink_to(tmp_path / "elsewhere")
     assert main(["evaluate", str(folder)]) == 2
@@ -62,7 +62,7 @@ def test_a_look_that_cannot_be_recorded_shows_nothing(
     assert "symbolic link" in captured.err
     assert "accuracy" not in captured.out
     assert read_result(folder).test_accuracy is None
-    assert not (folder / TEST).exists()
+    assert not (folder / TEST_CSV).exists()
 
 
 def test_predicting_files_of_the_test_split_is_a_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from da6401.models.pretrained import BACKBONE_TABLE
+from da6401.registry import BACKBONES
 from tests.tiny_runs import SMALL_BACKBONE
 
 
@@ -30,6 +30,6 @@ def _tiny_resnet(image_size: int) -> nn.Module:
 @pytest.fixture
 def tiny_resnet18(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """The words for a tiny one on tiny data."""
-    tiny = dataclasses.replace(BACKBONE_TABLE["resnet18"], make=_tiny_resnet, features=4)
-    monkeypatch.setitem(BACKBONE_TABLE, "resnet18", tiny)
+    tiny = dataclasses.replace(BACKBONES["resnet18"], make=_tiny_resnet, features=4)
+    monkeypatch.setitem(BACKBONES.entries, "resnet18", tiny)
     return (*SMALL_BACKBONE, "trainer.epochs=1", "model.weights=none", "data.image_size=32")

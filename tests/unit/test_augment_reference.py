@@ -15,7 +15,8 @@ from torchvision.transforms.v2 import functional as reference
 from da6401.config.schema import AugmentationConfig
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.augment.colour import drawn_changes, jitter
-from da6401.data.augment.geometry import crop_boxes, erase_boxes, resample, resize_boxes
+from da6401.data.augment.erasing import erase_boxes
+from da6401.data.augment.geometry import crop_boxes, resample, resize_boxes
 from da6401.data.augment.random_table import TRIES
 from da6401.data.augment.trivial_augment import CHANGES, trivial_augment
 from da6401.data.batches import seeded

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
+from da6401.config.options import config_nodes
 from da6401.config.schema import CnnConfig, FolderConfig, PretrainedConfig, RunConfig
 from da6401.config.validate import (
     config_from_tree,
-    default_tree,
     documented_keys,
-    nearest_name,
     tree_of,
     value_problems,
-    variant_trees,
 )
-from da6401.errors import ConfigError
+from da6401.errors import ConfigError, nearest_name
+from da6401.runs.run_folder import flat
 
 
 def tree(**changes: Any) -> dict[str, Any]:
@@ -141,10 +140,8 @@ def test_one_value_can_be_judged_alone() -> None:
 
 def test_the_nodes_for_hydra_hold_every_key() -> None:
     keys = {name for name, _, _ in documented_keys()}
-    from_nodes = {name for name, value in default_tree().items() if not isinstance(value, dict)}
-    for group, node in default_tree().items():
-        from_nodes |= {f"{group}.{name}" for name in node} if isinstance(node, dict) else set()
-    for group, variants in variant_trees().items():
-        for node in variants.values():
-            from_nodes |= {f"{group}.{name}" for name in node}
+    from_nodes = set(flat(config_nodes()["schema"]))
+    for path, node in config_nodes().items():
+        if path.startswith("schema/"):
+            from_nodes |= {f"{path.split('/')[1]}.{name}" for name in node}
     assert from_nodes == keys

@@ -17,7 +17,8 @@ from PIL import Image
 from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, SyntheticConfig, ValRole
 from da6401.data import image_sets
 from da6401.data.decode import decode_files
-from da6401.data.sources import ImageSet, load_test_data, load_training_data
+from da6401.data.image_sets import ImageSet
+from da6401.data.sources import load_test_data, load_training_data
 from da6401.data.tree import list_split
 from da6401.data.tree_check import check_tree
 from da6401.errors import DataError

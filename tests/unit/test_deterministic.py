@@ -17,15 +17,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from da6401.config.backbones import FACTS
-from da6401.config.schema import BACKBONES, AugmentationConfig, Backbone, OptimizerConfig
+from da6401.config.schema import AugmentationConfig, OptimizerConfig
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.augment.mixing import mix
 from da6401.data.batches import seeded
 from da6401.models.freezing import FreezePlan
 from da6401.models.pooling import AdaptiveAvgPool2d, pooled
-from da6401.models.pretrained import BACKBONE_TABLE, staged
+from da6401.models.pretrained import staged
 from da6401.models.stages import StagedModel
+from da6401.registry import BACKBONES
 from da6401.training.optim import WeightAverage, build_optimizer
 from tests.networks import cnn
 
@@ -95,14 +95,14 @@ def operations_of_a_step(model: nn.Module, size: int) -> set[str]:
     return names
 
 
-def backbone(name: Backbone, size: int) -> StagedModel:
+def backbone(name: str, size: int) -> StagedModel:
     with torch.device("meta"):
-        return staged(name, BACKBONE_TABLE[name].make(size), num_classes=CLASSES, dropout=0.2)
+        return staged(name, BACKBONES[name].make(size), num_classes=CLASSES, dropout=0.2)
 
 
-def sizes_of(name: Backbone) -> tuple[int, int]:
+def sizes_of(name: str) -> tuple[int, int]:
     """The smallest images, and large ones, both odd where the backbone takes those."""
-    facts = FACTS[name]
+    facts = BACKBONES[name]
     step = facts.multiple_of
     smallest = max(facts.min_size, 33) // step * step + (step if max(facts.min_size, 33) % step else 0)
     return smallest, 299 // step * step
@@ -125,7 +125,7 @@ def test_the_recorder_sees_what_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_trains_deterministically(name: Backbone) -> None:
+def test_every_backbone_trains_deterministically(name: str) -> None:
     for size in sizes_of(name):
         seen = operations_of_a_step(backbone(name, size), size)
         assert {"convolution_backward", "nll_loss_backward"} <= seen, "nothing was differentiated"

@@ -156,7 +156,7 @@ def epoch(model: StagedModel, optimizer: torch.optim.Optimizer) -> None:
 def test_one_optimizer_serves_a_whole_schedule_and_moves_nothing_that_is_frozen(name: str) -> None:
     model = small()
     model.apply_freeze_plan(FreezePlan(depth=1))
-    cfg = OptimizerConfig(name=name, lr=0.05, weight_decay=0.3, momentum=0.9)  # type: ignore[arg-type]
+    cfg = OptimizerConfig(name=name, lr=0.05, weight_decay=0.3, momentum=0.9)
     groups = model.parameter_groups()
     optimizer = build_optimizer(
         cfg, stages=[(group.values(), 0.5) for group in groups.stages], head=groups.head.values()
@@ -197,7 +197,7 @@ def test_a_plan_for_another_network_is_refused(plan: FreezePlan) -> None:
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "vit_b_16", "efficientnet_lite0"])
 def test_norms_are_found_in_every_kind_of_backbone(name: str) -> None:
-    cfg = PretrainedConfig(name=name, weights="none", train_only="norm", freeze_depth=2)  # type: ignore[arg-type]
+    cfg = PretrainedConfig(name=name, weights="none", train_only="norm", freeze_depth=2)
     with torch.device("meta"):
         model = build_model(cfg, num_classes=3, image_size=32)
     layers = count_layers(model, 32)

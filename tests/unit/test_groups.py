@@ -34,13 +34,9 @@ MEANT_FOR_ALL = {
 MEANT_FOR_ALL["experiment=freeze_curve"] = MEANT_FOR_ALL["sweep=part_b"] = MEANT_FOR_ALL["experiment=part_b"]
 
 
-def options(group: str) -> list[str]:
-    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
-
-
-FOLDERS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
-GROUPS = [name for name in FOLDERS if name not in (*ABOVE, HYDRAS)]
-CHOICES = [f"{group}={option}" for group in ABOVE for option in options(group)]
+OPTIONS = SearchPath().options()
+GROUPS = [name for name in OPTIONS if name not in ABOVE]
+CHOICES = [f"{group}={option}" for group in ABOVE for option in OPTIONS[group]]
 
 
 @functools.cache
@@ -57,8 +53,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 def test_an_option_replaces_all_that_an_experiment_or_a_sweep_sets_in_its_group(choice: str) -> None:
     meant = set(MEANT_FOR_ALL.get(choice, {}))
     left = set(meant)
-    for number in range(max(len(options(group)) for group in GROUPS)):
-        chosen = {group: options(group)[number % len(options(group))] for group in GROUPS}
+    for number in range(max(len(OPTIONS[group]) for group in GROUPS)):
+        chosen = {group: OPTIONS[group][number % len(OPTIONS[group])] for group in GROUPS}
         together = composed(choice, *(f"{group}={option}" for group, option in chosen.items()))
         for group, option in chosen.items():
             alone = flat(composed(f"{group}={option}")[group], f"{group}.")
@@ -76,7 +72,7 @@ def test_there_is_something_to_compare() -> None:
     assert composed("experiment=part_a", "augmentation=none")["augmentation"]["crop_scale"] == 1.0
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+@pytest.mark.parametrize("experiment", OPTIONS["experiment"])
 def test_one_experiment_after_another_leaves_nothing_of_the_first(experiment: str) -> None:
     """A sweep brings an experiment with it (sweep=part_b), and another one on the command line replaces that."""
     by_hand = composed(f"experiment={experiment}")

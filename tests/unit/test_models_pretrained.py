@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.convnext import CNBlock
 
-from da6401.config.backbones import FACTS
-from da6401.config.schema import BACKBONES, Backbone, PretrainedConfig
+from da6401.config.schema import PretrainedConfig
 from da6401.errors import ModelError
 from da6401.models import weights
+from da6401.models.backbones import adapt_positions
 from da6401.models.build import build_model
-from da6401.models.pretrained import BACKBONE_TABLE, resize_positions, staged
+from da6401.models.pretrained import staged
 from da6401.models.stages import StagedModel
+from da6401.registry import BACKBONES
 
-SIDES: dict[Backbone, int] = {"vgg16": 32, "vit_b_16": 32, "inception_v3": 75}
+SIDES: dict[str, int] = {"vgg16": 32, "vit_b_16": 32, "inception_v3": 75}
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
@@ -30,17 +31,17 @@ IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 class Pair:
     """torchvision's own model, and ours with its weights."""
 
-    name: Backbone
+    name: str
     original: Any
     model: StagedModel
     images: Tensor  # (B, C, H, W)
 
 
-def original_network(name: Backbone, image_size: int) -> Any:
+def original_network(name: str, image_size: int) -> Any:
     """The model as torchvision makes it for its ImageNet weights: auxiliary heads and transform_input included."""
     if name in ("googlenet", "inception_v3"):
         return getattr(models, name)(weights=None, aux_logits=True, transform_input=True, init_weights=True)
-    return BACKBONE_TABLE[name].make(image_size)
+    return BACKBONES[name].make(image_size)
 
 
 def enliven(network: nn.Module, side: int) -> None:
@@ -62,8 +63,8 @@ def last_linear(network: nn.Module) -> nn.Linear:
 
 @pytest.fixture(scope="module", params=BACKBONES)
 def pair(request: pytest.FixtureRequest) -> Pair:
-    name: Backbone = request.param
-    spec, side = BACKBONE_TABLE[name], SIDES.get(name, 64)
+    name: str = request.param
+    spec, side = BACKBONES[name], SIDES.get(name, 64)
     torch.manual_seed(0)
     original = original_network(name, side).eval()
     enliven(original, side)
@@ -77,7 +78,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 def test_stage_by_stage_equals_the_backbones_own_forward(pair: Pair) -> None:
     model = pair.model
-    assert model.stage_names == FACTS[pair.name].stages
+    assert model.stage_names == BACKBONES[pair.name].stages
     normalised = (pair.images - IMAGENET_MEAN) / IMAGENET_STD
     if pair.name == "efficientnet_lite0":
         normalised = (pair.images - 0.498) / 0.502
@@ -91,7 +92,7 @@ def test_stage_by_stage_equals_the_backbones_own_forward(pair: Pair) -> None:
             x = result
         logits_BK = model(pair.images)
         assert torch.equal(model.head(x), logits_BK)
-    assert x.shape == (2, BACKBONE_TABLE[pair.name].features)
+    assert x.shape == (2, BACKBONES[pair.name].features)
     scale = expected_BK.std()
     assert (expected_BK[0] - expected_BK[1]).abs().max() > 1e-2 * scale, "the images make no difference: a vacuous test"
     torch.testing.assert_close(logits_BK, expected_BK, rtol=1e-4, atol=2e-4 * scale.item())
@@ -118,17 +119,17 @@ def test_frozen_stages_are_bit_identical_after_training(pair: Pair) -> None:
 
 def test_the_names_of_all_original_tensors_are_known(pair: Pair) -> None:
     """Whatever the new head does not replace is loaded: nothing of the original is left out."""
-    spec = BACKBONE_TABLE[pair.name]
+    spec = BACKBONES[pair.name]
     size = sum(t.numel() for name, t in pair.original.state_dict().items() if not name.startswith(spec.replaced))
     ours = sum(tensor.numel() for tensor in pair.model.stages.state_dict().values())
     assert ours == size
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "efficientnet_lite0"])
-def test_normalisation_is_that_of_the_weights(name: Backbone) -> None:
+def test_normalisation_is_that_of_the_weights(name: str) -> None:
     """For GoogLeNet and Inception the weights' preprocessing is followed by transform_input, which comes to -1..1."""
-    spec = BACKBONE_TABLE[name]
-    preset = spec.imagenet.transforms()
+    spec = BACKBONES[name]
+    preset = models.get_weight(spec.imagenet).transforms()
     mean, std = spec.statistics
     if name in ("googlenet", "inception_v3"):
         x = torch.rand(3, 3, 8, 8)
@@ -141,9 +142,9 @@ def test_normalisation_is_that_of_the_weights(name: Backbone) -> None:
         assert (mean, std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-@pytest.mark.parametrize("name", [name for name in BACKBONES if FACTS[name].min_size > 1])
-def test_the_smallest_size_is_the_smallest_that_works(name: Backbone) -> None:
-    facts = FACTS[name]
+@pytest.mark.parametrize("name", [name for name in BACKBONES if BACKBONES[name].min_size > 1])
+def test_the_smallest_size_is_the_smallest_that_works(name: str) -> None:
+    facts = BACKBONES[name]
     with torch.device("meta"):
         model = build_model(PretrainedConfig(name=name, weights="none"), num_classes=3, image_size=facts.min_size)
     model.eval()
@@ -171,17 +172,17 @@ def test_position_embeddings_follow_the_grid() -> None:
     """A ramp from left to right stays one on the finer grid; the class token's own embedding stays as it is."""
     ramp_THE = torch.linspace(0, 1, 3).view(1, 3, 1).expand(3, 3, 4)
     state = {"encoder.pos_embedding": torch.cat([torch.full((1, 1, 4), 9.0), ramp_THE.reshape(1, 9, 4)], dim=1)}
-    resized = resize_positions(state, source="a file", image_size=5 * 16)["encoder.pos_embedding"]
+    resized = adapt_positions(state, source="a file", image_size=5 * 16)["encoder.pos_embedding"]
     assert resized.shape == (1, 26, 4)
     assert torch.equal(resized[:, 0], torch.full((1, 4), 9.0))
     rows = resized[0, 1:, 0].view(5, 5)
     torch.testing.assert_close(rows[0], rows[4])
     assert torch.all(rows[0].diff() > 0)
     assert (rows[0, 0].item(), rows[0, 4].item()) == pytest.approx((0, 1), abs=1e-6)
-    same = resize_positions(state, source="a file", image_size=3 * 16)["encoder.pos_embedding"]
+    same = adapt_positions(state, source="a file", image_size=3 * 16)["encoder.pos_embedding"]
     assert torch.equal(same, state["encoder.pos_embedding"])
 
 
 def test_position_embeddings_that_are_no_grid_are_refused() -> None:
     with pytest.raises(ModelError, match=r"model\.weights=odd\.pth.*square"):
-        resize_positions({"encoder.pos_embedding": torch.zeros(1, 8, 4)}, source="odd.pth", image_size=32)
+        adapt_positions({"encoder.pos_embedding": torch.zeros(1, 8, 4)}, source="odd.pth", image_size=32)

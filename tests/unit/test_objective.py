@@ -11,11 +11,12 @@ import optuna
 import pytest
 
 from da6401.config.command_line import check_command_line
-from da6401.config.metrics import KINDS, directions_of, names_of
+from da6401.config.metrics import directions_of, names_of
 from da6401.config.objective_rules import objective_problems
 from da6401.config.schema import RunConfig, SweepConfig
 from da6401.config.validate import config_from_tree, tree_of, value_problems
 from da6401.errors import ConfigError
+from da6401.registry import METRICS
 from da6401.runs.run_folder import RunResult
 from da6401.study.objective import ATTRIBUTE, Objective
 from tests.tiny_runs import SMALL, compose
@@ -69,7 +70,7 @@ def test_a_metric_has_its_direction_its_value_and_what_an_epoch_tells(
 
 
 def test_every_metric_is_in_the_table_above() -> None:
-    assert len(KINDS) == 5
+    assert len(METRICS) == 5
 
 
 def test_several_metrics_have_several_values_and_tell_a_pruner_nothing() -> None:

@@ -8,7 +8,8 @@ from torch import nn
 
 from da6401.config.schema import OptimizerConfig, ScheduleConfig
 from da6401.training.learner import balanced_weights
-from da6401.training.optim import WeightAverage, build_optimizer, lr_factor, set_learning_rate
+from da6401.training.optim import WeightAverage, build_optimizer, set_learning_rate
+from da6401.training.schedules import lr_factor
 from da6401.training.state import History
 
 
@@ -35,7 +36,7 @@ def test_steps_are_counted_from_the_end_of_the_warm_up() -> None:
 
 @pytest.mark.parametrize("name", ["constant", "step", "cosine", "onecycle"])
 def test_every_shape_heeds_the_warm_up(name: str) -> None:
-    cfg = ScheduleConfig(name=name, warmup=0.5, step_epochs=1, step_factor=0.1)  # type: ignore[arg-type]
+    cfg = ScheduleConfig(name=name, warmup=0.5, step_epochs=1, step_factor=0.1)
     rates = curve(cfg)
     assert rates[:20] == sorted(rates[:20])
     assert rates[19] == rates[20] == max(rates) == 1.0
@@ -49,7 +50,7 @@ def test_warmup_rises_to_the_highest_rate_and_not_beyond() -> None:
 
 @pytest.mark.parametrize("name", ["cosine", "onecycle"])
 def test_a_fall_ends_near_the_final_factor(name: str) -> None:
-    rates = curve(ScheduleConfig(name=name, warmup=0.2, final_factor=0.1), steps=100)  # type: ignore[arg-type]
+    rates = curve(ScheduleConfig(name=name, warmup=0.2, final_factor=0.1), steps=100)
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
     peak = rates.index(max(rates))
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
@@ -60,7 +61,7 @@ def test_a_fall_ends_near_the_final_factor(name: str) -> None:
 def test_every_optimizer_lowers_a_loss(name: str) -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
-    cfg = OptimizerConfig(name=name, lr=0.01, weight_decay=0.01)  # type: ignore[arg-type]
+    cfg = OptimizerConfig(name=name, lr=0.01, weight_decay=0.01)
     optimizer = build_optimizer(cfg, stages=[], head=model.parameters())
     inputs, target = torch.randn(32, 4), torch.randn(32, 1)
 

@@ -35,7 +35,7 @@ from da6401.report.sweep_sections import sweep_sections
 from da6401.runs.atomic_files import write_yaml
 from da6401.runs.looks import Look, record_look
 from da6401.runs.predictions import Predictions, write_predictions
-from da6401.runs.run_folder import CONFIG, METRICS, RESULT, VALIDATION, RunResult, write_metrics, write_result
+from da6401.runs.run_folder import CONFIG, METRICS, RESULT, VALIDATION_CSV, RunResult, write_metrics, write_result
 from da6401.study.objective import Objective
 from tests.tiny_runs import SMALL, compose
 
@@ -60,7 +60,7 @@ def write_run(folder: Path, value: float = 0.5, names: Sequence[str] = ("a", "b"
     even = np.full((4, len(names)), 0.1 / (len(names) - 1), dtype=np.float32)
     even[np.arange(4), np.arange(4) % 2] = 0.9
     files = tuple(f"{names[0]}/\"{index}'.jpg" for index in range(4))
-    write_predictions(folder / VALIDATION, Predictions(tuple(names), files, np.array([0, 1, 1, 1]), even))
+    write_predictions(folder / VALIDATION_CSV, Predictions(tuple(names), files, np.array([0, 1, 1, 1]), even))
     return folder
 
 
@@ -211,7 +211,7 @@ def test_names_of_others_change_nothing_in_the_page(tmp_path: Path) -> None:
 
 def test_a_run_says_what_it_lacks(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r")
-    (run / VALIDATION).unlink()
+    (run / VALIDATION_CSV).unlink()
     (run / RESULT).unlink()
     said = [block["text"] for block in blocks_of(report_data([run], None)["parts"][0]["sections"], "text")]
     assert any("unfinished" in text for text in said)
@@ -226,7 +226,7 @@ def test_precision_and_recall_by_hand(tmp_path: Path) -> None:
     assert rows[1] == ["b", 1.0, pytest.approx(2 / 3), pytest.approx(0.8), 3, 2]
 
 
-@pytest.mark.parametrize("damage", [RESULT, METRICS, CONFIG, VALIDATION])
+@pytest.mark.parametrize("damage", [RESULT, METRICS, CONFIG, VALIDATION_CSV])
 def test_a_damaged_run_is_a_message(tmp_path: Path, damage: str) -> None:
     run = write_run(tmp_path / "r")
     (run / damage).write_text("{damaged\n[")
@@ -309,7 +309,7 @@ def test_the_page_is_made_anew_only_after_a_change(tmp_path: Path, monkeypatch: 
     held = source.newest()
     assert held["parts"] == second["parts"]
     assert "Not refreshed" in held["made"]
-    assert sorted(path.name for path in run.iterdir()) == [CONFIG, METRICS, RESULT, VALIDATION]
+    assert sorted(path.name for path in run.iterdir()) == [CONFIG, METRICS, RESULT, VALIDATION_CSV]
 
 
 def test_a_port_that_cannot_be_is_a_message(tmp_path: Path) -> None:

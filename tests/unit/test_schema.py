@@ -6,14 +6,15 @@ import dataclasses
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from da6401.config import schema
 from da6401.config.rule import Rule
-from da6401.config.schema import BACKBONES, RunConfig
+from da6401.config.schema import RunConfig
+from da6401.config.search_path import SearchPath
+from da6401.registry import BACKBONES, DATA_SOURCES, OPTIMIZERS, SCHEDULES
 
 CONFIGS: dict[str, type[Any]] = {
     name: kind for name, kind in vars(schema).items() if name.endswith("Config") and isinstance(kind, type)
@@ -74,6 +75,7 @@ def test_every_key_is_explained_and_its_default_keeps_its_rule(kind: type, field
         assert (rule.low is None) != (rule.above is None), "a number has one lower bound"
         assert (rule.high is None) != (rule.below is None), "a number has one upper bound"
     default: Any = field.default
+    assert rule.names is None or default in rule.names
     if get_origin(hint) is Literal:
         assert default in get_args(hint)
         return
@@ -102,11 +104,12 @@ def test_part_b_offers_the_backbones_that_were_asked_for() -> None:
     assert {*asked.split(), "efficientnet_lite0"} <= set(BACKBONES)
 
 
-def test_every_backbone_has_its_yaml() -> None:
-    folder = Path(__file__).parents[2] / "conf" / "model"
-    names = {file.stem for file in folder.glob("*.yaml")}
-    assert len(names) >= 2, "the glob found too little: is the path still right?"
-    assert set(BACKBONES) <= names, f"no YAML for {set(BACKBONES) - names}"
+def test_every_name_is_an_option_of_its_group() -> None:
+    options = SearchPath().options()
+    assert {"cnn", *BACKBONES} <= set(options["model"])
+    assert {*OPTIMIZERS} <= set(options["optimizer"])
+    assert {*SCHEDULES} == set(options["schedule"])
+    assert {*DATA_SOURCES} <= set(options["data"])
 
 
 def test_the_schema_loads_neither_torch_nor_hydra() -> None:

@@ -15,7 +15,8 @@ from da6401.commands.explain.drawing import own_style, save
 from da6401.commands.explain.views import Answers, choose, views
 from da6401.config.schema import RunConfig
 from da6401.config.splits import TEST
-from da6401.data.sources import ImageSet, load_training_data
+from da6401.data.image_sets import ImageSet
+from da6401.data.sources import load_training_data
 from da6401.errors import DataError, RunError
 from da6401.models.stages import StagedModel
 from da6401.redact import safe

@@ -28,7 +28,7 @@ from da6401.commands.explain.attribution import (
     strongest_neurons,
 )
 from da6401.commands.explain.drawing import Bar, Example, Floats
-from da6401.data.sources import ImageSet
+from da6401.data.image_sets import ImageSet
 from da6401.models.stages import StagedModel
 from da6401.runs.predictions import confusion_counts
 

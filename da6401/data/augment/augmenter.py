@@ -4,36 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from da6401.config.schema import AugmentationConfig
-from da6401.data.augment.colour import colour_jitter
-from da6401.data.augment.geometry import crop_flip_rotate, mirrored, random_erasing
+from da6401.data.augment.geometry import mirrored
 from da6401.data.augment.random_table import RandomTable
-from da6401.data.augment.trivial_augment import trivial_augment_wide
+from da6401.registry import AUGMENTATIONS
 
 CPU_CHUNK = 2**19  # values of a batch that the CPU changes together: what its cache holds
-
-# Images (B, C, H, W), their rows (B, D) of the random table on the CPU, and the keys: the changed images. A step whose
-# keys switch it off returns what it was given.
-Step = Callable[[Tensor, Tensor, AugmentationConfig], Tensor]
-
-
-def to_float(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> Tensor:
-    """0..255 as 0..1."""
-    return images / 255
-
-
-STEPS: tuple[Step, ...] = (  # uint8 before to_float, as torchvision does it
-    crop_flip_rotate,
-    trivial_augment_wide,
-    to_float,
-    colour_jitter,
-    random_erasing,
-)
+DEFAULTS = AugmentationConfig()  # which change nothing
 
 
 class Augmenter:
@@ -42,6 +22,13 @@ class Augmenter:
     def __init__(self, cfg: AugmentationConfig, *, count: int, generator: torch.Generator) -> None:
         self.cfg = cfg
         self._table = RandomTable(count, generator)
+        used = [
+            entry
+            for entry in sorted(AUGMENTATIONS.entries.values(), key=lambda entry: entry.order)
+            if any(getattr(cfg, key) != getattr(DEFAULTS, key) for key in entry.keys)
+        ]
+        self._on_uint8 = [entry.step for entry in used if not entry.on_float]
+        self._on_float = [entry.step for entry in used if entry.on_float]
 
     def __call__(self, images_BCHW: Tensor, rows_B: Tensor) -> Tensor:
         """Augment the images at positions ``rows_B`` of the epoch.
@@ -66,6 +53,9 @@ class Augmenter:
         return mirrored(self._table.rows(rows_B), self.cfg)
 
     def _change(self, images: Tensor, draws: Tensor) -> Tensor:
-        for step in STEPS:
+        for step in self._on_uint8:
+            images = step(images, draws, self.cfg)
+        images = images / 255
+        for step in self._on_float:
             images = step(images, draws, self.cfg)
         return images

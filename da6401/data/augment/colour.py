@@ -11,11 +11,13 @@ from torch import Tensor
 
 from da6401.config.schema import AugmentationConfig
 from da6401.data.augment.random_table import FACTORS, ORDER
+from da6401.registry import augmentation
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
+@augmentation("colour_jitter", "brightness", "contrast", "saturation", "hue", on_float=True, order=0)
 def colour_jitter(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> Tensor:
     """Changes float images in 0..1 in place."""
     amounts = (cfg.brightness, cfg.contrast, cfg.saturation, cfg.hue)

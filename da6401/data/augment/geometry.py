@@ -1,4 +1,4 @@
-"""Crop, flip, rotation and random erasing, with boxes drawn as torchvision draws them.
+"""Crop, flip and rotation, with boxes drawn as torchvision draws them.
 
 torchvision tries up to ten areas and aspects until a box fits; here all tries are made at once, and the first that fits
 is taken. Boxes are int64 (B, 4) on the CPU: top, left, height, width in px.
@@ -19,18 +19,13 @@ from da6401.data.augment.random_table import (
     ANGLE,
     CROP,
     CROP_PLACE,
-    ERASE,
-    ERASE_PLACE,
-    ERASE_SIZE,
     FLIP,
     TRIES,
 )
-
-ERASE_AREA = (0.02, 0.33)
-ERASE_RATIO = 1 / 0.3
-ERASED = 0.5  # grey: near every backbone's mean
+from da6401.registry import augmentation
 
 
+@augmentation("crop_flip_rotate", "flip", "crop_scale", "crop_ratio", "rotate", order=0)
 def crop_flip_rotate(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> Tensor:
     """uint8 images resampled at most once; a flip alone only moves pixels."""
     crops = cfg.crop_scale < 1 or cfg.crop_ratio > 1
@@ -48,18 +43,6 @@ def crop_flip_rotate(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> 
     return images
 
 
-def random_erasing(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> Tensor:
-    """A grey rectangle over part of some float images, in place."""
-    if cfg.erase == 0:
-        return images
-    boxes_B4 = erase_boxes(draws[:, ERASE_SIZE], draws[:, ERASE_PLACE], side=images.shape[-1])
-    boxes_B4[draws[:, ERASE] >= cfg.erase] = 0
-    top, left, height, width = boxes_B4.to(images.device, non_blocking=True)[:, :, None].unbind(1)
-    side = torch.arange(images.shape[-1], device=images.device)
-    rows_BH, columns_BW = (side >= top) & (side < top + height), (side >= left) & (side < left + width)
-    return images.masked_fill_((rows_BH[:, :, None] & columns_BW[:, None, :])[:, None], ERASED)
-
-
 def mirrored(draws: Tensor, cfg: AugmentationConfig) -> Tensor:
     """(B,): which images are flipped."""
     return draws[:, FLIP] < cfg.flip
@@ -71,25 +54,20 @@ def crop_boxes(draws_BT: Tensor, places_B2: Tensor, *, least_scale: float, large
     Args:
         draws_BT: (B, 2 * TRIES), uniform in 0..1, for the size; places_B2 likewise, for the place.
     """
-    height, width = _sizes(draws_BT, (least_scale, 1.0), largest_ratio, side)
+    height, width = box_sizes(draws_BT, (least_scale, 1.0), largest_ratio, side)
     fits = (height >= 1) & (height <= side) & (width >= 1) & (width <= side)
-    return _first(height, width, fits, places_B2, side, otherwise=side)
+    return first_fit(height, width, fits, places_B2, side, otherwise=side)
 
 
-def erase_boxes(draws_BT: Tensor, places_B2: Tensor, *, side: int) -> Tensor:
-    """RandomErasing's boxes at torchvision's default ranges; where no try fits, height and width are 0."""
-    height, width = _sizes(draws_BT, ERASE_AREA, ERASE_RATIO, side)
-    return _first(height, width, (height < side) & (width < side), places_B2, side, otherwise=0)
-
-
-def _sizes(draws_BT: Tensor, areas: tuple[float, float], largest_ratio: float, side: int) -> tuple[Tensor, Tensor]:
+def box_sizes(draws_BT: Tensor, areas: tuple[float, float], largest_ratio: float, side: int) -> tuple[Tensor, Tensor]:
     """Heights and widths (B, T): area uniform, logarithm of the aspect uniform."""
     area = (areas[0] + (areas[1] - areas[0]) * draws_BT[:, :TRIES].double()) * side**2
     aspect = torch.exp((2 * draws_BT[:, TRIES:].double() - 1) * math.log(largest_ratio))
     return (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
 
 
-def _first(height: Tensor, width: Tensor, fits: Tensor, places_B2: Tensor, side: int, *, otherwise: int) -> Tensor:
+def first_fit(height: Tensor, width: Tensor, fits: Tensor, places_B2: Tensor, side: int, *, otherwise: int) -> Tensor:
+    """Of each image the first size that fits, placed at random: boxes (B, 4); where none fits, of side `otherwise`."""
     first = fits.int().argmax(1, keepdim=True)
     none = ~fits.any(1)
     size_B2 = torch.cat([height.gather(1, first), width.gather(1, first)], dim=1)

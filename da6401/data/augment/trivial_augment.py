@@ -18,12 +18,14 @@ from torch.nn import functional as F
 from da6401.config.schema import AugmentationConfig
 from da6401.data.augment.colour import blend
 from da6401.data.augment.random_table import TRIVIAL
+from da6401.registry import augmentation
 
 STRENGTHS = 31
 
 Change = Callable[[Tensor, Tensor], Tensor]  # uint8 images, strength of each in 0..1 or -1..1: uint8 images
 
 
+@augmentation("trivial_augment_wide", "trivial_augment", order=1)
 def trivial_augment_wide(images: Tensor, draws: Tensor, cfg: AugmentationConfig) -> Tensor:
     """uint8 images, left as they are; the changed ones."""
     return trivial_augment(images.clone(), draws[:, TRIVIAL]) if cfg.trivial_augment else images

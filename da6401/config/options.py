@@ -1,0 +1,30 @@
+"""The config groups that follow from the schema and the registry, as nodes that Hydra composes.
+
+A name of the registry is an option without a YAML file; the files under ``conf/`` set more than that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from da6401.config.schema import RunConfig
+from da6401.config.validate import DISCRIMINATORS, names_of, variants_of
+from da6401.registry import OPTIMIZERS, SCHEDULES
+
+Node = dict[str, Any]
+
+
+def config_nodes() -> dict[str, Node]:
+    """Each node under its name in Hydra's search path: schema, schema/data/folder, optimizer/sgd."""
+    tree, groups = dataclasses.asdict(RunConfig()), variants_of(RunConfig)
+    nodes = {"schema": {name: value for name, value in tree.items() if name not in DISCRIMINATORS}}
+    for group, key in DISCRIMINATORS.items():
+        for variant in groups[group]:
+            schema = f"schema/{group}/{variant.__name__.removesuffix('Config').lower()}"
+            nodes[schema] = dataclasses.asdict(variant())
+            for name in names_of(variant, group):
+                nodes[f"{group}/{name}"] = {"defaults": [f"/{schema}@_here_", "_self_"], key: name}
+    nodes |= {f"optimizer/{name}": {"name": name, **entry.defaults} for name, entry in OPTIMIZERS.entries.items()}
+    nodes |= {f"schedule/{name}": {"name": name, **entry.defaults} for name, entry in SCHEDULES.entries.items()}
+    return nodes

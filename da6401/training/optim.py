@@ -29,8 +29,9 @@ def build_optimizer(
         (factor, [parameter for parameters, _ in same for parameter in parameters])
         for factor, same in groupby(stages, key=lambda part: part[1])
     ]
+    parts.append((1.0, list(head)))
     groups = []
-    for factor, parameters in [*parts, (1.0, list(head))]:
+    for factor, parameters in parts:
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         for decays in (True, False):
             members = [parameter for parameter in trained if (parameter.ndim > 1) == decays]
@@ -38,14 +39,17 @@ def build_optimizer(
                 rate = cfg.lr * factor
                 decay = cfg.weight_decay if decays else 0.0
                 groups.append({"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay})
+    # One kernel for all parameters; and it alone learns on the device whether fp16's gradients are finite.
+    on_cuda = bool(groups) and all(parameter.is_cuda for _, parameters in parts for parameter in parameters)
+    fused = True if on_cuda else None
     betas = (cfg.momentum, 0.999)
     match cfg.name:
         case "sgd":
-            return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.momentum > 0)
+            return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.momentum > 0, fused=fused)
         case "adam":
-            return torch.optim.Adam(groups, lr=cfg.lr, betas=betas)
+            return torch.optim.Adam(groups, lr=cfg.lr, betas=betas, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=cfg.lr, betas=betas)
+            return torch.optim.AdamW(groups, lr=cfg.lr, betas=betas, fused=fused)
         case "nadam":
             return torch.optim.NAdam(groups, lr=cfg.lr, betas=betas)
         case "rmsprop":

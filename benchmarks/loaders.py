@@ -78,9 +78,7 @@ def timm_loader(train: Path, size: int) -> Epoch | str:
     return counted(timm_batches(train, size)) if importlib.util.find_spec("timm") else "not installed"
 
 
-def timm_batches(
-    train: Path, size: int, *, batch_size: int = BATCH, num_workers: int = WORKERS, **more: Any
-) -> Any:
+def timm_batches(train: Path, size: int, *, batch_size: int = BATCH, num_workers: int = WORKERS, **more: Any) -> Any:
     """timm's create_loader with its own transforms."""
     from timm.data import create_dataset, create_loader
 

@@ -220,9 +220,10 @@ def measure_all(bench: Bench) -> None:
     for model, words in MODELS.items():
         bench.against(f"evaluation {model}, bf16 / one resident batch", words, lambda trial: {
             "ours": trial.evaluations, "resident": trial.resident_evaluations}, goal)  # fmt: skip
+    most = str(len(FACTS["googlenet"].stages) - 2)
     bench.frozen("GoogLeNet, head alone from cached features / one resident batch", "${stages:googlenet}",
                  epochs=1 if bench.tiny else 10, trials=1 if bench.tiny else 5)  # fmt: skip
-    bench.frozen("GoogLeNet, the last 2 stages train, from cached features / one resident batch", str(len(FACTS["googlenet"].stages) - 2),
+    bench.frozen("GoogLeNet, the last 2 stages train, from cached features / one resident batch", most,
                  epochs=1 if bench.tiny else 3, trials=1 if bench.tiny else 2)  # fmt: skip
     for peer, make in (("timm's create_loader", loaders.timm_batches),
                        ("torchvision v2 + DataLoader", loaders.torchvision_v2_batches)):  # fmt: skip
@@ -253,8 +254,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8.0, help="no row begins after so long")
     parser.add_argument("--page", type=Path, default=HERE / "gpu.md")
     parser.add_argument("--json", type=Path, default=HERE.parent / "outputs" / "gpu.json")
-    given = parser.parse_args()
-    return given
+    return parser.parse_args()
 
 
 def say(text: str) -> None:

@@ -83,12 +83,11 @@ def timm_batches(train: Path, size: int, *, batch_size: int = BATCH, num_workers
     from timm.data import create_dataset, create_loader
 
     dataset = create_dataset("", root=str(train), is_training=True)
-    loader = create_loader(
+    return create_loader(
         dataset, input_size=(3, size, size), batch_size=batch_size, is_training=True, use_prefetcher=False, scale=SCALE,
         ratio=RATIO, hflip=FLIP, color_jitter=JITTER, interpolation="bilinear", mean=MEAN, std=STD,
         num_workers=num_workers, persistent_workers=num_workers > 0, device=torch.device("cpu"), **more,
     )  # fmt: skip
-    return loader
 
 
 def webdataset_loader(train: Path, size: int) -> Epoch | str:

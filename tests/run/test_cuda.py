@@ -132,7 +132,7 @@ def test_a_network_that_does_not_fit_says_that_memory_is_out(tmp_path: Path) -> 
     torch.cuda.set_per_process_memory_fraction((taken + 64e6) / total)
     try:
         code, _, err = typed(
-            "train", *SMALL, *CUDA, "model.dense_width=65536", "data.image_size=64", "model.filters=64",
+            "train", *SMALL, *CUDA, "model.dense_width=2048", "data.image_size=64", "model.filters=64",
             f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path,
         )  # fmt: skip
     finally:

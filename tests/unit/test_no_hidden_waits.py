@@ -7,6 +7,7 @@ torch.cuda.set_sync_debug_mode("error") does on a GPU. Copies that wait are refu
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def no_waits() -> Iterator[None]:
         with NoBlockingCopies(), NoTensorsOfLists():  # type: ignore[no-untyped-call]
             yield
         return
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "a prototype feature"
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

@@ -32,8 +32,8 @@ def counted(batches: Any) -> Epoch:
     return epoch
 
 
-def _loader(dataset: Any, **more: Any) -> Any:
-    return DataLoader(dataset, BATCH, num_workers=WORKERS, persistent_workers=True, **more)
+def _loader(dataset: Any, *, batch_size: int = BATCH, num_workers: int = WORKERS, **more: Any) -> Any:
+    return DataLoader(dataset, batch_size, num_workers=num_workers, persistent_workers=num_workers > 0, **more)
 
 
 def usual(train: Path, size: int) -> Epoch:
@@ -50,6 +50,11 @@ def usual(train: Path, size: int) -> Epoch:
 
 
 def torchvision_v2(train: Path, size: int) -> Epoch:
+    """As torchvision_v2_batches."""
+    return counted(torchvision_v2_batches(train, size))
+
+
+def torchvision_v2_batches(train: Path, size: int, **more: Any) -> Any:
     """torchvision's own decoder and its v2 transforms on uint8 tensors, as its documentation recommends."""
     from torchvision import datasets
     from torchvision.io import ImageReadMode, decode_image, read_file
@@ -65,22 +70,24 @@ def torchvision_v2(train: Path, size: int) -> Epoch:
     def read(path: str) -> Tensor:
         return decode_image(read_file(path), ImageReadMode.RGB)
 
-    return counted(_loader(datasets.ImageFolder(str(train), changes, loader=read), shuffle=True))
+    return _loader(datasets.ImageFolder(str(train), changes, loader=read), shuffle=True, **more)
 
 
 def timm_loader(train: Path, size: int) -> Epoch | str:
+    """As timm_batches."""
+    return counted(timm_batches(train, size)) if importlib.util.find_spec("timm") else "not installed"
+
+
+def timm_batches(train: Path, size: int, *, batch_size: int = BATCH, num_workers: int = WORKERS, **more: Any) -> Any:
     """timm's create_loader with its own transforms."""
-    if not importlib.util.find_spec("timm"):
-        return "not installed"
     from timm.data import create_dataset, create_loader
 
     dataset = create_dataset("", root=str(train), is_training=True)
-    loader = create_loader(
-        dataset, input_size=(3, size, size), batch_size=BATCH, is_training=True, use_prefetcher=False, scale=SCALE,
+    return create_loader(
+        dataset, input_size=(3, size, size), batch_size=batch_size, is_training=True, use_prefetcher=False, scale=SCALE,
         ratio=RATIO, hflip=FLIP, color_jitter=JITTER, interpolation="bilinear", mean=MEAN, std=STD,
-        num_workers=WORKERS, persistent_workers=True, device=torch.device("cpu"),
+        num_workers=num_workers, persistent_workers=num_workers > 0, device=torch.device("cpu"), **more,
     )  # fmt: skip
-    return counted(loader)
 
 
 def webdataset_loader(train: Path, size: int) -> Epoch | str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from da6401.data.cache.image_cache import CachedRows
 from da6401.data.image_sets import ImageSet
+from da6401.data.resident import ResidentRows
 
 AHEAD = 2  # batches that the thread gathers in advance
 SMALL = 2**18  # values in a batch: gathering fewer costs less than passing them between threads
@@ -79,6 +80,8 @@ def _gathered(
 ) -> Generator[Batch, None, None]:
     """The batches on the CPU, at most AHEAD of them gathered in advance."""
 
+    resident = isinstance(images.images_NCHW, ResidentRows)  # nothing to wait for: the device gathers them
+
     def gather(rows_B: Tensor) -> Batch:
         chosen_B = order_N[rows_B]
         labels_B = images.labels_N[chosen_B]
@@ -86,10 +89,10 @@ def _gathered(
             pixels_BCHW = images.images_NCHW.gather(chosen_B, pinned=pinned)
         else:
             pixels_BCHW = images.images_NCHW[chosen_B]
-            pixels_BCHW = pixels_BCHW.pin_memory() if pinned else pixels_BCHW
+            pixels_BCHW = pixels_BCHW.pin_memory() if pinned and not resident else pixels_BCHW
         return Batch(pixels_BCHW, labels_B.pin_memory() if pinned else labels_B, rows_B)
 
-    if rows and len(rows[0]) * images.images_NCHW.shape[1:].numel() <= SMALL:
+    if resident or (rows and len(rows[0]) * images.images_NCHW.shape[1:].numel() <= SMALL):
         yield from map(gather, rows)
         return
     waiting: deque[Future[Batch]] = deque()

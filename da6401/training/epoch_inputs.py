@@ -18,6 +18,7 @@ from da6401.data.batches import Batch, seeded
 from da6401.data.cache.image_cache import CachedRows
 from da6401.data.cache.store import CacheEntry
 from da6401.data.image_sets import ImageSet, TrainingData
+from da6401.data.resident import ResidentRows, bring, room_on
 from da6401.errors import DataError
 from da6401.models.counts import Counts
 from da6401.models.stages import StagedModel
@@ -50,16 +51,25 @@ class ImageInputs:
 
     first_stage = 0
 
-    def __init__(self, data: TrainingData) -> None:
+    def __init__(self, data: TrainingData, device: torch.device) -> None:
         self.count = len(data.train.labels_N)
-        self.train = data.train
-        self.validation = data.validation
+        room = room_on(device)
+        self.train = resident_images(data.train, device, room=room)
+        if self.train is not data.train:
+            room -= data.train.images_NCHW.shape.numel()
+        self.validation = resident_images(data.validation, device, room=room)
 
     def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter) -> ImageSet:
         return self.train
 
     def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
         return augment(batch.images_BCHW, batch.rows_B)
+
+
+def resident_images(images: ImageSet, device: torch.device, *, room: int) -> ImageSet:
+    """The same images on the device where they take at most ``room`` bytes, else as they are."""
+    rows = bring(images.images_NCHW, torch.uint8, device, room=room)
+    return images if rows is None else dataclasses.replace(images, images_NCHW=ResidentRows(rows, None, torch.uint8))
 
 
 class FeatureRows:
@@ -78,19 +88,22 @@ class FeatureRows:
 class FeatureInputs:
     """The features of both splits; each epoch draws one of the views of each training image."""
 
-    def __init__(self, data: TrainingData, decision: Decision, entry: CacheEntry, *, seed: int) -> None:
+    def __init__(
+        self, data: TrainingData, decision: Decision, entry: CacheEntry, device: torch.device, *, seed: int
+    ) -> None:
         shape, rows = entry.about["shape"], decision.rows
         on_disk = CachedRows(entry, FILE, np.arange(rows), shape, STORED[decision.dtype])
         self._rows: Tensor | CachedRows = on_disk
         if decision.bytes <= IN_MEMORY:
             self._rows = on_disk[torch.arange(rows)]
+        self._resident = bring(self._rows, STORED[decision.dtype], device, room=room_on(device))
         self._computed = COMPUTED[entry.about["computed"]]
         self._train = data.train
         self._seed = seed
         self._views, self._flips = decision.views, decision.views == 2 and decision.exact
         self.count = len(data.train.labels_N)
         self.first_stage = decision.cut
-        last_rows = FeatureRows(self._rows, torch.arange(rows - len(data.validation.names), rows), self._computed)
+        last_rows = self._choice(torch.arange(rows - len(data.validation.names), rows))
         self.validation = dataclasses.replace(data.validation, images_NCHW=last_rows)
 
     def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter) -> ImageSet:
@@ -100,8 +113,12 @@ class FeatureInputs:
         elif self._views > 1:
             views_N = torch.randint(self._views, (self.count,), generator=seeded(self._seed, CHOICE, epoch))
         places_N = views_N * self.count + torch.arange(self.count)
-        rows = FeatureRows(self._rows, places_N, self._computed)
-        return dataclasses.replace(self._train, images_NCHW=rows)
+        return dataclasses.replace(self._train, images_NCHW=self._choice(places_N))
+
+    def _choice(self, places_N: Tensor) -> FeatureRows | ResidentRows:
+        if self._resident is not None:
+            return ResidentRows(self._resident, places_N, self._computed)
+        return FeatureRows(self._rows, places_N, self._computed)
 
     def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
         return batch.images_BCHW
@@ -115,6 +132,7 @@ class TrainingInputs:
     ) -> None:
         self.cfg = cfg
         self.data = data
+        self.device = device
         self.cache = FeatureCache(cfg, model, data, device)
         decisions = decisions_of(cfg, data, counts, stage_names=model.stage_names, device=device.type)
         self.decisions = {decision.cut: decision for decision in decisions}
@@ -132,20 +150,20 @@ class TrainingInputs:
         """
         decision = self.decisions.get(depth)
         if decision is None or depth == 0:
-            return ImageInputs(self.data)
+            return ImageInputs(self.data, self.device)
         if not decision.on:
             log.info("features of the %d frozen stages are not kept: %s", depth, decision.reason)
-            return ImageInputs(self.data)
+            return ImageInputs(self.data, self.device)
         try:
             entry, computed = self.cache.open(decision, stop)
-            inputs = FeatureInputs(self.data, decision, entry, seed=self.cfg.seed)
+            inputs = FeatureInputs(self.data, decision, entry, self.device, seed=self.cfg.seed)
         except DataError as error:
             asked_for = isinstance(self.cfg.model, PretrainedConfig) and self.cfg.model.feature_cache == "on"
             if asked_for or not decision.exact:
                 raise
             log.warning("features are not kept, all stages are computed: %s", error)
             self.facts[depth].update(on=False, reason=str(error))
-            return ImageInputs(self.data)
+            return ImageInputs(self.data, self.device)
         shape, seconds = entry.about["shape"], entry.about["seconds"]
         self.facts[depth].update(shape=shape, extraction_seconds=seconds, extracted_by_this_run=computed)
         log.info("%s; %s %.1f s", decision.reason, "computed in" if computed else "found; computing took", seconds)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-import math
+from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from da6401.data.batches import equal_parts
-from da6401.errors import DivergedError
 from da6401.models.freezing import freeze_plan, rate_factors
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import check_precision
 from da6401.training.optim import WeightAverage, build_optimizer
+from da6401.training.reading import LATE, Reading
 from da6401.training.setup import TrainingSetup
 from da6401.training.state import History, TrainingState
 
@@ -63,9 +63,10 @@ class Learner:
         average = WeightAverage(self.model, trainer.ema_decay, trainable) if trainer.ema_decay > 0 else None
         scaler = torch.amp.GradScaler(device.type, enabled=trainer.precision == "fp16")
         self.state = TrainingState(self.model, optimizer, scaler, average, history, device, mixing=torch.Generator())
+        self._pending: deque[Reading] = deque()  # steps that are not in the sums yet
 
     def step(self, inputs: Tensor, targets: Targets, *, first_stage: int) -> None:
-        """One step of the optimizer, counted in the state's sums.
+        """One step of the optimizer, counted in the state's sums: on the CPU at once, else at most LATE steps later.
 
         A batch that does not fit into the device's memory is computed in parts, and so are all that follow.
 
@@ -73,12 +74,13 @@ class Learner:
             inputs: augmented images (B, C, H, W), 0..1, or what stage ``first_stage`` is fed with where that is > 0.
 
         Raises:
-            DivergedError: the loss is not finite; raised before the optimizer changes the weights.
+            DivergedError: the loss is not finite. On the CPU it is raised before the optimizer changes the weights; on
+                another device when it is read, and no checkpoint is written before that.
         """
         history = self.state.history
         while True:
             try:
-                loss, correct = self._step(inputs, targets, first_stage)
+                reading = self._step(inputs, targets, first_stage)
                 break
             except torch.OutOfMemoryError:
                 if history.parts >= len(inputs):
@@ -86,26 +88,38 @@ class Learner:
                 history.parts *= 2
                 torch.cuda.empty_cache()
                 log.warning("out of memory: from now on each batch is computed in %d parts", history.parts)
-        self.state.sums.add(images=len(inputs), loss=loss, correct=correct)
+        self._pending.append(reading)
+        self.settle(keep=LATE if reading.late else 0)
 
-    def _step(self, inputs: Tensor, targets: Targets, first_stage: int) -> tuple[float, int]:
+    def settle(self, *, keep: int = 0) -> None:
+        """Bring all steps but the last ``keep`` into the state's sums; before a checkpoint, and at an epoch's end, all.
+
+        Raises:
+            DivergedError: the loss of one of them is not finite.
+        """
+        while len(self._pending) > keep:
+            reading = self._pending.popleft()
+            loss, correct = reading.values()
+            self.state.sums.add(images=reading.images, loss=loss, correct=correct)
+
+    def _step(self, inputs: Tensor, targets: Targets, first_stage: int) -> Reading:
         """The batch's mean loss, and how many of its first labels are predicted."""
         state, size = self.state, len(inputs)
         state.optimizer.zero_grad(set_to_none=True)
-        total, correct = 0.0, 0
+        parts_loss, parts_correct = [], []
         for part in equal_parts(size, state.history.parts):
             with self.arithmetic.autocast():
                 x = self.arithmetic.in_layout(inputs[part])
                 logits_BK = self._forward(x, first_stage) if first_stage else self._forward(x)
                 losses = [share * self._loss(logits_BK, labels_B[part]) for labels_B, share in targets]
                 loss = torch.stack(losses).sum() * ((part.stop - part.start) / size)
-            value = loss.item()
-            if not math.isfinite(value):
-                where = f"epoch {state.history.epochs_run + 1}, step {state.sums.batches + 1}"
-                raise DivergedError(f"the loss is {value} in {where}: try a lower optimizer.lr")
             torch.autograd.backward(state.scaler.scale(loss))
-            total += value
-            correct += int((logits_BK.argmax(1) == targets[0][0][part]).sum())
+            parts_loss.append(loss.detach())
+            parts_correct.append((logits_BK.argmax(1) == targets[0][0][part]).sum())
+        where = f"epoch {state.history.epochs_run + 1}, step {state.sums.batches + len(self._pending) + 1}"
+        reading = Reading(parts_loss, parts_correct, images=size, where=where)
+        if not reading.late:
+            reading.values()  # raises before the weights change
         if self._clip_norm > 0:
             state.scaler.unscale_(state.optimizer)
             torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
@@ -113,7 +127,7 @@ class Learner:
         state.scaler.update()
         if state.average is not None:
             state.average.update()
-        return total, correct
+        return reading
 
     def _loss(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         return F.cross_entropy(logits_BK, labels_B, self._class_weights_K, label_smoothing=self._label_smoothing)

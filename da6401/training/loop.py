@@ -19,6 +19,7 @@ from da6401.config.validate import tree_of
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.augment.mixing import mix
 from da6401.data.batches import batch_rows, batches, seeded
+from da6401.data.resident import send
 from da6401.errors import DivergedError, InterruptedRun
 from da6401.models.freezing import FreezePlan, freeze_plan
 from da6401.runs.run_folder import append_metrics
@@ -81,7 +82,7 @@ def fit(
         resumed: the content of last.pt, from which the run goes on as if it had never stopped; None starts it.
 
     Raises:
-        DivergedError: the loss is not finite; raised before the step that would spoil the weights.
+        DivergedError: the loss is not finite; no checkpoint holds the weights that it would spoil.
         InterruptedRun: a signal came; last.pt holds the state of this moment.
         TrialTimeoutError: the watcher's time limit is over.
         PrunedError: the watcher ends the run.
@@ -165,22 +166,27 @@ def train_epoch(
     images = inputs.images_of(plan.epoch, torch.randperm(count, generator=seeded(cfg.seed, ORDER, plan.epoch)), augment)
     order = seeded(cfg.seed, ORDER, plan.epoch)
     stream = batches(images, batch_size=trainer.batch_size, device=device, shuffle=order)
+    done = state.sums.batches
     with EpochProgress(plan.epoch, trainer.epochs, count, show=trainer.progress) as progress:
-        for batch in islice(stream, state.sums.batches, None):
+        for number, batch in enumerate(islice(stream, done, None), start=done):
             try:
                 stop.step_begins()
             except InterruptedRun:
+                learner.settle()
                 checkpoints.save(now=True)
                 raise
             if trainer.checkpoint_minutes and checkpoints.age > 60 * trainer.checkpoint_minutes:
+                learner.settle()
                 checkpoints.save(now=True)
-            step = (plan.epoch - 1) * steps_per_epoch + state.sums.batches
+            step = (plan.epoch - 1) * steps_per_epoch + number
             factor = lr_factor(cfg.schedule, step, steps_per_epoch=steps_per_epoch, epochs=trainer.epochs)
             set_learning_rate(state.optimizer, factor)
             x = inputs.of_batch(batch, augment)
             targets: Targets = [(batch.labels_B, 1.0)]
             if mixes(plan.augmentation):
                 x, others, share = mix(x, plan.augmentation, state.mixing)
-                targets = [(batch.labels_B, share), (batch.labels_B[others.to(device)], 1 - share)]
+                targets = [(batch.labels_B, share), (batch.labels_B[send(others, device)], 1 - share)]
             learner.step(x, targets, first_stage=inputs.first_stage)
-            progress.advance(state.sums.images, loss=state.sums.mean_loss, accuracy=state.sums.accuracy)
+            if state.sums.images:
+                progress.advance(state.sums.images, loss=state.sums.mean_loss, accuracy=state.sums.accuracy)
+        learner.settle()

@@ -29,8 +29,9 @@ def build_optimizer(
         (factor, [parameter for parameters, _ in same for parameter in parameters])
         for factor, same in groupby(stages, key=lambda part: part[1])
     ]
+    parts.append((1.0, list(head)))
     groups = []
-    for factor, parameters in [*parts, (1.0, list(head))]:
+    for factor, parameters in parts:
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         for decays in (True, False):
             members = [parameter for parameter in trained if (parameter.ndim > 1) == decays]

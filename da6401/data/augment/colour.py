@@ -100,5 +100,5 @@ def shift_hue(images: Tensor, turns_B: Tensor) -> Tensor:
     )
     hue = (sector + 6 * turns_B[:, None, None, None]) % 6
     # value - chroma * clamp(min(k, 4 - k), 0, 1), k = (n + hue) mod 6 with n = 5, 3, 1 for red, green, blue
-    k = (torch.tensor([5.0, 3.0, 1.0], device=images.device)[None, :, None, None] + hue) % 6
+    k = (torch.tensor([5.0, 3.0, 1.0]).to(images.device, non_blocking=True)[None, :, None, None] + hue) % 6
     return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)

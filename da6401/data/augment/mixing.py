@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Gamma
 
 from da6401.config.schema import AugmentationConfig
+from da6401.data.resident import send
 
 
 def mix(images_BCHW: Tensor, cfg: AugmentationConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
@@ -23,7 +24,7 @@ def mix(images_BCHW: Tensor, cfg: AugmentationConfig, generator: torch.Generator
     cut = cfg.cutmix > 0 and (len(alphas) == 1 or float(torch.rand((), generator=generator)) < 0.5)
     share = _beta(cfg.cutmix if cut else cfg.mixup, generator)
     order = torch.randperm(len(images_BCHW), generator=generator)
-    other = images_BCHW[order.to(images_BCHW.device)]
+    other = images_BCHW[send(order, images_BCHW.device)]
     if not cut:
         return torch.lerp(other, images_BCHW, share), order, share
     side = images_BCHW.shape[-1]

@@ -1,0 +1,63 @@
+"""Images and features that stay on a CUDA device for the whole training, where they fit."""
+
+# B batch, N rows
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from da6401.data.image_sets import Pixels
+
+SHARE = 0.25  # of the device's free memory, for all that stays there: the network needs the rest
+CHUNK = 64e6  # bytes that are read and copied at once
+
+
+class ResidentRows:
+    """Rows on a device, indexed with positions (B,) on the CPU as Pixels are; the answer is on the device.
+
+    Args:
+        rows: (R, ...), on the device.
+        places_N: the row of each position; None: they are the same.
+        dtype: of the answers.
+    """
+
+    def __init__(self, rows: Tensor, places_N: Tensor | None, dtype: torch.dtype) -> None:
+        self._rows = rows
+        self._places_N = places_N
+        self._dtype = dtype
+        self.shape = torch.Size((len(rows) if places_N is None else len(places_N), *rows.shape[1:]))
+
+    def __getitem__(self, positions_B: Tensor) -> Tensor:
+        places_B = positions_B if self._places_N is None else self._places_N[positions_B]
+        return self._rows[send(places_B, self._rows.device)].to(self._dtype)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device, copied without waiting: CUDA needs page-locked memory for that."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
+def room_on(device: torch.device) -> int:
+    """How many bytes may stay on the device now; 0 on the CPU, whose memory the data are in anyway."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(SHARE * (free + unused))
+
+
+def bring(pixels: Pixels | Tensor, dtype: torch.dtype, device: torch.device, *, room: int) -> Tensor | None:
+    """All rows on the device, or None where they take more than ``room`` bytes or the device has no memory left."""
+    shape = torch.Size(pixels.shape)
+    if not shape[0] or shape.numel() * dtype.itemsize > room:
+        return None
+    try:
+        rows = torch.empty(shape, dtype=dtype, device=device)
+    except torch.OutOfMemoryError:  # another process took it meanwhile
+        return None
+    step = max(1, int(CHUNK // max(1, shape[1:].numel() * dtype.itemsize)))
+    for start in range(0, len(rows), step):
+        part = torch.arange(start, min(start + step, len(rows)))
+        rows[start : start + step] = send(pixels[part], device)
+    return rows

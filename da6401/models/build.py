@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from da6401.config.backbones import backbone_problems
-from da6401.config.cnn_shapes import filters_of, kernels_of, shape_problems
+from da6401.config.cnn_shapes import convolutions_of, filters_of, kernels_of, shape_problems
 from da6401.config.schema import CnnConfig, ModelConfig
 from da6401.errors import ModelError
 from da6401.models.cnn import Cnn
@@ -26,6 +26,7 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
             num_classes=num_classes,
             filters=filters_of(cfg),
             kernels=kernels_of(cfg),
+            convolutions=convolutions_of(cfg),
             activation=cfg.activation,
             batch_norm=cfg.batch_norm,
             pooling=cfg.pooling,

@@ -33,8 +33,9 @@ STD = (0.25, 0.25, 0.25)
 class ConvBlock(nn.Module):
     """Convolution, (batch norm,) activation, 2 x 2 pool, dropout of whole maps: (B, C, H, W) -> (B, F, H//2, W//2).
 
-    The residual variant has a second convolution, and a shortcut around both that joins before the last activation
-    (arXiv 1512.03385); it starts as the shortcut alone. Biases stay under batch norm too, as the assignment counts.
+    There may be more such convolutions before the pool (arXiv 1409.1556). The residual variant has one more, and a
+    shortcut around all of them that joins before the last activation (arXiv 1512.03385); it starts as the shortcut
+    alone. Biases stay under batch norm too, as the assignment counts.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class ConvBlock(nn.Module):
         *,
         in_channels: int,
         filters: int,
+        convolutions: int,
         kernel_size: int,
         activation: Activation,
         batch_norm: bool,
@@ -53,12 +55,16 @@ class ConvBlock(nn.Module):
         self.conv = _conv(in_channels, filters, kernel_size, activation)
         self.norm = nn.BatchNorm2d(filters) if batch_norm else nn.Identity()
         self.activation = ACTIVATIONS[activation]()
+        more = [_layer(filters, kernel_size, activation, batch_norm) for _ in range(convolutions - 1)]
+        self.more = nn.Sequential(*more) if more else None
         self.residual = _Residual(in_channels, filters, kernel_size, activation, batch_norm) if residual else None
         self.pool = POOLINGS[pooling](kernel_size=2)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y = self.activation(self.norm(self.conv(x_BCHW)))
+        if self.more is not None:
+            y = self.more(y)
         if self.residual is not None:
             y = self.residual(y, x_BCHW)
         pooled: Tensor = self.dropout(self.pool(y))
@@ -94,6 +100,7 @@ class Cnn(StagedModel):
         num_classes: int,
         filters: Sequence[int],
         kernels: Sequence[int],
+        convolutions: Sequence[int],
         activation: Activation,
         batch_norm: bool,
         pooling: Pooling,
@@ -103,11 +110,12 @@ class Cnn(StagedModel):
         block_dropout: float,
         dropout: float,
     ) -> None:
-        """image_size is (height, width) in px; dense_width=0 leaves the dense layer out. One kernel a block."""
+        """image_size is (height, width) in px; dense_width=0 leaves the dense layer out. One entry a block."""
         blocks = {
             f"block{number}": ConvBlock(
                 in_channels=in_channels,
                 filters=width,
+                convolutions=depth,
                 kernel_size=kernel,
                 activation=activation,
                 batch_norm=batch_norm,
@@ -115,8 +123,8 @@ class Cnn(StagedModel):
                 residual=residual,
                 dropout=block_dropout,
             )
-            for number, (in_channels, width, kernel) in enumerate(
-                zip([3, *filters[:-1]], filters, kernels, strict=True), start=1
+            for number, (in_channels, width, kernel, depth) in enumerate(
+                zip([3, *filters[:-1]], filters, kernels, convolutions, strict=True), start=1
             )
         }
         height, width = (side >> len(filters) for side in image_size)
@@ -130,6 +138,11 @@ class Cnn(StagedModel):
             layers += [dense, ACTIVATIONS[activation]()]
         layers += [Dropout(dropout), output_layer(dense_width or features, num_classes)]
         super().__init__(stages=blocks, head=nn.Sequential(*layers), mean=MEAN, std=STD)
+
+
+def _layer(filters: int, kernel_size: int, activation: Activation, batch_norm: bool) -> nn.Sequential:
+    norm = [nn.BatchNorm2d(filters)] if batch_norm else []
+    return nn.Sequential(_conv(filters, filters, kernel_size, activation), *norm, ACTIVATIONS[activation]())
 
 
 def _conv(in_channels: int, filters: int, kernel_size: int, activation: Activation) -> nn.Conv2d:

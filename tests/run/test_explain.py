@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +22,16 @@ from da6401.commands.explain.drawing import Example, embedding_plot, label, own_
 from da6401.commands.explain.views import Answers, Picture, choose, views
 from da6401.config.schema import Activation
 from da6401.data.image_sets import ImageSet
-from da6401.models.cnn import Cnn
 from da6401.models.pretrained import ClassToken, PatchTokens
 from da6401.models.stages import StagedModel
 from da6401.runs.looks import read_looks
 from da6401.runs.run_folder import read_result
 from da6401.training.run import run
 from tests.image_trees import image_tree
+from tests.networks import cnn
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose
 
+NO_DENSE_LAYER: dict[str, Any] = {"global_pool": True, "dense_width": 0}
 FILES = ["predictions.png", "confusion.png", "filters.png", "feature_maps.png", "guided.png", "gradcam.png"]
 HOSTILE = ("$x_1^2$ \\frac{", "<script>alert(1)</script>", "_hidden")
 
@@ -175,10 +177,7 @@ def seen(model: StagedModel, shown: Answers, folder: Path, *files: str) -> dict[
 
 @pytest.mark.parametrize("activation", ["mish", "leaky_relu"])
 def test_guided_backpropagation_is_not_shown_where_it_is_undefined(activation: Activation, tmp_path: Path) -> None:
-    model = Cnn(
-        image_size=(16, 16), num_classes=3, filters=(4, 6), kernels=(3, 3), activation=activation, batch_norm=False,
-        pooling="max", residual=False, global_pool=True, dense_width=0, block_dropout=0.0, dropout=0.0,
-    )  # fmt: skip
+    model = cnn(image_size=(16, 16), filters=(4, 6), activation=activation, batch_norm=False, **NO_DENSE_LAYER)
     found = seen(model, answers(16), tmp_path, *(["guided.png"] if activation == "mish" else []))
     assert found["guided.png"].title.startswith("Gradient x input")
     assert f"{activation}, which are no rectifiers" in found["guided.png"].caption
@@ -198,10 +197,8 @@ def test_a_transformer_has_no_last_convolution(tmp_path: Path) -> None:
 
 
 def test_features_that_are_all_equal_have_no_map(tmp_path: Path) -> None:
-    model = Cnn(
-        image_size=(8, 8), num_classes=3, filters=(1,), kernels=(1,), activation="relu", batch_norm=False,
-        pooling="avg", residual=False, global_pool=True, dense_width=0, block_dropout=0.0, dropout=0.0,
-    )  # fmt: skip
+    one: dict[str, Any] = {"filters": (1,), "kernels": (1,), "convolutions": (1,)}
+    model = cnn(image_size=(8, 8), **one, batch_norm=False, pooling="avg", **NO_DENSE_LAYER)
     assert list(seen(model, answers(8, features=0.0), tmp_path)) == FILES
 
 

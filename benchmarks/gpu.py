@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from da6401.config.backbones import FACTS
 
 from benchmarks import gpu_page, loaders
 from benchmarks.gpu_page import Measured
 from benchmarks.gpu_trial import CUDA, DEVICE, Trial, compose, wait
 from benchmarks.pictures import make_tree
-from da6401.config.backbones import FACTS
 from da6401.cores import available_cores
 from da6401.data.cache.cache_folder import FOLDER_VARIABLE
 from da6401.training.run import run

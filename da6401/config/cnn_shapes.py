@@ -28,12 +28,19 @@ def kernels_of(cfg: CnnConfig) -> list[int]:
     return [cfg.kernel_size] * len(filters_of(cfg))
 
 
+def convolutions_of(cfg: CnnConfig) -> list[int]:
+    """Convolutions of each block, first to last."""
+    if isinstance(cfg.convolutions, list):
+        return list(cfg.convolutions)
+    return [cfg.convolutions] * len(filters_of(cfg))
+
+
 def shape_problems(cfg: CnnConfig, image_size: int) -> list[str]:
     """What keeps this network from being built for square images of this side; empty if nothing does.
 
     The range of each single value is the schema's affair; here is only what values say together.
     """
-    return [*_filter_problems(cfg), *_kernel_problems(cfg), *_pool_problems(cfg, image_size)]
+    return [*_filter_problems(cfg), *_list_problems(cfg), *_pool_problems(cfg, image_size)]
 
 
 def _filter_problems(cfg: CnnConfig) -> list[str]:
@@ -58,13 +65,19 @@ def _filter_problems(cfg: CnnConfig) -> list[str]:
     return []
 
 
-def _kernel_problems(cfg: CnnConfig) -> list[str]:
+def _list_problems(cfg: CnnConfig) -> list[str]:
     problems = []
     blocks, kernels = len(filters_of(cfg)), kernels_of(cfg)
     shown = f"model.kernel_size={_shown(cfg.kernel_size)}"
     if len(kernels) != blocks:
         problems.append(
             f"{shown}: {len(kernels)} kernel sizes for {blocks} blocks; give one number for all, or one for each block"
+        )
+    depths = convolutions_of(cfg)
+    if len(depths) != blocks:
+        problems.append(
+            f"model.convolutions={_shown(cfg.convolutions)}: {len(depths)} numbers for {blocks} blocks; "
+            "give one number for all, or one for each block"
         )
     even = [kernel for kernel in dict.fromkeys(kernels) if kernel % 2 == 0]
     if even:

@@ -33,7 +33,7 @@ def freezing_problems(model: PretrainedConfig, augmentation: AugmentationConfig,
                 "model.feature_cache=on: augmentation.mixup and augmentation.cutmix mix pixels, and features are kept "
                 "instead of pixels; set both to 0, or use model.feature_cache=auto"
             )
-        elif views_of(model, augmentation) == 1 and augmentation != AugmentationConfig():
+        elif views_of(model, augmentation) == 1 and not is_plain(augmentation):
             problems.append(
                 "model.feature_cache=on: model.feature_views=1 keeps the plain images alone, without the augmentation; "
                 "use model.feature_views=4 (or more), augmentation=none, or model.feature_cache=auto"
@@ -46,13 +46,18 @@ def mixes(augmentation: AugmentationConfig) -> bool:
     return augmentation.mixup > 0 or augmentation.cutmix > 0
 
 
+def is_plain(augmentation: AugmentationConfig) -> bool:
+    """Whether no image is changed."""
+    return dataclasses.replace(augmentation, plain_end=0.0) == AugmentationConfig()
+
+
 def flips_only(augmentation: AugmentationConfig) -> bool:
     """Whether the flip is all: then an image has two forms, and both can be kept."""
-    return augmentation.flip > 0 and dataclasses.replace(augmentation, flip=0.0) == AugmentationConfig()
+    return augmentation.flip > 0 and is_plain(dataclasses.replace(augmentation, flip=0.0))
 
 
 def views_of(model: PretrainedConfig, augmentation: AugmentationConfig) -> int:
     """How many views of a training image the feature cache holds."""
-    if augmentation == AugmentationConfig():
+    if is_plain(augmentation):
         return 1
     return 2 if flips_only(augmentation) else model.feature_views

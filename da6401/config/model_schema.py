@@ -32,6 +32,9 @@ class CnnConfig:
     activation: Activation = key("relu", "nonlinearity of the blocks and the dense layer")
     batch_norm: bool = key(True, "batch normalisation after each convolution")
     pooling: Pooling = key("max", "2 x 2 pooling that ends each block")
+    convolutions: int | list[int] = key(
+        1, "convolutions in each block, the first of which widens; or a list, one a block", low=1, high=8
+    )
     residual: bool = key(False, "add a second convolution to each block and a shortcut around both")
     global_pool: bool = key(
         False, "average each feature map to one number before the dense layer, instead of flattening"

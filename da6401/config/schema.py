@@ -116,6 +116,13 @@ class AugmentationConfig:
     cutmix: float = key(
         0.0, "alpha of CutMix's Beta distribution; 0 is off; with mixup, a coin a batch chooses", low=0, high=10
     )
+    plain_end: float = key(
+        0.0,
+        "share of the epochs, the last ones, in which only the flip is left: a crop magnifies, and the network "
+        "ends on images like those that it is asked about (arXiv 1906.06423)",
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

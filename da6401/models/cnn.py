@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from da6401.config.cnn_shapes import filters_of, kernels_of
+from da6401.config.cnn_shapes import convolutions_of, filters_of, kernels_of
 from da6401.config.schema import Activation, CnnConfig, Pooling
 from da6401.models.dropout import Dropout
 from da6401.models.stages import StagedModel, output_layer
@@ -33,21 +33,28 @@ STD = (0.25, 0.25, 0.25)
 class ConvBlock(nn.Module):
     """Convolution, (batch norm,) activation, 2 x 2 pool, dropout of whole maps: (B, C, H, W) -> (B, F, H//2, W//2).
 
-    The residual variant has a second convolution, and a shortcut around both that joins before the last activation
-    (arXiv 1512.03385); it starts as the shortcut alone. Biases stay under batch norm too, as the assignment counts.
+    There may be more such convolutions before the pool (arXiv 1409.1556). The residual variant has one more, and a
+    shortcut around all of them that joins before the last activation (arXiv 1512.03385); it starts as the shortcut
+    alone. Biases stay under batch norm too, as the assignment counts.
     """
 
-    def __init__(self, cfg: CnnConfig, *, in_channels: int, filters: int, kernel_size: int) -> None:
+    def __init__(
+        self, cfg: CnnConfig, *, in_channels: int, filters: int, kernel_size: int, convolutions: int = 1
+    ) -> None:
         super().__init__()
         self.conv = _conv(in_channels, filters, kernel_size, cfg.activation)
         self.norm = nn.BatchNorm2d(filters) if cfg.batch_norm else nn.Identity()
         self.activation = ACTIVATIONS[cfg.activation]()
+        more = [_layer(cfg, filters, kernel_size) for _ in range(convolutions - 1)]
+        self.more = nn.Sequential(*more) if more else None
         self.residual = _Residual(cfg, in_channels, filters, kernel_size) if cfg.residual else None
         self.pool = POOLINGS[cfg.pooling](kernel_size=2)
         self.dropout = nn.Dropout2d(cfg.block_dropout)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y = self.activation(self.norm(self.conv(x_BCHW)))
+        if self.more is not None:
+            y = self.more(y)
         if self.residual is not None:
             y = self.residual(y, x_BCHW)
         pooled: Tensor = self.dropout(self.pool(y))
@@ -78,9 +85,11 @@ class Cnn(StagedModel):
         """image_size is (height, width) in px."""
         filters = filters_of(cfg)
         blocks = {
-            f"block{number}": ConvBlock(cfg, in_channels=in_channels, filters=width, kernel_size=kernel)
-            for number, (in_channels, width, kernel) in enumerate(
-                zip([3, *filters[:-1]], filters, kernels_of(cfg), strict=True), start=1
+            f"block{number}": ConvBlock(
+                cfg, in_channels=in_channels, filters=width, kernel_size=kernel, convolutions=convolutions
+            )
+            for number, (in_channels, width, kernel, convolutions) in enumerate(
+                zip([3, *filters[:-1]], filters, kernels_of(cfg), convolutions_of(cfg), strict=True), start=1
             )
         }
         height, width = (side >> len(filters) for side in image_size)
@@ -94,6 +103,11 @@ class Cnn(StagedModel):
             layers += [dense, ACTIVATIONS[cfg.activation]()]
         layers += [Dropout(cfg.dropout), output_layer(cfg.dense_width or features, num_classes)]
         super().__init__(stages=blocks, head=nn.Sequential(*layers), mean=MEAN, std=STD)
+
+
+def _layer(cfg: CnnConfig, filters: int, kernel_size: int) -> nn.Sequential:
+    norm = [nn.BatchNorm2d(filters)] if cfg.batch_norm else []
+    return nn.Sequential(_conv(filters, filters, kernel_size, cfg.activation), *norm, ACTIVATIONS[cfg.activation]())
 
 
 def _conv(in_channels: int, filters: int, kernel_size: int, activation: Activation) -> nn.Conv2d:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from da6401.config.freeze_rules import is_plain
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import Batch, seeded
@@ -110,7 +111,7 @@ class FeatureInputs:
         views_N = torch.zeros(self.count, dtype=torch.int64)
         if self._flips:
             views_N[order_N] = augment.mirrored(torch.arange(self.count)).long()
-        elif self._views > 1:
+        elif self._views > 1 and not is_plain(dataclasses.replace(augment.cfg, flip=0.0)):  # else the plain view
             views_N = torch.randint(self._views, (self.count,), generator=seeded(self._seed, CHOICE, epoch))
         places_N = views_N * self.count + torch.arange(self.count)
         return dataclasses.replace(self._train, images_NCHW=self._choice(places_N))

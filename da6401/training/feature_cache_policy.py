@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from da6401.config.freeze_rules import flips_only, mixes, views_of
+from da6401.config.freeze_rules import flips_only, is_plain, mixes, views_of
 from da6401.config.schema import AugmentationConfig, DataConfig, FolderConfig, PretrainedConfig, RunConfig
 from da6401.data.cache.cache_folder import gigabytes
 from da6401.data.image_sets import TrainingData
@@ -79,7 +79,7 @@ def decide(
     """Whether the features are kept: where that changes nothing that was not asked for, and saves time."""
     cut, images = costs.cut, costs.train + costs.validation
     views = views_of(cfg, augmentation)
-    plain = augmentation == AugmentationConfig()
+    plain = is_plain(augmentation)
     rows = costs.train * views + costs.validation
     a_row = costs.numbers * BYTES[cfg.feature_dtype]
     size = rows * a_row

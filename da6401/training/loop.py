@@ -69,7 +69,10 @@ class EpochPlan:
 
 def plan_epoch(cfg: RunConfig, epoch: int) -> EpochPlan:
     """A pure function of the configuration, so that a resumed run plans the same."""
-    return EpochPlan(epoch, freeze_plan(cfg.model, epoch), cfg.augmentation)
+    augmentation, epochs = cfg.augmentation, cfg.trainer.epochs
+    if epoch > epochs - round(augmentation.plain_end * epochs):
+        augmentation = AugmentationConfig(flip=augmentation.flip)
+    return EpochPlan(epoch, freeze_plan(cfg.model, epoch), augmentation)
 
 
 def fit(

@@ -18,8 +18,9 @@ from da6401.training import epoch_inputs
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.run import run
 from da6401.training.trained_model import load_model
-from tests.run.test_resume import HARD, _StopAt, outcome
-from tests.tiny_runs import DIVERGING, SMALL, SMALL_BACKBONE, compose, fit_with, typed
+from tests.outcomes import outcome, stop_at
+from tests.run.test_resume import HARD
+from tests.tiny_runs import DIVERGING, SMALL, SMALL_BACKBONE, compose, typed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: this machine has no GPU")
 CUDA = ("device=cuda", "trainer.deterministic=true", "trainer.progress=false")
@@ -65,7 +66,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     cfg = compose(*HARD, *CUDA, f"trainer.precision={precision}")
     run(cfg, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("da6401.training.run.fit", fit_with(stop=_StopAt(batch)))
+        stop_at(batch, patch)
         with pytest.raises(InterruptedRun):
             run(cfg, tmp_path / "run")
     torch.rand(3, device="cuda")

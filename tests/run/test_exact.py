@@ -18,11 +18,13 @@ import torch
 
 from da6401.cli import main
 from da6401.commands.reproduce import NOT_REPRODUCED, reproduce_run
+from da6401.config.schema import AugmentationConfig
 from da6401.data.batches import batches
 from da6401.errors import InterruptedRun
 from da6401.runs.atomic_files import write_yaml
 from da6401.runs.run_folder import CONFIG, LAST, RECEIPT, RESULT, read_metrics, read_result
 from da6401.training import validation
+from da6401.training.loop import plan_epoch
 from da6401.training.run import run
 from da6401.training.signals import stop_on_signals
 from tests.image_trees import image_tree
@@ -45,6 +47,38 @@ EXPERIMENTS = {
     "Part B, half frozen": (*BACKBONE, "model.freeze_depth=3", "trainer.ema_decay=0.9", "augmentation.mixup=0.4"),
     "Part B, only the head": (*BACKBONE, "model.freeze_depth=5", "augmentation=strong"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "end_alone"),
+    [
+        (SMALL, ("augmentation.crop_scale=0.5", "augmentation.mixup=0.5", "augmentation.flip=0.5"),
+         ("augmentation.flip=0.5",)),
+        ((*BACKBONE, "model.freeze_depth=5", "model.feature_cache=on", "model.feature_views=3", "trainer.epochs=2"),
+         ("augmentation.rotate=20",), ()),
+    ],
+    ids=["images", "kept features"],
+)  # fmt: skip
+def test_the_plain_end_trains_on_images_with_flips_alone(
+    tmp_path: Path, words: tuple[str, ...], changes: tuple[str, ...], end_alone: tuple[str, ...]
+) -> None:
+    def weights(*more: str) -> str | None:
+        return run(compose(*words, *more), tmp_path / "-".join(more)).weights_sha256
+
+    plain = weights("augmentation=none", *end_alone)
+    assert weights(*changes, "augmentation.plain_end=1") == plain
+    assert plain != weights(*changes, "augmentation.plain_end=0.5") != weights(*changes)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "share", "plain"), [(15, 0.2, 3), (2, 0.2, 0), (3, 0.2, 1), (4, 0.0, 0), (4, 1.0, 4)]
+)
+def test_the_plain_end_is_a_share_of_the_epochs(epochs: int, share: float, plain: int) -> None:
+    cfg = compose(*SMALL, "augmentation=strong", f"augmentation.plain_end={share}", f"trainer.epochs={epochs}")
+    changed = [plan_epoch(cfg, epoch).augmentation == cfg.augmentation for epoch in range(1, epochs + 1)]
+    assert changed == [True] * (epochs - plain) + [False] * plain
+    if plain:
+        assert plan_epoch(cfg, epochs).augmentation == AugmentationConfig(flip=cfg.augmentation.flip)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -29,13 +29,17 @@ def test_the_tables_hold_every_name_of_the_schema() -> None:
         TINY,
         replace(TINY, residual=True),
         replace(TINY, residual=True, batch_norm=False),
+        replace(TINY, convolutions=2),
+        replace(TINY, convolutions=[1, 3, 1], batch_norm=False, residual=True),
         replace(TINY, filters=[8, 8, 12], kernel_size=[7, 1, 5], pooling="avg", batch_norm=False),
         replace(TINY, global_pool=True, dense_width=0),
         replace(TINY, block_dropout=0.1, dropout=0.1, activation="mish"),
         replace(TINY, activation="tanh", batch_norm=False),
         replace(TINY, activation="leaky_relu", organisation="halve"),
     ],
-    ids=lambda cfg: f"{cfg.activation}-{'residual' if cfg.residual else 'plain'}-bn{cfg.batch_norm:d}",
+    ids=lambda cfg: (
+        f"{cfg.activation}-{'residual' if cfg.residual else 'plain'}-bn{cfg.batch_norm:d}-{cfg.convolutions}"
+    ),
 )
 def test_every_variant_learns_eight_images_by_heart(cfg: CnnConfig) -> None:
     torch.manual_seed(0)
@@ -73,6 +77,13 @@ def test_a_residual_block_starts_as_its_shortcut(batch_norm: bool) -> None:
     block = ConvBlock(cfg, in_channels=4, filters=4, kernel_size=3).eval()
     x = torch.randn(2, 4, 8, 8)
     assert torch.equal(block(x), nn.functional.max_pool2d(x.relu(), 2))
+
+
+def test_a_block_has_so_many_convolutions_each_with_its_norm() -> None:
+    model = build_model(replace(TINY, convolutions=[1, 2, 3]), num_classes=4, image_size=16)
+    blocks = [model.stages[name] for name in model.stage_names]
+    for kind in (nn.Conv2d, nn.BatchNorm2d):
+        assert [sum(isinstance(module, kind) for module in block.modules()) for block in blocks] == [1, 2, 3]
 
 
 def test_images_need_not_be_square() -> None:

@@ -57,6 +57,7 @@ def test_a_list_of_filters_sets_the_number_of_blocks() -> None:
         (CnnConfig(filters=4096, blocks=3), 64, ["block3 16384 filters", str(MAX_FILTERS)]),
         (CnnConfig(kernel_size=4), 64, ["model.kernel_size=4", "odd side, such as 5"]),
         (CnnConfig(kernel_size=[3, 5]), 64, ["model.kernel_size=[3,5]", "2 kernel sizes for 5 blocks"]),
+        (CnnConfig(convolutions=[1, 2]), 64, ["model.convolutions=[1,2]", "2 numbers for 5 blocks"]),
         (CnnConfig(filters=[], kernel_size=[]), 64, ["model.filters=[]", "at least one block"]),
     ],
 )

@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from da6401.config.backbones import FACTS
 
 from benchmarks import gpu_page, loaders
 from benchmarks.gpu_page import Measured
@@ -29,6 +28,7 @@ from benchmarks.gpu_trial import CUDA, DEVICE, Trial, compose, wait
 from benchmarks.pictures import make_tree
 from da6401.cores import available_cores
 from da6401.data.cache.cache_folder import FOLDER_VARIABLE
+from da6401.registry import BACKBONES
 from da6401.training.run import run
 
 HERE = Path(__file__).parent
@@ -220,7 +220,7 @@ def measure_all(bench: Bench) -> None:
     for model, words in MODELS.items():
         bench.against(f"evaluation {model}, bf16 / one resident batch", words, lambda trial: {
             "ours": trial.evaluations, "resident": trial.resident_evaluations}, goal)  # fmt: skip
-    most = str(len(FACTS["googlenet"].stages) - 2)
+    most = str(len(BACKBONES["googlenet"].stages) - 2)
     bench.frozen("GoogLeNet, head alone from cached features / one resident batch", "${stages:googlenet}",
                  epochs=1 if bench.tiny else 10, trials=1 if bench.tiny else 5)  # fmt: skip
     bench.frozen("GoogLeNet, the last 2 stages train, from cached features / one resident batch", most,

@@ -94,6 +94,12 @@ def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
             return MachineError(str(error))
         resume = "the same command resumes the run, here when that is repaired or on another machine"
         return MachineError(f"this machine failed: {problem[:400]}; {resume}")
+    if TOO_LARGE.search(str(error)) and not isinstance(error, UserError):
+        what = str(error).split(". ")[:2]
+        return ModelError(
+            f"the device's memory does not hold this network and its batches ({'. '.join(what)}); use a smaller "
+            "trainer.batch_size, data.image_size or network, or trainer.precision=bf16"
+        )
     refused = NOT_DETERMINISTIC.search(str(error)) if isinstance(error, RuntimeError) else None
     if refused is None:
         return error

@@ -138,5 +138,5 @@ def test_a_network_that_does_not_fit_says_that_memory_is_out(tmp_path: Path) -> 
         )  # fmt: skip
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert code != 0
+    assert code == 2
     assert "out of memory" in err

@@ -43,9 +43,10 @@ HEAD = (
 )  # fmt: skip
 RUNS = {
     "plain": SMALL,
-    "augmented": (*SMALL, "augmentation=strong", "augmentation.trivial=true", "augmentation.hue=0.1"),
+    "augmented": (*SMALL, "augmentation=strong", "augmentation.trivial_augment=true", "augmentation.hue=0.1"),
     "mixed": (*SMALL, "augmentation.mixup=0.4", "augmentation.cutmix=1", "trainer.ema_decay=0.9"),
-    "clipped": (*SMALL, "trainer.clip_norm=1", "trainer.class_weights=true", "trainer.label_smoothing=0.1"),
+    "clipped": (*SMALL, "trainer.clip_norm=1", "trainer.label_smoothing=0.1"),
+    "weighted": (*SMALL, "trainer.class_weights=true"),
     "head": HEAD,
     **{f"by {name}": (*SMALL, f"optimizer={name}") for name in ("sgd", "adam", "adamw", "nadam", "rmsprop")},
 }

@@ -32,12 +32,12 @@ from da6401.config.schema import (
     RunConfig,
     TrainerConfig,
 )
-from da6401.cores import available_cores
 from da6401.data import sources
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import batches, seeded
 from da6401.data.cache.cache_folder import FOLDER_VARIABLE, clear
 from da6401.data.image_sets import ImageSet
+from da6401.machine.cores import available_cores
 from da6401.models.build import build_model
 from da6401.training import loop
 from da6401.training.optim import build_optimizer

@@ -26,8 +26,8 @@ from benchmarks import gpu_page, loaders
 from benchmarks.gpu_page import Measured
 from benchmarks.gpu_trial import CUDA, DEVICE, Trial, compose, wait
 from benchmarks.pictures import make_tree
-from da6401.cores import available_cores
 from da6401.data.cache.cache_folder import FOLDER_VARIABLE
+from da6401.machine.cores import available_cores
 from da6401.registry import BACKBONES
 from da6401.training.run import run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from da6401.cores import available_cores
+from da6401.machine.cores import available_cores
 
 WIDTH, HEIGHT = 800, 600
 CLASSES = 10

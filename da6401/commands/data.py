@@ -86,7 +86,7 @@ def _fetch(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_check
     from da6401.data.tree_check import check_tree
-    from da6401.terminal import table_console
+    from da6401.machine.terminal import table_console
 
     report = check_tree(args.root, args.val_role)
     print_check(report, table_console())
@@ -96,7 +96,7 @@ def _check(args: argparse.Namespace) -> int:
 def _info(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_info
     from da6401.data.tree_check import describe_tree
-    from da6401.terminal import table_console
+    from da6401.machine.terminal import table_console
 
     print_info(describe_tree(args.root, args.val_role), table_console())
     return 0
@@ -105,7 +105,7 @@ def _info(args: argparse.Namespace) -> int:
 def _cache(args: argparse.Namespace) -> int:
     from da6401.data.cache.cache_folder import cache_folder, clear, list_entries
     from da6401.data.describe import print_cache
-    from da6401.terminal import table_console
+    from da6401.machine.terminal import table_console
 
     if args.clear is None:
         print_cache(cache_folder(), list_entries(), table_console())

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from da6401.config.schema import Resize
-from da6401.cores import available_cores
 from da6401.data.images import FORMATS, read_image
 from da6401.data.sources import resize_of
 from da6401.errors import ModelError, UserError
+from da6401.machine.cores import available_cores
 from da6401.models.stages import StagedModel
 from da6401.redact import is_utf8, json_text, safe
 from da6401.runs.atomic_files import explain_write_errors, write_atomic, write_json, write_text

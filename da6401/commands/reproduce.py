@@ -20,10 +20,10 @@ from da6401.config.compose import saved_config
 from da6401.config.quoting import from_shell
 from da6401.config.validate import tree_of
 from da6401.errors import RunError
+from da6401.machine.terminal import table_console
 from da6401.redact import safe
 from da6401.report.run_record import RunRecord, read_run
 from da6401.runs.run_folder import BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
-from da6401.terminal import table_console
 from da6401.training.checkpoint import load_checkpoint, model_state, weights_sha256
 from da6401.training.run import run
 

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from da6401.config.schema import Resize
-from da6401.cores import available_cores
 from da6401.data.images import BadImageError, quiet_pillow, read_file, read_image
 from da6401.data.tree import BadFile, LabelledFile
-from da6401.terminal import with_progress
+from da6401.machine.cores import available_cores
+from da6401.machine.terminal import with_progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 from da6401.config.splits import TRAIN, VALIDATION
-from da6401.cores import memory_of_machine
 from da6401.data.tree import BadFile
 from da6401.errors import DataError
+from da6401.machine.cores import memory_of_machine
 
 
 class Pixels(Protocol):

@@ -1,4 +1,4 @@
-"""Keys that had another name in an older version. The old name goes on working wherever a key is written.
+"""Keys that had another name in an older version, or were not there. Old names go on working wherever a key is written.
 
 That is: on the command line, in a user's YAML, in the config.yaml of an old run, and in an old study. Whatever comes
 after the reading knows the new names alone.
@@ -24,6 +24,8 @@ RENAMED: dict[str, str] = {
     "data.on_bad": "data.bad_files",
     "augmentation.trivial": "augmentation.trivial_augment",
 }
+# Key -> the value under which a run is what it was before the key was there. An unfinished run without it goes on.
+ADDED: dict[str, Any] = {"augmentation.plain_end": 0.0, "model.convolutions": 1}  # 0.2.0
 HOLDS_A_KEY = ("sweep.curve", "sweep.plot_by")  # keys whose value is the name of a key
 SEARCH = ("hydra.sweeper.params", "hydra.sweeper.conditional")  # what they hold is named by whole keys
 

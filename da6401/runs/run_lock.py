@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from da6401.errors import BusyError, RunError
 from da6401.runs.atomic_files import explain_write_errors
+from da6401.runs.renamed_keys import ADDED
 from da6401.runs.run_folder import (
     BEST,
     CONFIG,
@@ -99,7 +100,11 @@ def changed_keys(
         RunError: config.yaml is not there, or damaged.
     """
     found = differences(read_yaml(run / CONFIG) if saved is None else saved, config)
-    return sorted((each for each in found if not MAY_CHANGE_ON_RESUME.fullmatch(each[0])), key=lambda each: each[0])
+    newer = [(key, None, value) for key, value in ADDED.items()]  # the run is of a version without them
+    return sorted(
+        (each for each in found if each not in newer and not MAY_CHANGE_ON_RESUME.fullmatch(each[0])),
+        key=lambda each: each[0],
+    )
 
 
 def can_resume(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:

@@ -20,6 +20,7 @@ from rich.table import Table
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import key_of
 from da6401.errors import RunError
+from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
 from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
@@ -28,7 +29,6 @@ from da6401.study.objective import Candidate, Objective
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 from da6401.sweep.leases import FINISHED, REASON, REQUEUED
-from da6401.terminal import table_console
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from omegaconf import DictConfig
 
 from da6401.config.quoting import quote
 from da6401.config.validate import value_problems
-from da6401.cores import available_cores
 from da6401.errors import InterruptedRun, UserError
+from da6401.machine.cores import available_cores
 from da6401.sweep.jobs import launch
 from da6401.training.signals import STOP_SIGNALS
 

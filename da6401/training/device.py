@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from da6401.cores import available_cores
 from da6401.errors import ConfigError, NoDeviceError
+from da6401.machine.cores import available_cores
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 Switch = tuple[Callable[[], Any], Callable[[Any], object]]  # what reads it, what sets it

@@ -28,8 +28,8 @@ from da6401.data.cache.store import CacheEntry, Store
 from da6401.data.image_sets import TrainingData
 from da6401.data.sources import reads_files
 from da6401.errors import ModelError
+from da6401.machine.terminal import with_progress
 from da6401.models.stages import StagedModel
-from da6401.terminal import with_progress
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.checkpoint import weights_sha256
 from da6401.training.feature_cache_policy import Decision, limit_bytes

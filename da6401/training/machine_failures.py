@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from da6401.config.schema import PretrainedConfig, RunConfig
-from da6401.cores import memory_of_machine
 from da6401.data.sources import reads_files
 from da6401.errors import BusyError, ConfigError, DataError, MachineError, ModelError, UnreachableError, UserError
+from da6401.machine.cores import memory_of_machine
 
 # Error numbers of the operating system that mean the machine.
 ERRNOS = frozenset({

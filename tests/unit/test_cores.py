@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from da6401 import cores
-from da6401.cores import available_cores, cpu_limit
+from da6401.machine import cores
+from da6401.machine.cores import available_cores, cpu_limit
 
 # Name, lines of /proc/self/cgroup, files under /sys/fs/cgroup, cores.
 V1 = "3:cpu,cpuacct:/docker/1\n1:name=systemd:/x\n"

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "da6401"
 
 # A room may import the rooms of earlier rows; rooms of one row do not import each other.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("cores", "errors", "redact", "terminal"),
+    ("machine", "errors", "redact"),
     ("runs",),
     ("registry",),  # below what it lists: the configuration asks it, and it names the modules that fill it as texts
     ("config",),

@@ -47,7 +47,8 @@ def test_any_text_can_be_quoted(text: str) -> None:
         "data.root=choice(a,b)", "data.root=a,b", "data.root='archive (1)'", 'data.root="archive (1)"',
         "data.root=archive\\ \\(1\\)", "data.root=", "data.root=null", "hydra.run.dir=runs/${now:%Y-%m-%d}",
         "seed=1,2", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model=cnn", "~sweep", "--multirun", "seed",
-        "hydra.sweeper.storage=null", "sweep.objectives='val_accuracy,macs'", "model.filters=[8,16]", "model.name=a(",
+        "hydra.sweeper.storage=null", "sweep.objectives='val_accuracy,macs'", "model.filters=[8,16]",
+        "model.pooling=a(",
     ],
 )  # fmt: skip
 def test_what_has_a_meaning_of_its_own_stays(word: str) -> None:

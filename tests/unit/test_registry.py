@@ -38,7 +38,8 @@ from tests.sweep.sweeps import open_study
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose, typed
 
 ALL: dict[str, Registry[Any]] = {name: each for name, each in vars(registry).items() if isinstance(each, Registry)}
-MIXED = {"mixup", "cutmix"}  # keys of `augmentation` that mix images of a batch, after the augmentations
+# Keys of `augmentation` that are no step: what mixes images of a batch after the steps, and when they end.
+NO_STEP = {"mixup", "cutmix", "plain_end"}
 
 OWN_OPTIMIZER = """
 from torch.optim import SGD
@@ -230,7 +231,7 @@ def test_what_the_configuration_asks_loads_neither_torch_nor_hydra() -> None:
 
 def test_every_key_of_augmentation_has_one_step() -> None:
     keys = [key for entry in AUGMENTATIONS.entries.values() for key in entry.keys]
-    assert sorted([*keys, *MIXED]) == sorted(field.name for field in dataclasses.fields(AugmentationConfig))
+    assert sorted([*keys, *NO_STEP]) == sorted(field.name for field in dataclasses.fields(AugmentationConfig))
 
 
 def test_an_augmentation_of_ones_own_comes_after_ours_and_only_where_its_key_is_set() -> None:

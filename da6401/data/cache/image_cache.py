@@ -25,12 +25,12 @@ import PIL
 import torch
 
 from da6401.config.schema import FolderConfig
-from da6401.cores import memory_of_machine
 from da6401.data.cache.cache_folder import gigabytes
 from da6401.data.cache.digests import digest_files
 from da6401.data.cache.store import CacheEntry, Store
 from da6401.data.decode import decode_files
 from da6401.data.tree import BadFile, LabelledFile
+from da6401.machine.cores import memory_of_machine
 from da6401.redact import one_line
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from da6401.errors import DataError
-from da6401.terminal import with_progress
+from da6401.machine.terminal import with_progress
 
 MAX_RATIO = 200  # of one entry's size to its compressed size
 MAX_TOTAL_RATIO = 10  # of everything to the archive: photographs hardly shrink, overlapping entries multiply

@@ -32,7 +32,7 @@ def convolutions_of(cfg: CnnConfig) -> list[int]:
     """Convolutions of each block, first to last."""
     if isinstance(cfg.convolutions, list):
         return list(cfg.convolutions)
-    return [cfg.convolutions] * len(filters_of(cfg))
+    return [1 if block == 0 else cfg.convolutions for block in range(len(filters_of(cfg)))]
 
 
 def shape_problems(cfg: CnnConfig, image_size: int) -> list[str]:

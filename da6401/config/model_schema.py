@@ -33,7 +33,10 @@ class CnnConfig:
     batch_norm: bool = key(True, "batch normalisation after each convolution")
     pooling: Pooling = key("max", "2 x 2 pooling that ends each block")
     convolutions: int | list[int] = key(
-        1, "convolutions in each block, the first of which widens; or a list, one a block", low=1, high=8
+        1,
+        "convolutions of each block after the first, which has one (its maps are the largest); or a list, one a block",
+        low=1,
+        high=8,
     )
     residual: bool = key(False, "add a second convolution to each block and a shortcut around both")
     global_pool: bool = key(

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -441,7 +442,10 @@ def _deep(storage: BaseStorage) -> list[FrozenTrial]:
 
 def _lock(worker: Command) -> str:
     """The name of the lease that a process holds (Linux)."""
-    held = [os.readlink(file) for file in Path(f"/proc/{worker.process.pid}/fd").iterdir()]
+    held = []
+    for file in Path(f"/proc/{worker.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            held.append(os.readlink(file))
     (lease,) = [
         Path(path).stem for path in held if path.endswith(".lock") and "turn" not in path and ".workers" in path
     ]

@@ -1,4 +1,4 @@
-"""Reading a command's verbs and flags: argparse, whose mistakes come as our messages, with what was probably meant."""
+"""Reads a command's verbs and flags with argparse; a mistake is a UserError that names what was probably meant."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ TRAIN = "train"
 class CommandParser(argparse.ArgumentParser):
     """Its mistakes are UserErrors that say what was probably meant; so are those of the verbs' parsers below it."""
 
-    given: Sequence[str] = ()  # what it was asked to parse
+    given: Sequence[str] = ()  # the words to parse
 
     def __init__(self, *given: Any, **named: Any) -> None:
-        self.options: list[str] = []  # that it takes
+        self.options: list[str] = []  # such as --out
         self._verbs: Mapping[str, Any] = {}
         super().__init__(*given, **named)
 
     def add_argument(self, *names: str, **named: Any) -> argparse.Action:
-        """As argparse, and remembered: it has no public list."""
+        """As in argparse; the option is also recorded, since argparse has no public list of them."""
         action = super().add_argument(*names, **named)
         self.options += action.option_strings
         return action
 
     def add_subparsers(self, **named: Any) -> Any:
-        """As argparse, and remembered."""
+        """As in argparse; the verbs are also recorded."""
         action = super().add_subparsers(**named)
         self._verbs = action.choices
         return action
 
     @property
     def verbs(self) -> list[str]:
-        """The verbs that it knows."""
+        """The names of the verbs."""
         return list(self._verbs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As argparse, but what no option of the verb takes is refused there, not by the command as a whole."""
+        """As in argparse, but an unknown word is refused by the verb's parser, which shows the verb's usage."""
         self.given = list(args or ())
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
@@ -51,11 +51,11 @@ class CommandParser(argparse.ArgumentParser):
         return found, unknown
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """Raises UserError for words that this parser has no place for."""
+        """Raises UserError for words that this parser does not take."""
         raise UserError(f"{self._verb()}{'; '.join(_with_hints(unknown, self.options))}\n{self.see()}")
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError: argparse's message, with the nearest of what there is."""
+        """Raises UserError with argparse's message and the nearest valid word."""
         match = CHOICE.fullmatch(message)
         if match is None:
             raise UserError(f"{self._verb()}{message}\n{self.see()}")
@@ -70,7 +70,7 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{self._verb()}{word}: no such {kind}: {', '.join(known)}{hint}")
 
     def see(self) -> str:
-        """Where the right words are told."""
+        """The line that says which words are valid, or where they are listed."""
         return self.format_usage().strip()
 
     def _verb(self) -> str:

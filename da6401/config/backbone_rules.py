@@ -1,4 +1,4 @@
-"""What cannot be asked of a backbone: more stages than it has, images that it does not take."""
+"""Checks of a backbone's keys: how many stages it has, and which image sizes it takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from da6401.registry import BACKBONES
 
 
 def backbone_problems(cfg: PretrainedConfig, image_size: int) -> list[str]:
-    """What keeps this backbone from being built for square images of this side; empty if nothing does."""
+    """Why this backbone cannot be built for square images of this side; empty if it can."""
     entry = BACKBONES[cfg.name]
     problems = []
     count = len(entry.stages)

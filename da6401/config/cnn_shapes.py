@@ -1,10 +1,10 @@
-"""What a CnnConfig comes to, block by block, and whether it fits the image: plain arithmetic, without torch."""
+"""The blocks that a CnnConfig describes, and whether they fit the image: plain arithmetic, without torch."""
 
 from __future__ import annotations
 
 from da6401.config.schema import CnnConfig
 
-MAX_FILTERS = 8192  # model.filters' own upper bound, which doubling must not step over either
+MAX_FILTERS = 8192  # the upper bound of model.filters; doubling must not exceed it either
 
 
 def filters_of(cfg: CnnConfig) -> list[int]:
@@ -36,9 +36,9 @@ def convolutions_of(cfg: CnnConfig) -> list[int]:
 
 
 def shape_problems(cfg: CnnConfig, image_size: int) -> list[str]:
-    """What keeps this network from being built for square images of this side; empty if nothing does.
+    """Why this network cannot be built for square images of this side; empty if it can.
 
-    The range of each single value is the schema's affair; here is only what values say together.
+    The schema checks the range of each value; here values are checked against each other.
     """
     return [*_filter_problems(cfg), *_list_problems(cfg), *_pool_problems(cfg, image_size)]
 

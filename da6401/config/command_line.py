@@ -1,8 +1,8 @@
-"""The check of a whole `da6401 train` command line, before anything runs: every problem, told at once.
+"""The check of a whole `da6401 train` command line, before anything runs. All problems are reported together.
 
-Hydra stops at the first unknown key and lets a ``+key`` or a YAML file add any. Here the tree is composed with every
-key let through; ``check.py`` then judges the configuration, ``read_space.py`` the search, ``sweeper_schema.py`` the
-keys of the sweeper.
+Hydra stops at the first unknown key and lets a ``+key`` or a YAML file add any. Here the tree is composed with
+every key accepted. ``validate.py`` then checks the configuration, ``read_space.py`` the search space and
+``sweeper_schema.py`` the keys of the sweeper.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from da6401.config.schema import RunConfig
 from da6401.config.search_path import SearchPath, as_job, hydra_overrides
 from da6401.config.search_space import SearchSpace, parse_override
 from da6401.config.sweeper_schema import sweeper_problems
-from da6401.config.validate import belongs, config_from_tree, is_network, value_problems
+from da6401.config.validate import config_from_tree, is_network, model_has_key, value_problems
 from da6401.config.written_where import written_where
 from da6401.errors import ConfigError, did_you_mean
 
@@ -117,13 +117,13 @@ def check_command_line(
         command = as_sweep or shlex.join(["da6401", "train", "--multirun", *files.flags, *overrides])
         problems.append(f"{keys}: searched by a YAML file, which needs --multirun: {command}")
     for each in configs:
-        _stand_in(each, space)
+        _give_first_values(each, space)
     problems += _config_problems(configs, overrides, fixed, files)
     names = [str(each.model.name) for each in configs]
     problems += [
         f"{parameter.key}: is searched, but model={'|'.join(names)} has no such key"
         for parameter in space.parameters
-        if not any(belongs(parameter.key, name) for name in names)
+        if not any(model_has_key(parameter.key, name) for name in names)
     ]
     if problems:
         raise ConfigError(list({problem.partition(";")[0]: problem for problem in problems}.values()))
@@ -135,8 +135,8 @@ def check_command_line(
         return CheckedCommand(None if models else config_of(composed), words, study)
 
 
-def _stand_in(composed: DictConfig, space: SearchSpace) -> None:
-    """A key that has no value of its own (data.root) is at its first one where it is searched."""
+def _give_first_values(composed: DictConfig, space: SearchSpace) -> None:
+    """Set a searched key without a valid default (data.root) to its first value, so that the rest can be checked."""
     for parameter in space.parameters:
         value = OmegaConf.select(composed, parameter.key, throw_on_resolution_failure=False)
         if isinstance(value, str) and value_problems(parameter.key, value):
@@ -168,7 +168,7 @@ def _typed(
 
 
 def _added(text: str) -> str:
-    """An override that composes whether or not there is such a key: the check tells a wrong one better than Hydra."""
+    """An override that composes whether or not the key exists: our check explains a wrong one better than Hydra."""
     bare = text.lstrip("+")
     key = bare.partition("=")[0]
     if bare.startswith(("hydra.", "hydra/", "~")) and not key.startswith("hydra.sweeper."):
@@ -177,7 +177,7 @@ def _added(text: str) -> str:
 
 
 def _settable(text: str) -> str:
-    """A mapping for one of Hydra's own keys replaces what is there, and is refused unless it is added by force."""
+    """Hydra takes a mapping for one of its own keys only with ``++``; it then replaces the old value."""
     key, _, value = text.partition("=")
     return f"++{text}" if key.startswith("hydra.") and value.lstrip().startswith("{") else text
 
@@ -213,7 +213,7 @@ def sweep_space(
     problems: list[str],
     network: Callable[[str], str],
 ) -> SearchSpace:
-    """The search space of a composed sweep, for the check and for the sweeper alike; problems are added to the list.
+    """The search space of a composed sweep, for the check and for the sweeper; problems are added to the list.
 
     Args:
         params: hydra.sweeper.params.
@@ -281,7 +281,7 @@ def _config_problems(
 def _verdict(composed: DictConfig, overrides: Sequence[str], files: SearchPath) -> tuple[str, ...]:
     """The problems of one composed configuration."""
     try:
-        with as_job(composed, multirun=True):  # what needs a job's number outside a sweep is told already
+        with as_job(composed, multirun=True):  # a job's number outside a sweep is reported already
             config_from_tree(plain_tree(composed), where=lambda key: written_where(key, overrides, files.folders))
     except ConfigError as error:
         return error.problems

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from da6401.config.saved import refuse_code, refuse_steering
+from da6401.config.saved import refuse_code, refuse_hydra_overrides
 from da6401.config.schema import RunConfig
 from da6401.config.search_space import parse_override
 from da6401.config.validate import config_from_tree
@@ -32,7 +32,7 @@ def saved_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     tree = read_yaml(path)
     refuse_code(tree, path)
     overrides = renamed_words(overrides)
-    refuse_steering(overrides)
+    refuse_hydra_overrides(overrides)
     for text in overrides:
         try:
             override = parse_override(text)

@@ -24,9 +24,9 @@ from da6401.config.quoting import quote
 
 Value = None | bool | int | float | str  # what Optuna stores of a choice
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # a text that Hydra reads as it is written
-WORDS = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # these it reads as something else
+WORDS = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # Hydra reads these as other types
 STRUCTURE = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
-LARGEST = 2**53  # beyond it a float does not tell whole numbers apart
+LARGEST = 2**53  # above it, neighbouring whole numbers are the same float
 MOST_STEPS = 1_000_000  # values of a range
 
 
@@ -124,7 +124,7 @@ def domain_of(override: Override, options: Sequence[str] = ()) -> Domain:
     if isinstance(sweep, Glob):
         found = sweep.filter(list(options))
         if not found:
-            raise ValueError(f"glob({', '.join(sweep.include)}) fits none of {', '.join(options) or 'its values'}")
+            raise ValueError(f"glob({', '.join(sweep.include)}) matches none of {', '.join(options) or 'its values'}")
         return Choices(tuple(found))
     assert isinstance(sweep, (ChoiceSweep, RangeSweep, IntervalSweep)), "only sweep overrides have a domain"
     tags = set(sweep.tags)

@@ -1,4 +1,4 @@
-"""What cannot be asked of freezing and of the features that frozen stages give."""
+"""Checks of the keys of freezing and of the feature cache against each other and against the augmentation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from da6401.registry import BACKBONES
 
 
 def freezing_problems(model: PretrainedConfig, augmentation: AugmentationConfig, *, epochs: int) -> list[str]:
-    """The combinations that contradict themselves, or that would switch something off without a word."""
+    """Combinations that contradict each other, or that would silently switch something off."""
     problems = []
     count = len(BACKBONES[model.name].stages)
     if model.freeze_depth <= count < model.freeze_depth + model.freeze_last:
@@ -42,7 +42,7 @@ def freezing_problems(model: PretrainedConfig, augmentation: AugmentationConfig,
 
 
 def mixes(augmentation: AugmentationConfig) -> bool:
-    """Whether images are mixed with each other, which a kept feature cannot follow."""
+    """Whether images are mixed with each other; features in the cache cannot be mixed like pixels."""
     return augmentation.mixup > 0 or augmentation.cutmix > 0
 
 
@@ -52,7 +52,7 @@ def is_plain(augmentation: AugmentationConfig) -> bool:
 
 
 def flips_only(augmentation: AugmentationConfig) -> bool:
-    """Whether the flip is all: then an image has two forms, and both can be kept."""
+    """Whether the flip is the only augmentation: an image then has two views, and the cache can hold both."""
     return augmentation.flip > 0 and is_plain(dataclasses.replace(augmentation, flip=0.0))
 
 

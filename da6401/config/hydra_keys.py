@@ -1,4 +1,4 @@
-"""What is wrong with the keys and groups of Hydra's own in a composed command: those that would fail, or do nothing."""
+"""Checks of Hydra's own keys and groups in a composed command: values that would fail or have no effect."""
 
 from __future__ import annotations
 

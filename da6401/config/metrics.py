@@ -22,7 +22,7 @@ def word(name: str) -> str:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that a sweep optimises. In a study of another's making it may have any name and direction."""
+    """One number that a sweep optimises. In a study that another program made, it may have any name and direction."""
 
     index: int  # its place among a trial's values
     name: str
@@ -39,7 +39,7 @@ class Metric:
         return self.name in METRICS and METRICS[self.name].by_epoch
 
     def better(self, one: float, other: float) -> bool:
-        """Whether the first value beats the second."""
+        """Whether the first value is better than the second."""
         return self.cost(one) < self.cost(other)
 
     def cost(self, value: float) -> float:

@@ -57,17 +57,18 @@ class PretrainedConfig:
         0, "freeze the first k stages: 0 trains all, the number of stages only the head", low=0, high=64
     )
     freeze_last: int = key(
-        0, "keep the last m stages as they are too: gradients flow through them to the stages between", low=0, high=64
+        0, "freeze the last m stages too: gradients flow through them to the trained stages before", low=0, high=64
     )
     train_only: TrainOnly = key(
-        "all", "what trains of the stages that train: all of it, or only their normalisation layers; the head always"
+        "all",
+        "what trains in the stages that are not frozen: all, or only the normalisation layers; the head always trains",
     )
     head_epochs: int = key(
         0, "train the head alone for so many epochs first (arXiv 2202.10054)", unit="epochs", low=0, high=100_000
     )
     unfreeze_every: int = key(
         0,
-        "after them, let one stage more train every n epochs, the last first (arXiv 1801.06146); 0: all at once",
+        "after head_epochs, unfreeze one more stage every n epochs, the last first (arXiv 1801.06146); 0: all at once",
         unit="epochs",
         low=0,
         high=100_000,
@@ -81,8 +82,8 @@ class PretrainedConfig:
     )
     feature_cache: FeatureCache = key(
         "auto",
-        "compute what the frozen stages give once and keep it for all epochs and runs; auto: where the results stay "
-        "what they are and it saves time",
+        "compute the output of the frozen stages once and use it in all epochs and runs; auto: where the results stay "
+        "the same and it saves time",
     )
     feature_views: int = key(
         1,
@@ -91,7 +92,7 @@ class PretrainedConfig:
         low=1,
         high=1000,
     )
-    feature_dtype: FeatureDtype = key("float32", "how features are kept; float16 takes half the room and rounds")
+    feature_dtype: FeatureDtype = key("float32", "type of the stored features; float16 takes half the space and rounds")
 
 
 ModelConfig = CnnConfig | PretrainedConfig

@@ -1,4 +1,4 @@
-"""What of a sweep's settings contradicts what it optimises, told before trial 0 with the line to type."""
+"""Checks of a sweep's settings against its objectives, before trial 0; each message has the line to type."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from da6401.registry import METRICS
 
 
 def objective_problems(sweep: Mapping[str, Any], sweeper: Mapping[str, Any]) -> list[str]:
-    """What contradicts what a sweep optimises, each with the line to type; [] where all is well.
+    """The settings that contradict the objectives, each with the line to type; [] if there are none.
 
     Args:
-        sweep: the keys of `sweep`, as composed; names that do not exist are the schema's to tell.
-        sweeper: the keys of `hydra.sweeper`, those of the official one or of no Optuna at all, too.
+        sweep: the keys of `sweep`, as composed; the schema refuses names that do not exist.
+        sweeper: the keys of `hydra.sweeper`, also those of the official sweeper or of one without Optuna.
     """
     names, direction = names_of(sweep.get("objectives")), sweeper.get("direction")
     if not names or any(name not in METRICS for name in names):

@@ -1,6 +1,6 @@
-"""Private names of other packages: where one is gone, the message says which version of the package has it.
+"""Private names of other packages: if one no longer exists, the message says which version of the package has it.
 
-They stand in the modules `*_internals.py` alone; tests/unit/test_internals.py asks for each of them.
+They are used only in the modules `*_internals.py`; tests/unit/test_internals.py looks each of them up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from da6401.errors import UserError
 
 @dataclass(frozen=True)
 class Package:
-    """A package whose private names are used, and where they are known to be.
+    """A package whose private names are used, and the versions that have them.
 
     Args:
         package: its name for pip.

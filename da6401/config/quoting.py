@@ -1,8 +1,8 @@
-"""Overrides as a user types them, in the quotes that Hydra's grammar wants: the shell has taken the user's own away.
+"""Adds the quotes that Hydra's grammar needs to overrides as a user types them: the shell has removed the user's own.
 
 `data.root="archive (1)"` reaches the program as ``data.root=archive (1)``, which the grammar refuses; 2020.10 would be
-a number, a folder named "a,b" a sweep over two. A key whose value is a text has no other meaning than its letters, so
-they are quoted here; what is a sweep, an interpolation or quoted already stays as it is.
+a number, a folder named "a,b" a sweep over two. The value of a text key is taken literally,
+so it is quoted here; a sweep, an interpolation or a quoted value stays as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from da6401.runs.renamed_keys import renamed_words
 
 # Hydra's own keys that are texts, and of them those that name one folder: nothing to sweep over.
 FOLDERS = frozenset({"hydra.run.dir", "hydra.sweep.dir"})
-HYDRAS = FOLDERS | {"hydra.sweep.subdir", "hydra.sweeper.storage"}
+HYDRA_TEXTS = FOLDERS | {"hydra.sweep.subdir", "hydra.sweeper.storage"}
 SEVERAL = re.compile(r"\s*[\w-]+(\s*,\s*[\w-]+)+\s*")  # 0,1
 TYPED = re.compile(r"(?s:(\+{0,2}([A-Za-z_][\w.]*)=)(.*))")
 
@@ -57,7 +57,7 @@ def quoted(words: Sequence[str]) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """A text as a value of an override, whatever its letters."""
+    """A text as a value of an override, whatever characters it has."""
     return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
@@ -75,7 +75,7 @@ def value_of(words: Sequence[str], key: str) -> str | None:
 def _text_keys() -> tuple[set[str], set[str]]:
     """The dotted keys whose values are texts, and those of them that are paths."""
     rules = [(name, item.metadata["rule"]) for name, hint, item in documented_keys() if hint is str]
-    return {name for name, _ in rules} | HYDRAS, {name for name, rule in rules if rule.path} | HYDRAS
+    return {name for name, _ in rules} | HYDRA_TEXTS, {name for name, rule in rules if rule.path} | HYDRA_TEXTS
 
 
 def _list_keys() -> set[str]:
@@ -92,7 +92,9 @@ def _text(key: str, value: str) -> str:
 
 def _path(key: str, value: str) -> str:
     if key in FOLDERS and value.startswith("~"):
-        value = os.path.expanduser(value)  # Hydra would make a folder named ~; who reads the others expands them
+        value = os.path.expanduser(
+            value
+        )  # Hydra would make a folder named ~; other paths are expanded when they are read
     override = _parsed(key, value)
     if override is not None and not override.is_sweep_override() and override.value() == value:
         return value

@@ -1,4 +1,4 @@
-"""Reads a sweep's search space from its YAML and its command line, and tells every problem of it."""
+"""Reads a sweep's search space from its YAML and its command line, and reports all of its problems."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from da6401.errors import did_you_mean, nearest_name
 
 # What must be the same in all trials of a study, and why. Everything else can be searched.
 NOT_SEARCHED = (
-    (r"study|sweep(\..*)?", "says how the sweep itself goes"),
-    (r"hydra[./].*", "steers Hydra, not a trial"),
+    (r"study|sweep(\..*)?", "controls the sweep itself"),
+    (r"hydra[./].*", "controls Hydra, not a trial"),
     (r"device|trainer\.(threads|progress|resume|checkpoint_minutes)", "does not change what a trial learns"),
     (r"data\.(cache|cache_limit_gb)", "does not change what a trial learns"),
     (r"tracking(\..*)?", "says where the numbers go; all trials of a study go to one place"),
@@ -38,7 +38,7 @@ def read_space(
 
     Args:
         params: key -> Hydra sweep, such as ``optimizer.lr: tag(log, interval(1e-4, 1e-1))``, or one fixed value.
-        conditional: each ``{when: "model=cnn", params: {...}}``; ``when`` may tie several keys with commas, and
+        conditional: each ``{when: "model=cnn", params: {...}}``; ``when`` may combine several keys with commas, and
             ``optional: true`` says that it need not hold in every use of the sweep.
         arguments: the task overrides of the command line.
         known: every key's value in the composed configuration, and each config group's option.
@@ -58,10 +58,12 @@ def read_space(
     for number, entry in enumerate(conditional):
         parameters += space.read(f"hydra.sweeper.conditional[{number}]", entry, taken=fixed)
     texts = {key: each.get_value_element_as_str() for key, each in fixed.items()}
-    return SearchSpace(tuple(_named_apart(parameters)), texts, {**known, **values}, (*deletions, *typed_deletions))
+    return SearchSpace(
+        tuple(_with_unique_names(parameters)), texts, {**known, **values}, (*deletions, *typed_deletions)
+    )
 
 
-def _named_apart(parameters: Sequence[Parameter]) -> Iterator[Parameter]:
+def _with_unique_names(parameters: Sequence[Parameter]) -> Iterator[Parameter]:
     """Optuna knows one set of choices for a name: a key with other values elsewhere is named with its condition."""
     for parameter in parameters:
         others = [each.domain for each in parameters if each.key == parameter.key]
@@ -108,7 +110,7 @@ class _Reader:
         return searched, fixed, deletions
 
     def domain(self, override: Override) -> Domain | None:
-        """The domain of a searched key; None with the problem told where it has none."""
+        """The domain of a searched key; None, with the problem recorded, if it has none."""
         key = override.key_or_group
         reason = next((why for pattern, why in NOT_SEARCHED if re.fullmatch(pattern, key)), "")
         if reason:
@@ -176,8 +178,10 @@ class _Conditions:
                 problems.append(f'{where}: write {{when: "key=value", params: {{key: "choice(...)"}}}}')
             return []
         conditions = _conditions(str(entry["when"]), where, problems)
-        dead = [each for each in conditions if self._never_holds(each, where, optional=bool(entry.get("optional")))]
-        if dead:
+        impossible = [
+            each for each in conditions if self._never_holds(each, where, optional=bool(entry.get("optional")))
+        ]
+        if impossible:
             return []
         searched, fixed, _ = self.reader.read([(str(key), f"{key}={_text(value)}") for key, value in params.items()])
         if fixed:
@@ -192,11 +196,10 @@ class _Conditions:
         return found
 
     def _never_holds(self, condition: Condition, where: str, *, optional: bool) -> bool:
-        """Whether no trial can meet a condition; told where that must be a mistake."""
+        """Whether no trial can meet a condition; a problem is recorded if that must be a mistake."""
         key, group = condition.key, condition.key.partition(".")[0]
         domains = self.domains.get(key, [])
         by_default = key not in self.always and key in self.known
-
         if by_default and "." in key and group in self.always and key not in self.narrowed:
             self.reader.problems.append(
                 f"{where}: when: {condition}: {key} comes with the option of {group}, which is searched; "
@@ -206,7 +209,7 @@ class _Conditions:
         if (by_default and condition.admits(self.known[key])) or any(
             any(value in domain for value in (as_value(condition.value), condition.value))
             if condition.equal
-            else self._other(domain, condition)
+            else self._admits_some(domain, condition)
             for domain in domains
         ):
             return False
@@ -216,7 +219,7 @@ class _Conditions:
         return True
 
     @staticmethod
-    def _other(domain: Domain, condition: Condition) -> bool:
+    def _admits_some(domain: Domain, condition: Condition) -> bool:
         return any(condition.admits(value) for value in domain) if _countable(domain) else True
 
     def _instead(self, condition: Condition, domains: Sequence[Domain]) -> str:

@@ -14,7 +14,7 @@ from da6401.config.validate import describe_type, variants_of
 HEAD = """# Configuration keys
 
 Every key of a run, with its default and what it may be. Set any of them on the command line (`optimizer.lr=0.01`) or in
-a YAML file of your own (`--config-dir`). Options of a group only name departures from these defaults.
+a YAML file of your own (`--config-dir`). Options of a group only state what differs from these defaults.
 Written from `da6401/config/schema.py` and `sweeper_schema.py` by `python -m da6401.config.reference`.
 """
 
@@ -41,8 +41,9 @@ Where every key has values or a range and no sampler is named, each combination 
 (or `bruteforce`) for all combinations in order. None trains a configuration twice.
 
 `hydra.sweeper.conditional` is a list of `{when: "optimizer=sgd", params: {optimizer.momentum: "choice(0.8, 0.9)"}}`:
-keys that are searched only where a condition holds. `when` may tie several with commas, and `!=` is known. Values are
-compared as values (`0` is `0.0`). A condition that can never hold is refused, unless the entry says `optional: true`.
+keys that are searched only where a condition holds. `when` may combine several with commas, and `!=` works too. Values
+are compared as values (`0` is `0.0`). A condition that can never hold is refused, unless the entry says
+`optional: true`.
 """
 
 

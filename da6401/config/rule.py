@@ -1,4 +1,4 @@
-"""How a key of the schema says what it may be."""
+"""The rule of a key in the schema: which values it may have."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Rule:
     unit: str = ""
     low: float | None = None
     high: float | None = None
-    above: float | None = None  # like low, but the bound itself is out
-    below: float | None = None  # like high, but the bound itself is out
+    above: float | None = None  # like low, but the bound itself is not allowed
+    below: float | None = None  # like high, but the bound itself is not allowed
     pattern: str = ""  # a regular expression that the whole text must match
     shape: str = ""  # the pattern in words
     path: bool = False  # the text names a file or folder

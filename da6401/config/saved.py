@@ -1,4 +1,4 @@
-"""What a saved config may hold, who ever sent it; and .hydra/, written without passwords."""
+"""Checks of a saved config, which may come from anyone; and the files of .hydra/, without passwords."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml where PyYAML 
 
 
 def refuse_code(tree: Mapping[str, Any], path: Path) -> None:
-    """A saved config holds values alone: nothing that names code, reads the machine, or steers Hydra.
+    """A saved config holds values alone: nothing that names code, reads the environment, or controls Hydra.
 
     Raises:
         ConfigError: every such key, by its name.
@@ -35,7 +35,7 @@ def _forbidden(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
             if str(name).startswith("_target_"):
                 yield dotted, "names code to run"
             elif dotted == "hydra" or dotted.startswith(("hydra.", "hydra/")):
-                yield dotted, "would steer Hydra (its launcher, callbacks, folders)"
+                yield dotted, "would control Hydra (its launcher, callbacks, folders)"
             elif "${" in str(name):
                 yield dotted, "is an interpolation, and a saved config holds values alone"
             else:
@@ -48,8 +48,8 @@ def _forbidden(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, what
 
 
-def refuse_steering(overrides: Sequence[str]) -> None:
-    """Changes of a saved config are key=value: nothing of Hydra's, nothing added or taken away.
+def refuse_hydra_overrides(overrides: Sequence[str]) -> None:
+    """Overrides of a saved config are key=value: no keys of Hydra, nothing added or deleted.
 
     Raises:
         ConfigError: every such override.
@@ -68,7 +68,7 @@ def refuse_steering(overrides: Sequence[str]) -> None:
 
 
 def hydra_files(composed: DictConfig) -> dict[str, str]:
-    """.hydra/{config,hydra,overrides}.yaml as Hydra would write them, had it a way to leave the passwords out."""
+    """.hydra/{config,hydra,overrides}.yaml as Hydra writes them, but without passwords: Hydra cannot leave them out."""
     plain = functools.partial(OmegaConf.to_container, enum_to_str=True)  # interpolations stay as they are written
     hydra = plain(HydraConfig.get())
     assert isinstance(hydra, dict)

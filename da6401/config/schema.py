@@ -1,8 +1,8 @@
-"""Every configuration key: its type, default, unit and range. The one home of defaults; YAML only names departures.
+"""Every configuration key: its type, default, unit and range. Defaults are stated only here; YAML states what differs.
 
-Plain dataclasses: importing this module costs neither torch nor Hydra, so builders take these values and tests make
-them by hand. The keys of the models stand in ``model_schema.py``. ``check.py`` turns a composed tree into all of them;
-``docs/configuration.md`` is written from them.
+Plain dataclasses: importing this module needs neither torch nor Hydra, so builders take these values and tests make
+them by hand. The keys of the models are in ``model_schema.py``. ``validate.py`` turns a composed tree into these types;
+``docs/configuration.md`` is generated from them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class DigitsConfig:
     source: Literal["digits"] = key("digits", "where the images come from")
     image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
     val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
-    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not change it", low=0, high=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +65,14 @@ class FolderConfig:
     val_fraction: float = key(
         0.2, "share of train held out as validation, every class alike, where no split is given", above=0, below=1
     )
-    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not change it", low=0, high=2**32 - 1)
     val_role: ValRole = key("auto", "what val/ is; auto: the test split where there is no test/, else validation")
     bad_files: Literal["stop", "skip"] = key("stop", "unreadable files: stop with their list, or skip and record them")
     cache: Literal["on", "off"] = key(
         "on", "on decodes each file once for all runs, into a folder of caches; off decodes into memory in every run"
     )
     cache_limit_gb: float = key(
-        20.0, "room for the caches; the longest unused goes first", unit="GB", above=0, high=1_000_000
+        20.0, "most space for the caches; the longest unused is deleted first", unit="GB", above=0, high=1_000_000
     )
 
 
@@ -85,7 +85,7 @@ class SyntheticConfig:
     classes: int = key(10, "number of classes", low=2, high=1000)
     images_per_class: int = key(40, "training images of each class; test has a quarter of it", low=2, high=1_000_000)
     val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
-    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not change it", low=0, high=2**32 - 1)
 
 
 DataConfig = DigitsConfig | FolderConfig | SyntheticConfig
@@ -96,7 +96,7 @@ DataConfig = DigitsConfig | FolderConfig | SyntheticConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """Random changes of the training images, drawn for each image anew; validation and test see none of them."""
+    """Random changes of the training images, drawn anew for each image; validation and test images stay unchanged."""
 
     flip: float = key(0.0, "probability of a horizontal flip", low=0, high=1)
     crop_scale: float = key(
@@ -114,12 +114,12 @@ class AugmentationConfig:
     erase: float = key(0.0, "probability of erasing a random rectangle (2 to 33% of the area)", low=0, high=1)
     mixup: float = key(0.0, "alpha of mixup's Beta distribution; 0 is off", low=0, high=10)
     cutmix: float = key(
-        0.0, "alpha of CutMix's Beta distribution; 0 is off; with mixup, a coin a batch chooses", low=0, high=10
+        0.0, "alpha of CutMix's Beta distribution; 0 is off; with mixup, each batch draws one", low=0, high=10
     )
     plain_end: float = key(
         0.0,
         "share of the epochs, the last ones, in which only the flip is left: a crop magnifies, and the network "
-        "ends on images like those that it is asked about (arXiv 1906.06423)",
+        "ends on images like those it is evaluated on (arXiv 1906.06423)",
         low=0,
         high=1,
     )
@@ -127,7 +127,7 @@ class AugmentationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """How the weights move."""
+    """How the weights are updated."""
 
     name: str = key("adamw", "the optimizer", names=OPTIMIZERS)
     lr: float = key(1e-3, "learning rate, the schedule's highest", unit="per step", above=0, high=100)
@@ -139,7 +139,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How the learning rate goes over the run; drawn per step."""
+    """The learning rate over the run, computed for each step."""
 
     name: str = key("constant", "the shape", names=SCHEDULES)
     warmup: float = key(
@@ -172,7 +172,7 @@ class TrainerConfig:
     )
     label_smoothing: float = key(0.0, "share of the target spread over all classes", low=0, below=1)
     clip_norm: float = key(0.0, "largest norm of the gradient; 0 is off", low=0, high=1e6)
-    class_weights: bool = key(False, "weigh each class by the inverse of its count in train")
+    class_weights: bool = key(False, "weight each class by the inverse of its count in train")
     ema_decay: float = key(
         0.0, "decay of the weights' moving average, used for validation and kept; 0 is off", low=0, below=1
     )
@@ -184,17 +184,17 @@ class TrainerConfig:
         high=100_000,
     )
     checkpoint_minutes: float = key(
-        10.0, "write last.pt so often within an epoch too; 0: only at its end", unit="minutes", low=0, high=10_000
+        10.0, "time between writes of last.pt in an epoch; 0: only at its end", unit="minutes", low=0, high=10_000
     )
     resume: Literal["auto", "never"] = key(
-        "auto", "auto goes on in an unfinished run folder with the same config; never starts anew, in a new folder"
+        "auto", "auto continues an unfinished run of the same config; never starts again, in a new folder"
     )
     progress: bool = key(True, "show a progress bar where the output is a terminal")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """Where the numbers go besides the run folder."""
+    """Where metrics are sent, besides the run folder."""
 
     backend: Literal["local", "wandb"] = key("local", "local: the run folder alone; wandb: Weights & Biases as well")
     project: str = key(
@@ -207,7 +207,7 @@ class TrackingConfig:
     mode: Literal["offline", "online"] = key("offline", "offline writes files for `wandb sync`; online needs a login")
     timeout: float = key(
         30.0,
-        "how long a hanging tracker may hold the run up, in all, before it is left out",
+        "how long a tracker that does not answer may delay the run, in total, before it is switched off",
         unit="s",
         above=0,
         high=3600,
@@ -216,11 +216,11 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """How a sweep goes, with --multirun; a single run takes no notice of it."""
+    """How a sweep (--multirun) runs; a single run ignores these keys."""
 
     on_space_change: Literal["same", "extend"] = key(
         "same",
-        "a study whose search space or other values have changed: same refuses it, extend goes on with the new ones",
+        "a study whose search space or other values have changed: same refuses it, extend continues with the new ones",
     )
     warm_start: str = key("", "another study of outputs/sweeps, whose best trials are tried first")
     objectives: list[str] = key(
@@ -247,10 +247,10 @@ class SweepConfig:
         low=0, high=1000,
     )  # fmt: skip
     retry_failed: bool = key(
-        False, "run trials that have failed once more, when their cause is mended; on top of hydra.sweeper.n_trials"
+        False, "run failed trials once more, after their cause is fixed; in addition to hydra.sweeper.n_trials"
     )
     lease_seconds: float = key(
-        60.0, "a worker on another machine that is silent for so long is taken for dead", unit="s", low=1, high=86_400
+        60.0, "a worker elsewhere that has not reported for so long is considered dead", unit="s", low=1, high=86_400
     )
     storage_minutes: float = key(
         10.0,
@@ -261,11 +261,15 @@ class SweepConfig:
     )
     keep_checkpoints: int = key(5, "the best k trials keep their checkpoints", unit="trials", low=1, high=1_000_000)
     checkpoint_gb: float = key(
-        0.0, "room for all checkpoints; the best trial's always stay; 0 is no limit", unit="GB", low=0, high=1_000_000
+        0.0,
+        "space for all checkpoints; the best trial's are always kept; 0: no limit",
+        unit="GB",
+        low=0,
+        high=1_000_000,
     )
     gpus: str | list[int] = key(
         "auto",
-        "the GPUs that slots get in turn: auto takes all, or numbers with commas",
+        "the GPUs that worker slots get in turn: auto takes all, or numbers with commas",
         pattern=r"auto|\d+(,\d+)*",
         shape="auto, numbers with commas",
         low=0,

@@ -1,4 +1,4 @@
-"""Where Hydra finds the YAML files of a command, and what its config groups offer there.
+"""Where Hydra finds the YAML files of a command, and the options of the config groups there.
 
 Ours come first, then the user's --config-dir, then hydra.searchpath: Hydra takes a name where it finds it first.
 """
@@ -41,7 +41,7 @@ def conf_dir() -> Path:
 
 
 def register_schema() -> None:
-    """Offer the schema to Hydra as plain nodes: it then merges any key, and our check tells all mistakes."""
+    """Register the schema with Hydra as plain nodes: Hydra then merges any key, and our check reports all mistakes."""
     read_old_names()
     if not OmegaConf.has_resolver("stages"):
         OmegaConf.register_resolver("stages", _stages)
@@ -73,7 +73,7 @@ def _directions(objectives: object) -> str | list[str]:
 
 @dataclass(frozen=True)
 class SearchPath:
-    """What a command says of its YAML files: --config-dir, --config-path and --config-name."""
+    """The flags of a command that say where its YAML files are: --config-dir, --config-path and --config-name."""
 
     config_dir: str | None = None
     config_path: str | None = None
@@ -86,7 +86,7 @@ class SearchPath:
 
     @property
     def folders(self) -> list[Path]:
-        """The folders, the first first; those of hydra.searchpath are not among them.
+        """The folders in the order of the search, without those of hydra.searchpath.
 
         Raises:
             ConfigError: one of them does not exist.
@@ -137,7 +137,7 @@ class SearchPath:
             try:
                 parsed = OverridesParser.create().parse_overrides(list(overrides))
             except HydraException:
-                return flag  # what is wrong with them is told by the check of the whole
+                return flag  # the check of the whole command reports what is wrong with them
             try:
                 return hydra.get_mode(self.primary, list(overrides), parsed) is RunMode.MULTIRUN
             except HydraException as error:

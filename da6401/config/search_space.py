@@ -1,7 +1,7 @@
 """A sweep's search space: which keys vary between its trials, over which values, and under which conditions.
 
-Read once from the YAML and the command line, with every problem told; neither Optuna nor torch is needed. The sweeper
-asks Optuna for values of it (``sweep/space.py``), or takes its points in order.
+Read once from the YAML and the command line (``read_space.py``); neither Optuna nor torch is needed. The sweeper asks
+Optuna for values (``sweep/suggest.py``), or takes the points in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Glob, Override, Sweep
 from hydra.errors import OverrideParseException
 
 from da6401.config.domains import Domain, Interval, Value, same_value, written
-from da6401.config.validate import belongs
+from da6401.config.validate import model_has_key
 from da6401.runs.renamed_keys import older_names, renamed_text
 
 Point = dict[str, Value]  # a configuration: parameter name -> value
@@ -84,7 +84,7 @@ class SearchSpace:
         return dataclasses.replace(self, parameters=tuple(renamed))
 
     def draw(self, ask: Callable[[Parameter], Value]) -> Point:
-        """A point whose values are asked for one by one; config groups come first, which conditions look at."""
+        """A point whose values are asked for one by one; config groups come first, since conditions depend on them."""
         chosen: Point = {}
         for parameter in sorted(self.parameters, key=lambda each: (bool(each.conditions), "." in each.key)):
             if self._applies(parameter, chosen):
@@ -112,20 +112,20 @@ class SearchSpace:
         return sum(1 for _ in itertools.islice(self.points(), most)) if self.is_finite else most
 
     def identity(self, point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-        """What two points share exactly if their trials would be the same training."""
+        """A value that is equal for two points if and only if their trials would be the same training."""
         return tuple(sorted((name, self._step(name, value)) for name, value in point.items()))
 
     def overrides(self, point: Mapping[str, Any]) -> list[str]:
         """The overrides of a trial; a key that its model does not have is left out."""
         values = {key_of(name): self._text(name, value) for name, value in point.items()}
         model = self._network(point)
-        shared = {key: text for key, text in self.fixed.items() if belongs(key, model)}
+        shared = {key: text for key, text in self.fixed.items() if model_has_key(key, model)}
         return [_override(key, text) for key, text in {**values, **shared}.items()] + list(self.deletions)
 
     def _applies(self, parameter: Parameter, chosen: Mapping[str, Any]) -> bool:
         if any(key_of(name) == parameter.key for name in chosen):  # under two conditions that both hold: the first
             return False
-        return belongs(parameter.key, self._network(chosen)) and all(
+        return model_has_key(parameter.key, self._network(chosen)) and all(
             condition.admits(self._option(condition.key, chosen)) for condition in parameter.conditions
         )
 
@@ -164,7 +164,9 @@ def parse_override(text: str) -> Override:
         ValueError: it is none; the message says why.
     """
     try:
-        override = OverridesParser.create().parse_overrides([text])[0]  # (parse_override lets the grammar's errors out)
+        override = OverridesParser.create().parse_overrides([text])[
+            0
+        ]  # (parse_override does not wrap the grammar's errors)
         if not override.is_sweep_override() and _holds_sweep(override.value()):
             raise ValueError("a list or a mapping holds values, no choice, range or interval")
         return override

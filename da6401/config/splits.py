@@ -1,11 +1,11 @@
-"""What the splits of a data set are called, in keys, commands, notes and files."""
+"""The names of a data set's splits, in keys, commands, notes and files."""
 
 from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
 SplitName = Literal["train", "validation", "test"]
-ScoredSplit = Literal["validation", "test"]  # a model is judged by these two
+ScoredSplit = Literal["validation", "test"]  # a model is evaluated on these two
 ValRole = Literal["auto", ScoredSplit]  # what a folder val/ is
 
 TRAIN: Final = "train"

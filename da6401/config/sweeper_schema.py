@@ -1,4 +1,4 @@
-"""The keys of hydra.sweeper and of its pruners: types, defaults, ranges. Checked as the keys of a run are."""
+"""The keys of hydra.sweeper and of its pruners: types, defaults, ranges. Checked like the keys of a run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from da6401.errors import nearest_name
 
 @dataclass(frozen=True, kw_only=True)
 class SweeperKeys:
-    """The official sweeper's keys, `pruner` and `conditional`; how a sweep goes is in `sweep`."""
+    """The official sweeper's keys, `pruner` and `conditional`; our own keys of a sweep are in `sweep`."""
 
     direction: str | list[str] | None = key(
         None, "maximize or minimize, or a list, one for each of sweep.objectives; null follows from them",
-        shape="maximize or minimize",  # study/contradictions.py refuses others, with the line to type
+        shape="maximize or minimize",  # objective_rules.py refuses others, with the line to type
     )  # fmt: skip
     storage: str | None = key(
         None, "a database's address (docs/scale.md); null is an sqlite file in the sweep's folder"
@@ -26,7 +26,7 @@ class SweeperKeys:
     study_name: str | None = key(None, "null takes the name of the sweep's folder, which is `study`", pattern="(?s:.+)",
                                  shape="a name")  # fmt: skip
     n_trials: int | None = key(
-        None, "the study's total, over all the times that the command is given; null is all of a grid, 20 elsewhere",
+        None, "the study's total number of trials, over all runs of the command; null: all of a grid, otherwise 20",
         low=1, high=10_000_000,
     )  # fmt: skip
     n_jobs: int = key(1, "worker processes; 1 is this process", low=1, high=1024)
@@ -45,8 +45,8 @@ class NonePruner:
 class MedianPruner:
     """Stops a trial that is below the median of the others at the same epoch."""
 
-    startup_trials: int = key(5, "trials that end before any is stopped", low=0, high=100_000)
-    warmup_epochs: int = key(1, "epochs in which none is stopped", low=0, high=100_000)
+    startup_trials: int = key(5, "trials that end before any is pruned", low=0, high=100_000)
+    warmup_epochs: int = key(1, "epochs in which no trial is pruned", low=0, high=100_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ class PercentilePruner:
     """Stops a trial that is not among the best share of the others at the same epoch."""
 
     percentile: float = key(25.0, "that share", unit="%", low=0, high=100)
-    startup_trials: int = key(5, "trials that end before any is stopped", low=0, high=100_000)
-    warmup_epochs: int = key(1, "epochs in which none is stopped", low=0, high=100_000)
+    startup_trials: int = key(5, "trials that end before any is pruned", low=0, high=100_000)
+    warmup_epochs: int = key(1, "epochs in which no trial is pruned", low=0, high=100_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +63,14 @@ class HalvingPruner:
     """Keeps the best of every `reduction_factor` trials at each rung."""
 
     min_epochs: int = key(1, "epochs before the first rung", low=1, high=100_000)
-    reduction_factor: int = key(3, "of so many trials one goes on", low=2, high=1000)
+    reduction_factor: int = key(3, "one of so many trials continues", low=2, high=1000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatientPruner:
     """Stops a trial that does not improve, when the median pruner would stop it too."""
 
-    startup_trials: int = key(5, "trials that end before any is stopped", low=0, high=100_000)
+    startup_trials: int = key(5, "trials that end before any is pruned", low=0, high=100_000)
     patience: int = key(1, "epochs without improvement that are allowed", low=0, high=100_000)
 
 
@@ -78,11 +78,11 @@ PRUNERS: dict[str, type] = {
     "none": NonePruner, "median": MedianPruner, "percentile": PercentilePruner, "successive_halving": HalvingPruner,
     "hyperband": HalvingPruner, "patient": PatientPruner,
 }  # fmt: skip
-OPEN = ("_target_", "sampler", "pruner", "params", "conditional")  # judged elsewhere: samplers by Optuna itself
+OPEN = ("_target_", "sampler", "pruner", "params", "conditional")  # checked elsewhere: samplers by Optuna itself
 
 
 def sweeper_problems(node: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the keys of hydra.sweeper, searched keys and samplers apart."""
+    """What is wrong with the keys of hydra.sweeper, except searched keys and samplers."""
     problems = _problems("hydra.sweeper", SweeperKeys, node, others=OPEN)
     pruner = node.get("pruner")
     if isinstance(pruner, Mapping):

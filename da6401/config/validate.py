@@ -1,7 +1,7 @@
-"""From a plain tree to a typed RunConfig: every problem is found, then all are told at once.
+"""From a plain tree to a typed RunConfig: every problem is found, then all are reported together.
 
-Neither torch nor Hydra is needed, so a typo costs a second. Hydra composes the tree (``compose.py``); what a key may be
-is said in ``schema.py`` alone.
+Neither torch nor Hydra is needed, so a typo costs a second. Hydra composes the tree (``compose.py``). What a key may be
+is said only in ``schema.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def config_from_tree(tree: Mapping[str, Any], *, where: Callable[[str], str] = l
     """
     problems: list[str] = []
     config = _dataclass(RunConfig, tree, "", problems, where)
-    refused = [problem.partition("=")[0] for problem in problems]  # these keys stand at their defaults by now
+    refused = [problem.partition("=")[0] for problem in problems]  # these keys have their defaults by now
     problems += [text for text in cross_problems(config) if not any(key in text for key in refused)]
     if problems:
         raise ConfigError(problems)
@@ -43,7 +43,7 @@ def config_from_tree(tree: Mapping[str, Any], *, where: Callable[[str], str] = l
 
 
 def cross_problems(config: RunConfig) -> list[str]:
-    """Rules that tie several keys together."""
+    """Problems of several keys together."""
     problems = []
     if isinstance(config.model, CnnConfig):
         problems += shape_problems(config.model, config.data.image_size)
@@ -66,7 +66,7 @@ def value_problems(key: str, value: Any) -> list[str]:
 
 
 @functools.cache
-def belongs(key: str, model: str) -> bool:
+def model_has_key(key: str, model: str) -> bool:
     """Whether a dotted key exists with this model; a model that is not ours (a user's YAML) is given every key."""
     if not key.startswith("model."):
         return True
@@ -121,7 +121,7 @@ def variants_of(cls: type) -> dict[str, list[type]]:
 
 
 def _dataclass(cls: type[T], tree: Any, prefix: str, problems: list[str], where: Callable[[str], str]) -> T:
-    """The dataclass of a group; what is refused stands at its default, so that the rules across keys can go on."""
+    """The dataclass of a group; a refused value becomes the default, so that the rules across keys can be checked."""
     if not isinstance(tree, Mapping):
         problems.append(f"{prefix.rstrip('.')}={_shown(tree)}: a group of keys is expected, not a value")
         return cls()

@@ -1,4 +1,4 @@
-"""Hydra's reading of YAML files, taught the keys that had another name in an older version."""
+"""Renames keys that had another name in an older version when Hydra reads a YAML file."""
 
 from __future__ import annotations
 

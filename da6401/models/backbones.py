@@ -1,8 +1,9 @@
-"""Part B's backbones, by name. torch is imported inside the functions: the configuration asks for the facts alone.
+"""Part B's backbones, by name. torch is imported inside the functions: the configuration needs only the facts.
 
 All that was pretrained is a stage (VGG's fc6 and fc7, MobileNet's hidden layer, the last norms of ConvNeXt and ViT),
 and the last stage ends in one vector of features an image. So the head is always dropout and one new linear layer:
-freezing every stage is a linear probe with features to cache, and the head's learning rate meets new weights only.
+freezing every stage is a linear probe whose features can be cached, and the head's learning rate is that of new
+weights only.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # GoogLeNet and Inception were trained on -1..1; torchvision normalises for ImageNet and then undoes it
-# (transform_input=True), which comes to exactly this.
+# (transform_input=True), which gives exactly this.
 MINUS_ONE_TO_ONE: Statistics = ((0.5,) * 3, (0.5,) * 3)
 
 

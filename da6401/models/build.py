@@ -17,13 +17,13 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
     Initial weights come from torch's global generator: seed it before.
 
     Raises:
-        ModelError: the shapes do not fit the image, or the weights cannot be had or do not match.
+        ModelError: the shapes do not fit the image, or the weights are not available or do not match.
     """
     if isinstance(cfg, CnnConfig):
         _refuse(shape_problems(cfg, image_size))
         return Cnn(cfg, image_size=(image_size, image_size), num_classes=num_classes)
     _refuse(backbone_problems(cfg, image_size))
-    from da6401.models.pretrained import build_backbone  # torchvision costs seconds, which Part A need not wait for
+    from da6401.models.pretrained import build_backbone  # torchvision takes seconds to import; Part A does not need it
 
     model = build_backbone(
         name=cfg.name, source=cfg.weights, num_classes=num_classes, image_size=image_size, dropout=cfg.dropout
@@ -33,14 +33,14 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
 
 
 def check_weights(cfg: ModelConfig, *, image_size: int, fetch: bool) -> None:
-    """What build_model would say to the weights, without reading a number of them.
+    """Raise what build_model would raise about the weights, without reading their values.
 
     Args:
         image_size: side of the images in px.
-        fetch: what has to be downloaded is downloaded now; without, it is taken to be right.
+        fetch: True downloads now what has to be downloaded; False assumes that it is right.
 
     Raises:
-        ModelError: the weights cannot be had, or do not fit.
+        ModelError: the weights are not available, or do not fit.
     """
     if not isinstance(cfg, CnnConfig) and cfg.weights != "none":
         from da6401.models.pretrained import check_weights as check

@@ -25,7 +25,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 POOLINGS: dict[Pooling, type[nn.MaxPool2d] | type[nn.AvgPool2d]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 # About the mean and deviation of photographs in 0..1. Fixed rather than measured, so that the configuration alone
-# says what the network sees, and no data set's statistics have to be carried along.
+# says what the network sees, and no data set's statistics have to be stored.
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 
@@ -35,7 +35,7 @@ class ConvBlock(nn.Module):
 
     There may be more such convolutions before the pool (arXiv 1409.1556). The residual variant has one more, and a
     shortcut around all of them that joins before the last activation (arXiv 1512.03385); it starts as the shortcut
-    alone. Biases stay under batch norm too, as the assignment counts.
+    alone. Convolutions have a bias under batch norm too, as the assignment counts.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class _Residual(nn.Module):
         self.norm = nn.BatchNorm2d(filters) if cfg.batch_norm else nn.Identity()
         self.shortcut = nn.Identity() if in_channels == filters else _conv(in_channels, filters, 1, cfg.activation)
         self.activation = ACTIVATIONS[cfg.activation]()
-        # The branch adds nothing at first, so depth costs the start of training nothing (arXiv 1706.02677).
+        # The branch adds nothing at first, so that more depth does not slow the start of training (arXiv 1706.02677).
         nn.init.zeros_(self.norm.weight if isinstance(self.norm, nn.BatchNorm2d) else self.conv.weight)
 
     def forward(self, y_BFHW: Tensor, x_BCHW: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Cnn(StagedModel):
             )
         }
         height, width = (side >> len(filters) for side in image_size)
-        assert min(height, width) >= 1, "shape_problems() refuses images that the pools use up"
+        assert min(height, width) >= 1, "shape_problems() refuses images that are too small for the pools"
         features = filters[-1] * (1 if cfg.global_pool else height * width)
         layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1)] if cfg.global_pool else []
         layers.append(nn.Flatten())

@@ -29,8 +29,8 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
 )
 
 
-# What they give has their input's shape and no MACs; the meta device works them out in Python, which takes longer than
-# all convolutions together.
+# Layers without MACs whose output has the shape of their input. They are skipped: the meta device computes their shapes
+# in Python, which takes longer than all convolutions together.
 SAME_SHAPE = (nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.GELU)
 
 
@@ -59,10 +59,10 @@ class StageCount:
 
 
 class Counts(NamedTuple):
-    """What one forward pass shows of a model."""
+    """The layers of a model and the shapes of its stages, from one forward pass."""
 
     layers: list[LayerCount]
-    stage_shapes: list[tuple[int, ...]]  # what each stage gives for one image, without the batch, first to last
+    stage_shapes: list[tuple[int, ...]]  # output of each stage for one image, without the batch, first to last
 
 
 def count_layers(model: nn.Module, image_size: int | tuple[int, int]) -> list[LayerCount]:
@@ -170,7 +170,7 @@ def count_stages(counts: Sequence[LayerCount]) -> list[StageCount]:
 
 
 def check_batch_norm(counts: Sequence[LayerCount], *, batch_size: int) -> None:
-    """Whether batch norm can train on batches of this size: it has no variance of a single value.
+    """Refuse batches on which batch norm cannot train: a single value has no variance.
 
     Raises:
         ConfigError: a batch norm that trains would see one image with a map of 1 x 1.

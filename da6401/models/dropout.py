@@ -1,4 +1,4 @@
-"""Dropout of single features, as fast on a CPU as the layer behind it."""
+"""Dropout of single features that takes little time on a CPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout, whose masks cost a CPU a tenth of the time.
+    """nn.Dropout, whose masks take a CPU a tenth of the time.
 
     torch draws a CPU's Bernoulli numbers one after the other: for a batch of features that takes longer than the linear
     layer that reads them, forward and backward. Here 16 random bits decide on each feature, so that the probability is

@@ -1,4 +1,4 @@
-"""Which stages train in which epoch, and how fast: pure functions of the configuration, without torch."""
+"""Which stages train in which epoch, and their learning rates: pure functions of the configuration, without torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def freeze_plan(cfg: ModelConfig, epoch: int) -> FreezePlan:
     if isinstance(cfg, CnnConfig):
         return FreezePlan(depth=0)
     count = len(BACKBONES[cfg.name].stages)
-    top = count - cfg.freeze_last  # the stages from freeze_depth to here train sooner or later
-    gone = epoch - cfg.head_epochs  # epochs since the first stage was unfrozen, this one included
-    if gone <= 0 or cfg.freeze_depth >= top:
+    top = count - cfg.freeze_last  # the stages from freeze_depth to here train in some epoch
+    since = epoch - cfg.head_epochs  # epochs since the first stage was unfrozen, this one included
+    if since <= 0 or cfg.freeze_depth >= top:
         return FreezePlan(depth=count)
-    unfrozen = 1 + (gone - 1) // cfg.unfreeze_every if cfg.unfreeze_every else top
+    unfrozen = 1 + (since - 1) // cfg.unfreeze_every if cfg.unfreeze_every else top
     return FreezePlan(max(cfg.freeze_depth, top - unfrozen), cfg.freeze_last, cfg.train_only == "norm")
 
 
@@ -51,7 +51,7 @@ def rate_factors(cfg: ModelConfig, stages: int) -> list[float]:
 
 
 def describe_schedule(cfg: ModelConfig, *, epochs: int) -> list[str]:
-    """A line for people, of what trains from when on; none where one plan holds for all epochs."""
+    """A line that says from which epoch on each part trains; none if the plan never changes."""
     depths = dict.fromkeys(freeze_plan(cfg, epoch).depth for epoch in range(1, epochs + 1))
     if len(depths) == 1 or isinstance(cfg, CnnConfig):
         return []

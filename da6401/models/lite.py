@@ -1,8 +1,8 @@
 """EfficientNet-Lite0: EfficientNet-B0 with ReLU6 and without squeeze-and-excitation, stem and head not scaled.
 
-Source: github.com/tensorflow/tpu, models/official/efficientnet/lite. Modules bear the names of the PyTorch port's
+Source: github.com/tensorflow/tpu, models/official/efficientnet/lite. Modules have the names of the PyTorch port's
 state dict (`_blocks.0._depthwise_conv.weight`), so its weights load as they are. The port's stochastic depth is
-left out: it has no weights, and a run that wants more regularisation has dropout and augmentation.
+left out: it has no weights, and dropout and augmentation are there for more regularisation.
 """
 
 # B batch, C channels, H height, W width, K classes

@@ -1,4 +1,4 @@
-"""Adaptive average pooling whose gradient repeats itself on CUDA."""
+"""Adaptive average pooling with a deterministic gradient on CUDA."""
 
 # B batch, C channels, H height, W width
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
     """nn.AdaptiveAvgPool2d, made of operations that have a deterministic gradient on every device.
 
-    On CUDA torch's own adds up its gradient in no fixed order, and `trainer.deterministic` refuses it. On a CPU it
-    repeats itself and is used as it is, so that no bit moves there.
+    On CUDA torch's own sums its gradient in no fixed order, and `trainer.deterministic` refuses it. On a CPU it is
+    deterministic and is used as it is, so that results there stay the same.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Part B: the one way from a backbone's entry (backbones.py) to stages with weights and a new head."""
+"""Part B: builds stages with weights and a new head from a backbone's entry (backbones.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build_backbone(*, name: str, source: str, num_classes: int, image_size: int,
     """The backbone's stages with weights from `source` (imagenet, none or a file) and a new head.
 
     Raises:
-        ModelError: the weights cannot be had, or do not fit.
+        ModelError: the weights are not available, or do not fit.
     """
     entry = BACKBONES[name]
     network = entry.make(image_size)
@@ -29,13 +29,13 @@ def build_backbone(*, name: str, source: str, num_classes: int, image_size: int,
 
 
 def check_weights(*, name: str, source: str, image_size: int, fetch: bool) -> None:
-    """What build_backbone would say to these weights, without reading a number of them.
+    """Raise what build_backbone would raise about these weights, without reading their values.
 
     Args:
-        fetch: what has to be downloaded is downloaded now; without, it is taken to be right.
+        fetch: True downloads now what has to be downloaded; False assumes that it is right.
 
     Raises:
-        ModelError: the weights cannot be had, or do not fit.
+        ModelError: the weights are not available, or do not fit.
     """
     entry = BACKBONES[name]
     if source != "imagenet":
@@ -47,7 +47,7 @@ def check_weights(*, name: str, source: str, image_size: int, fetch: bool) -> No
 
 
 def staged(name: str, network: nn.Module, *, num_classes: int, dropout: float) -> StagedModel:
-    """A whole network cut into its stages, its own head left behind for a new one."""
+    """A whole network split into its stages, with a new head in place of its own."""
     entry = BACKBONES[name]
     mean, std = entry.statistics
     stages = dict(zip(entry.stages, entry.cut(network), strict=True))
@@ -56,7 +56,7 @@ def staged(name: str, network: nn.Module, *, num_classes: int, dropout: float) -
 
 
 def _imagenet_file(name: str, entry: BackboneEntry) -> Path:
-    """The file of the ImageNet weights, fetched where it is not here yet."""
+    """The file of the ImageNet weights, downloaded if it is not on this machine."""
     if entry.imagenet_file is not None:
         return entry.imagenet_file()
     if not entry.imagenet:

@@ -1,4 +1,4 @@
-"""One form for every network: named stages, then a head. Freezing, caching and the summary all cut the same list."""
+"""The form of every network: named stages, then a head. Freezing, caching and the summary use the same list."""
 
 # B batch, K classes, C channels, H height, W width
 
@@ -17,7 +17,7 @@ from da6401.models.freezing import FreezePlan
 NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d,
 )  # fmt: skip
-PIECE = 3 * 2**18  # numbers in what a CPU computes at once: 5 images of 224 px, 64 of 64 px
+PIECE = 3 * 2**18  # input values that a CPU computes at once: 5 images of 224 px, 64 of 64 px
 
 
 class ParameterGroups(NamedTuple):
@@ -30,8 +30,8 @@ class ParameterGroups(NamedTuple):
 class StagedModel(nn.Module):
     """Named stages, then a head; normalises its own input.
 
-    The statistics of the input are saved with the weights: a checkpoint trained on one normalisation can then
-    never be read with another, which would cost accuracy without a word.
+    The statistics of the input are saved with the weights: a checkpoint trained with one normalisation can then
+    never be used with another, which would silently cost accuracy.
     """
 
     mean: Tensor  # (C, 1, 1)
@@ -88,11 +88,11 @@ class StagedModel(nn.Module):
         return [self.plan.depth <= position < count - self.plan.last for position in range(count)]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the mode of all but the frozen stages: else their BatchNorm would update its statistics."""
+        """Switch the mode of all but the frozen stages: otherwise their BatchNorm would update its statistics."""
         self.training = mode
         self.head.train(mode)
         for stage, trains in zip(self.stages.values(), self._training_stages(), strict=True):
-            if trains or stage.training:  # a deep network's modules are many: those in eval mode are left alone
+            if trains or stage.training:  # a deep network has many modules: those in eval mode already are skipped
                 stage.train(mode and trains)
         return self
 
@@ -103,18 +103,18 @@ class StagedModel(nn.Module):
         return logits_BK
 
     def normalise(self, images_BCHW: Tensor) -> Tensor:
-        """The images, 0..1, with the mean and the deviation that this network was made for."""
+        """The images, 0..1, normalised with the mean and the deviation that this network was trained with."""
         assert images_BCHW.is_floating_point(), "images are floats in 0..1, not bytes"
         return (images_BCHW - self.mean) / self.std
 
     def run_stages(self, x: Tensor, first: int, last: int) -> Tensor:
-        """What stages first..last-1 (counted from 0) make of x, which is stage `first`'s input.
+        """The output of stages first..last-1 (counted from 0) for x, the input of stage `first`.
 
         No gradient flows through frozen stages, not even to x: `freeze(0)` first where one is wanted.
         """
         cut = min(max(first, self.plan.depth), last)
         if not (self.training or torch.is_grad_enabled()):
-            cut = last  # nothing is learned from the batch: its images have nothing to do with each other
+            cut = last  # without gradients or batch statistics each image is computed on its own
 
         def through(x: Tensor, first: int, last: int) -> Tensor:
             for stage in islice(self.stages.values(), first, last):
@@ -147,10 +147,10 @@ class StagedModel(nn.Module):
 
 
 def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The function of a batch whose images are computed each for itself; on a CPU few at a time, so that caches hold.
+    """Apply a function that computes each image on its own; on a CPU to few images at a time, which fit its caches.
 
-    What the layers make of a large batch goes to the memory and back between any two of them: on two cores that takes
-    efficientnet_lite0 at 224 px twice as long.
+    The activations of a large batch would go to main memory and back between any two layers: on two cores
+    efficientnet_lite0 at 224 px then takes twice as long.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= PIECE:
         return function(x)
@@ -159,7 +159,7 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def output_layer(features: int, num_classes: int) -> nn.Linear:
-    """The last layer, with small weights and no bias: all classes start about equally likely, the loss near ln K."""
+    """The last layer, with small weights and bias 0: all classes start about equally likely, the loss near ln K."""
     layer = nn.Linear(features, num_classes)
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

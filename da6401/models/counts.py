@@ -32,6 +32,7 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
 # Layers without MACs whose output has the shape of their input. They are skipped: the meta device computes their shapes
 # in Python, which takes longer than all convolutions together.
 SAME_SHAPE = (nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.GELU)
+SMALL = 64 * 64  # px: such an image is computed sooner than torch imports the compiler, which the meta device needs
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ def count_layers(model: nn.Module, image_size: int | tuple[int, int]) -> list[La
 def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
     """The layers of count_layers and the stages' shapes.
 
-    The shapes come from one forward pass on the meta device, which computes nothing: any size costs milliseconds,
-    and neither the model nor the random state is touched. Attention is counted from its shapes, for its
-    projections never run as layers: 4 T E^2 for the projections of queries, keys, values and output, and 2 T^2 E
-    for the scores (QK^T) and the weighted sum of the values.
+    The shapes come from one forward pass of an image of zeros, which changes neither the model nor the random state. A
+    larger image is on the meta device, which computes nothing: any size takes milliseconds. Attention is counted from
+    its shapes, for its projections never run as layers: 4 T E^2 for the projections of queries, keys, values and
+    output, and 2 T^2 E for the scores (QK^T) and the weighted sum of the values.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     layers = _layers(model)
@@ -102,9 +103,12 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
             module.training = False
         for module in same:
             vars(module)["forward"] = _unchanged
-        on_meta = {name: tensor.detach().to("meta") for name, tensor in _tensors(model).items()}
+        tensors = {name: tensor.detach() for name, tensor in _tensors(model).items()}
+        small = height * width <= SMALL and not any(tensor.is_meta for tensor in tensors.values())
+        device = "cpu" if small else "meta"
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
         with torch.no_grad():
-            functional_call(model, on_meta, (torch.empty(1, 3, height, width, device="meta"),))
+            functional_call(model, tensors, (torch.zeros(1, 3, height, width, device=device),))
     finally:
         for module, training in modes:
             module.training = training

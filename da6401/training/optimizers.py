@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from da6401.config.schema import OptimizerConfig
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Groups = list[dict[str, Any]]
+WRAPPED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
 
 def fused(groups: Groups) -> bool | None:
@@ -18,12 +22,29 @@ def fused(groups: Groups) -> bool | None:
     return True if groups and all(each.is_cuda for group in groups for each in group["params"]) else None
 
 
+@functools.cache
+def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """The same optimizer, whose use does not import torch.compile, which takes seconds.
+
+    torch wraps these methods so that torch.compile leaves them alone; only the network is compiled here.
+    """
+    import torch
+
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in WRAPPED}
+    made: type[Optimizer] = type(
+        kind.__name__, (kind,), {**methods, "step": torch.no_grad()(inspect.unwrap(kind.step))}
+    )
+    return made
+
+
 @optimizer("sgd", lr=0.05, weight_decay=5e-4)
 def sgd(groups: Groups, cfg: OptimizerConfig) -> Optimizer:
     """With Nesterov's momentum."""
     from torch.optim import SGD
 
-    return SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.momentum > 0, fused=fused(groups))
+    return without_compiler(SGD)(
+        groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.momentum > 0, fused=fused(groups)
+    )
 
 
 @optimizer("adam")
@@ -31,7 +52,7 @@ def adam(groups: Groups, cfg: OptimizerConfig) -> Optimizer:
     """arXiv 1412.6980; weight decay is L2."""
     from torch.optim import Adam
 
-    return Adam(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999), fused=fused(groups))
+    return without_compiler(Adam)(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999), fused=fused(groups))
 
 
 @optimizer("adamw", lr=1e-3, weight_decay=0.01)
@@ -39,7 +60,7 @@ def adamw(groups: Groups, cfg: OptimizerConfig) -> Optimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101)."""
     from torch.optim import AdamW
 
-    return AdamW(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999), fused=fused(groups))
+    return without_compiler(AdamW)(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999), fused=fused(groups))
 
 
 @optimizer("nadam")
@@ -47,7 +68,7 @@ def nadam(groups: Groups, cfg: OptimizerConfig) -> Optimizer:
     """Adam with Nesterov's momentum."""
     from torch.optim import NAdam
 
-    return NAdam(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999))
+    return without_compiler(NAdam)(groups, lr=cfg.lr, betas=(cfg.momentum, 0.999))
 
 
 @optimizer("rmsprop", lr=3e-4)
@@ -55,4 +76,4 @@ def rmsprop(groups: Groups, cfg: OptimizerConfig) -> Optimizer:
     """Gradients divided by the root of their mean square."""
     from torch.optim import RMSprop
 
-    return RMSprop(groups, lr=cfg.lr, momentum=cfg.momentum)
+    return without_compiler(RMSprop)(groups, lr=cfg.lr, momentum=cfg.momentum)

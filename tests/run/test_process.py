@@ -26,6 +26,7 @@ from da6401.data.sources import load_training_data
 from da6401.errors import ConfigError, DivergedError
 from da6401.models.counts import Counts
 from da6401.models.stages import StagedModel
+from da6401.registry import OPTIMIZERS
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import CONFIG, RECEIPT, VALIDATION_CSV, read_result
 from da6401.sweep.trial import latency_ms
@@ -34,7 +35,23 @@ from da6401.training.arithmetic import Arithmetic
 from da6401.training.run import run
 from da6401.training.trained_model import load_model
 from da6401.training.validation import evaluate
+from tests import forked
 from tests.tiny_runs import DIVERGING, SMALL, compose
+
+# ---- what is imported -------------------------------------------------------------------------------------------
+
+
+def _train_with_each_optimizer(folder: Path) -> None:
+    for name in OPTIMIZERS:
+        assert main(["train", *SMALL, "trainer.epochs=1", f"optimizer={name}", f"hydra.run.dir={folder / name}"]) == 0
+    assert "torch._dynamo" not in sys.modules
+
+
+def test_a_small_training_does_not_wait_for_the_import_of_the_compiler(tmp_path: Path) -> None:
+    process = forked.start(_train_with_each_optimizer, tmp_path)
+    process.join(120)
+    assert process.exitcode == 0
+
 
 # ---- the code that was loaded -----------------------------------------------------------------------------------
 

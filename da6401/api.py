@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal, overload
 
 from da6401.errors import ConfigError
-from da6401.notebook.results import Run, Sweep, load_run, load_sweep
+from da6401.notebook.run_results import Run, load_run
+from da6401.notebook.sweep_results import Sweep, load_sweep
 from da6401.runs.run_folder import holds_run
 from da6401.runs.run_lock import new_beside
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from da6401.cli import main
 from da6401.errors import UserError
-from da6401.notebook.results import load_sweep
+from da6401.notebook.sweep_results import load_sweep
 from da6401.report.collect import read_sweep
 from da6401.study.storage import ENGINE, copy_to_memory, open_storage, read_only, sqlite_address
 from tests.sweep.sweeps import FOLDER, GRID, SWEEP

@@ -100,6 +100,7 @@ def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: tor
         log.warning("trained in fp16, which needs CUDA; on %s the answers are computed in fp32", device)
         precision = "fp32"
     arithmetic = Arithmetic(device, precision, cfg.trainer.channels_last)
+    # torch's types have no overload of Module.to with both.
     model = model.to(device, memory_format=arithmetic.memory_format)  # type: ignore[call-overload]
     return evaluate(model, images, arithmetic, batch_size=cfg.trainer.batch_size)
 

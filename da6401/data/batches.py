@@ -16,7 +16,7 @@ from torch import Tensor
 
 from da6401.data.cache.image_cache import CachedRows
 from da6401.data.image_sets import ImageSet
-from da6401.data.resident import ResidentRows
+from da6401.data.resident import ChosenRows
 
 AHEAD = 2  # batches that the thread gathers in advance
 SMALL = 2**18  # values in a batch: gathering fewer costs less than passing them between threads
@@ -80,7 +80,8 @@ def _gathered(
 ) -> Generator[Batch, None, None]:
     """The batches on the CPU, at most AHEAD of them gathered in advance."""
 
-    resident = isinstance(images.images_NCHW, ResidentRows)  # nothing to wait for: the device gathers them
+    chosen = images.images_NCHW
+    resident = isinstance(chosen, ChosenRows) and chosen.is_resident  # nothing to wait for: the device gathers them
 
     def gather(rows_B: Tensor) -> Batch:
         chosen_B = order_N[rows_B]

@@ -13,24 +13,30 @@ SHARE = 0.25  # of the device's free memory, for all that stays there: the netwo
 CHUNK = 64e6  # bytes that are read and copied at once
 
 
-class ResidentRows:
-    """Rows on a device, indexed with positions (B,) on the CPU as Pixels are; the answer is on the device.
+class ChosenRows:
+    """Some rows of images or features, in one type; indexed with positions (B,) on the CPU, as Pixels are.
 
     Args:
-        rows: (R, ...), on the device.
+        rows: (R, ...), in the memory of a device, which the answers are on, or on disk.
         places_N: the row of each position; None: they are the same.
         dtype: of the answers.
     """
 
-    def __init__(self, rows: Tensor, places_N: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, rows: Pixels, places_N: Tensor | None, dtype: torch.dtype) -> None:
         self._rows = rows
         self._places_N = places_N
         self._dtype = dtype
-        self.shape = torch.Size((len(rows) if places_N is None else len(places_N), *rows.shape[1:]))
+        self._device = rows.device if isinstance(rows, Tensor) else torch.device("cpu")
+        self.shape = torch.Size((rows.shape[0] if places_N is None else len(places_N), *rows.shape[1:]))
 
     def __getitem__(self, positions_B: Tensor) -> Tensor:
         places_B = positions_B if self._places_N is None else self._places_N[positions_B]
-        return self._rows[send(places_B, self._rows.device)].to(self._dtype)
+        return self._rows[send(places_B, self._device)].to(self._dtype)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether they stay on a device other than the CPU."""
+        return self._device.type != "cpu"
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:

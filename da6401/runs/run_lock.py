@@ -88,18 +88,13 @@ def new_beside(run: Path) -> Path:
     return run.with_name(f"{run.name}-{number}")
 
 
-def changed_keys(
-    run: Path, config: Mapping[str, Any], *, saved: Mapping[str, Any] | None = None
-) -> list[tuple[str, Any, Any]]:
+def changed_keys(run: Path, config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """The keys that matter to a result in which a run's config.yaml differs from a configuration, with both values.
-
-    Args:
-        saved: the content of config.yaml, where it is not to be read.
 
     Raises:
         RunError: config.yaml is not there, or damaged.
     """
-    found = differences(read_yaml(run / CONFIG) if saved is None else saved, config)
+    found = differences(read_yaml(run / CONFIG), config)
     newer = [(key, None, value) for key, value in ADDED.items()]  # the run is of a version without them
     return sorted(
         (each for each in found if each not in newer and not MAY_CHANGE_ON_RESUME.fullmatch(each[0])),

@@ -15,11 +15,9 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial
 
-from da6401.config.compose import saved_config
-from da6401.config.validate import tree_of
 from da6401.errors import BusyError, ConfigError, RunError, UserError
 from da6401.runs.atomic_files import explain_write_errors, write_text
-from da6401.runs.run_folder import CONFIG, LOCK, RESULT, SUMMARY, read_json
+from da6401.runs.run_folder import LOCK, SUMMARY, read_json
 from da6401.runs.run_lock import changed_keys, new_beside
 from da6401.runs.trial_folders import EARLIER, FOLDER, check_name, folder_name, found_runs, usual_name
 from da6401.study.trial_store import TrialStore
@@ -118,8 +116,6 @@ def _difference(run: Path, config: Mapping[str, Any]) -> str | None:
     """The keys in which a run's configuration differs from this one; None where they are the same."""
     try:
         changed = changed_keys(run, config)
-        if changed and (run / RESULT).exists():  # a finished run of an older version lacks newer keys
-            changed = changed_keys(run, config, saved=tree_of(saved_config(run / CONFIG)))
     except (RunError, ConfigError):
         return "its config.yaml is not there, or damaged"
     lines = [f"{key}: was {old}, is {new}" for key, old, new in changed[:SHOWN]]

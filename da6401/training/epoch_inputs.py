@@ -19,7 +19,7 @@ from da6401.data.batches import Batch, seeded
 from da6401.data.cache.image_cache import CachedRows
 from da6401.data.cache.store import CacheEntry
 from da6401.data.image_sets import ImageSet, TrainingData
-from da6401.data.resident import ResidentRows, bring, room_on
+from da6401.data.resident import ChosenRows, bring, room_on
 from da6401.errors import DataError
 from da6401.models.counts import Counts
 from da6401.models.stages import StagedModel
@@ -70,20 +70,7 @@ class ImageInputs:
 def resident_images(images: ImageSet, device: torch.device, *, room: int) -> ImageSet:
     """The same images on the device where they take at most ``room`` bytes, else as they are."""
     rows = bring(images.images_NCHW, torch.uint8, device, room=room)
-    return images if rows is None else dataclasses.replace(images, images_NCHW=ResidentRows(rows, None, torch.uint8))
-
-
-class FeatureRows:
-    """Some rows of a cache entry, in the type that the network computed them in."""
-
-    def __init__(self, rows: Tensor | CachedRows, places_N: Tensor, dtype: torch.dtype) -> None:
-        self._rows = rows
-        self._places_N = places_N
-        self._dtype = dtype
-        self.shape = torch.Size((len(places_N), *rows.shape[1:]))
-
-    def __getitem__(self, positions_B: Tensor) -> Tensor:
-        return self._rows[self._places_N[positions_B]].to(self._dtype)
+    return images if rows is None else dataclasses.replace(images, images_NCHW=ChosenRows(rows, None, torch.uint8))
 
 
 class FeatureInputs:
@@ -97,7 +84,8 @@ class FeatureInputs:
         self._rows: Tensor | CachedRows = on_disk
         if decision.bytes <= IN_MEMORY:
             self._rows = on_disk[torch.arange(rows)]
-        self._resident = bring(self._rows, STORED[decision.dtype], device, room=room_on(device))
+        resident = bring(self._rows, STORED[decision.dtype], device, room=room_on(device))
+        self._rows = self._rows if resident is None else resident
         self._computed = COMPUTED[entry.about["computed"]]
         self._train = data.train
         self._seed = seed
@@ -116,10 +104,8 @@ class FeatureInputs:
         places_N = views_N * self.count + torch.arange(self.count)
         return dataclasses.replace(self._train, images_NCHW=self._choice(places_N))
 
-    def _choice(self, places_N: Tensor) -> FeatureRows | ResidentRows:
-        if self._resident is not None:
-            return ResidentRows(self._resident, places_N, self._computed)
-        return FeatureRows(self._rows, places_N, self._computed)
+    def _choice(self, places_N: Tensor) -> ChosenRows:
+        return ChosenRows(self._rows, places_N, self._computed)
 
     def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
         return batch.images_BCHW

@@ -38,6 +38,7 @@ class Learner:
         cfg, trainer, device = setup.cfg, setup.cfg.trainer, setup.device
         check_precision(trainer.precision, device)
         self.arithmetic = Arithmetic(device, trainer.precision, trainer.channels_last)
+        # torch's types have no overload of Module.to with both.
         self.model = setup.model.to(device, memory_format=self.arithmetic.memory_format)  # type: ignore[call-overload]
         # The optimizer is built once, for all that any epoch trains: under the plan of the last epoch.
         self.model.apply_freeze_plan(freeze_plan(cfg.model, trainer.epochs))

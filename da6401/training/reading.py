@@ -55,6 +55,6 @@ def copy_to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """A CUDA tensor in pinned memory, and what says that it is there."""
     pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     pinned.copy_(values, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch gives it no types
     copied.record(torch.cuda.current_stream(values.device))
     return pinned, copied

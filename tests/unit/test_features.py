@@ -13,8 +13,8 @@ import torch
 from da6401.config.schema import AugmentationConfig, PretrainedConfig
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import equal_parts, seeded
+from da6401.data.resident import ChosenRows
 from da6401.training.arithmetic import Arithmetic
-from da6401.training.epoch_inputs import FeatureRows
 from da6401.training.feature_cache_policy import Costs, Decision, decide
 from da6401.training.frozen_features import views
 
@@ -81,7 +81,7 @@ def test_views_are_fixed_and_differ_from_each_other() -> None:
 
 
 def test_rows_are_picked_by_place_in_the_type_that_they_were_computed_in() -> None:
-    rows = FeatureRows(torch.arange(12, dtype=torch.float16).view(6, 2), torch.tensor([5, 0, 3]), torch.float32)
+    rows = ChosenRows(torch.arange(12, dtype=torch.float16).view(6, 2), torch.tensor([5, 0, 3]), torch.float32)
     assert rows.shape == (3, 2)
     assert rows[torch.tensor([2, 0])].tolist() == [[6.0, 7.0], [10.0, 11.0]]
     assert rows[torch.tensor([0])].dtype == torch.float32

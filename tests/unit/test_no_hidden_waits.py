@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from da6401.data import resident
-from da6401.data.resident import ResidentRows, bring
+from da6401.data.resident import ChosenRows, bring
 from da6401.data.sources import load_training_data
 from da6401.models.build import build_model
 from da6401.models.counts import count
@@ -199,6 +199,6 @@ def test_rows_stay_on_the_device_where_there_is_room_and_are_the_same(monkeypatc
     assert rows is not None
     assert torch.equal(rows.cpu(), images)
     assert bring(images, torch.uint8, device, room=images.numel() - 1) is None
-    chosen = ResidentRows(rows, torch.tensor([7, 2, 5]), torch.float32)[torch.tensor([2, 0])]
+    chosen = ChosenRows(rows, torch.tensor([7, 2, 5]), torch.float32)[torch.tensor([2, 0])]
     assert chosen.device.type == device.type
     assert torch.equal(chosen.cpu(), images[[5, 7]].float())

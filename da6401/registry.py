@@ -111,8 +111,8 @@ class DataSourceEntry:
     """Where images come from."""
 
     schema: type  # the dataclass of its keys, whose `source` is the name
-    source: str  # "module:class" of a data.sources.Source, which is built from those keys
-    reads_files: bool = False  # it has the keys of data=folder: root, resize, val_role, cache_limit_gb
+    source: str  # "module:name" of what makes a data.sources.Source from those keys
+    reads_files: bool = False  # its schema is a data_schema.ImageFiles: root, resize, cache_limit_gb, ...
 
 
 DATA_SOURCES: Registry[DataSourceEntry] = Registry("data.source", "da6401.data.sources")

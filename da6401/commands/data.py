@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
+from da6401.config.schema import FolderConfig, ImageFiles
 from da6401.config.splits import ValRole
 from da6401.data.tree import IMAGE_PATH
-
-if TYPE_CHECKING:
-    pass
+from da6401.errors import ConfigError
 
 
 def add_verbs(data: argparse.ArgumentParser) -> None:
@@ -46,7 +45,13 @@ def add_verbs(data: argparse.ArgumentParser) -> None:
     )
     info.set_defaults(handler=_info)
     for verb in (check, info):
-        verb.add_argument("root", metavar="ROOT", type=Path, help=f"the folder that holds train/{IMAGE_PATH}")
+        verb.add_argument(
+            "root", metavar="ROOT", type=Path, help=f"the data set's folder: data.root ({IMAGE_PATH}, ...)"
+        )
+        verb.add_argument(
+            "overrides", metavar="KEY=VALUE", nargs="*",
+            help="how a training is told to read it: data=table data.table.label=fine data.group_by=patient",
+        )  # fmt: skip
         text = "data.val_role of the training (default: auto)"
         verb.add_argument("--val-role", choices=get_args(ValRole), default="auto", help=text)
 
@@ -85,21 +90,42 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_check
-    from da6401.data.tree_check import check_tree
+    from da6401.data.tree_check import check_data
     from da6401.machine.terminal import table_console
 
-    report = check_tree(args.root, args.val_role)
+    report = check_data(_config(args))
     print_check(report, table_console())
     return 0 if report.clean else 2
 
 
 def _info(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_info
-    from da6401.data.tree_check import describe_tree
+    from da6401.data.tree_check import describe_data
     from da6401.machine.terminal import table_console
 
-    print_info(describe_tree(args.root, args.val_role), table_console())
+    print_info(describe_data(_config(args)), table_console())
     return 0
+
+
+def _config(args: argparse.Namespace) -> ImageFiles:
+    """The keys of `data` as a training with these words would have them."""
+    if not args.overrides:  # Hydra's imports take a second
+        return FolderConfig(root=str(args.root), val_role=args.val_role)
+
+    from da6401.config.command_line import check_command_line
+    from da6401.config.quoting import from_shell, quote
+
+    wrong = [word for word in args.overrides if not word.startswith(("data=", "data."))]
+    if wrong:
+        raise ConfigError([f"{word}: `data` takes keys of data alone, such as data.group_by=patient" for word in wrong])
+    source = [] if any(word.startswith("data=") for word in args.overrides) else ["data=folder"]
+    role = [] if args.val_role == "auto" else [f"data.val_role={args.val_role}"]
+    words = [*source, *from_shell(args.overrides), f"data.root={quote(str(args.root))}", *role]
+    config = check_command_line(words, multirun=False, runs=False).config
+    assert config is not None, "no search, so it is one configuration"
+    if not isinstance(config.data, ImageFiles):
+        raise ConfigError([f"data={config.data.source}: it has no files; name one that reads files"])
+    return config.data
 
 
 def _cache(args: argparse.Namespace) -> int:

@@ -13,10 +13,14 @@ from typing import TypeVar
 
 import torch
 
-from da6401.config.schema import RunConfig
+from da6401.config.schema import FolderConfig, RunConfig
+from da6401.config.splits import TEST
+from da6401.data.flat import is_flat
 from da6401.data.image_sets import ImageSet
 from da6401.data.images import quiet_pillow, read_image
 from da6401.data.layout import find_layout
+from da6401.data.list_images import list_images
+from da6401.data.plan import make_plan
 from da6401.data.sources import load_test_data, reads_files, resize_of
 from da6401.errors import DataError, UserError
 from da6401.models.stages import StagedModel
@@ -158,11 +162,16 @@ def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
     """How many of these files are in the test split of the run's own data; 0 where the data is no longer here."""
     if not reads_files(cfg.data):
         return 0
+    real = [Path(os.path.realpath(path)) for path in images]  # resolve() raises at loops
     try:
+        if not isinstance(cfg.data, FolderConfig) or is_flat(cfg.data):
+            files = make_plan(list_images(cfg.data), cfg.data).files(TEST)
+            test = {os.path.realpath(file.path) for file in files if file.content is None}
+            return sum(str(path) in test for path in real)
         layout = find_layout(cfg.data.root, cfg.data.val_role)
-    except DataError:
+    except UserError:
         return 0
     if layout.test is None:
         return 0
     split = (layout.root / layout.test).resolve()
-    return sum(Path(os.path.realpath(path)).is_relative_to(split) for path in images)  # resolve() raises at loops
+    return sum(path.is_relative_to(split) for path in real)

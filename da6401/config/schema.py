@@ -10,6 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from da6401.config.data_schema import (
+    DataConfig,
+    DigitsConfig,
+    FolderConfig,
+    FolderLayout,
+    ImageFiles,
+    Resize,
+    SyntheticConfig,
+)
 from da6401.config.model_schema import (
     Activation,
     CnnConfig,
@@ -26,69 +35,22 @@ from da6401.registry import DATA_SOURCES, METRICS, OPTIMIZERS, SCHEDULES
 __all__ = [  # of other modules; what is defined below needs no mention
     "Activation",
     "CnnConfig",
+    "DataConfig",
+    "DigitsConfig",
     "FeatureDtype",
+    "FolderConfig",
+    "FolderLayout",
+    "ImageFiles",
     "ModelConfig",
     "Organisation",
     "Pooling",
     "PretrainedConfig",
+    "Resize",
+    "SyntheticConfig",
     "ValRole",
 ]
 
-Resize = Literal["stretch", "crop"]
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-# ---- data -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class DigitsConfig:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8, embedded in the package."""
-
-    source: Literal["digits"] = key("digits", "where the images come from")
-    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
-    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
-    split_seed: int = key(0, "seed of the held-out part; `seed` does not change it", low=0, high=2**32 - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderConfig:
-    """Any tree of labelled images: root/{train,val|validation,test}/<class>/*."""
-
-    source: Literal["folder"] = key("folder", "where the images come from")
-    root: str = key(
-        "", "the folder that holds train/ and val/, validation/ or test/", pattern="(?s:.+)",
-        shape="the path of a folder", path=True,
-    )  # fmt: skip
-    image_size: int = key(128, "side of the square image that the model sees", unit="px", low=1, high=4096)
-    resize: Resize = key("stretch", "stretch keeps the whole picture, crop keeps its proportions (central square)")
-    val_fraction: float = key(
-        0.2, "share of train held out as validation, every class alike, where no split is given", above=0, below=1
-    )
-    split_seed: int = key(0, "seed of the held-out part; `seed` does not change it", low=0, high=2**32 - 1)
-    val_role: ValRole = key("auto", "what val/ is; auto: the test split where there is no test/, else validation")
-    bad_files: Literal["stop", "skip"] = key("stop", "unreadable files: stop with their list, or skip and record them")
-    cache: Literal["on", "off"] = key(
-        "on", "on decodes each file once for all runs, into a folder of caches; off decodes into memory in every run"
-    )
-    cache_limit_gb: float = key(
-        20.0, "most space for the caches; the longest unused is deleted first", unit="GB", above=0, high=1_000_000
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
-    """Deterministic coloured shapes, for tests and benchmarks."""
-
-    source: Literal["synthetic"] = key("synthetic", "where the images come from")
-    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
-    classes: int = key(10, "number of classes", low=2, high=1000)
-    images_per_class: int = key(40, "training images of each class; test has a quarter of it", low=2, high=1_000_000)
-    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
-    split_seed: int = key(0, "seed of the held-out part; `seed` does not change it", low=0, high=2**32 - 1)
-
-
-DataConfig = DigitsConfig | FolderConfig | SyntheticConfig
 
 
 # ---- augmentation, optimizer, schedule, trainer, tracking ---------------------------------------------------------

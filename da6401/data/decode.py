@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from da6401.config.schema import Resize
-from da6401.data.images import BadImageError, quiet_pillow, read_file, read_image
+from da6401.data.images import BadImageError, quiet_pillow, read_content, read_image
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.machine.cores import available_cores
 from da6401.machine.terminal import with_progress
@@ -47,7 +47,7 @@ def decode_files(files: Sequence[LabelledFile], out: Rows, *, resize: Resize, la
 
     def decode(row: int) -> str | BadFile:
         try:
-            content = read_file(files[row].path)
+            content = read_content(files[row])
             out[row] = read_image(content, size=size, resize=resize)
         except BadImageError as problem:
             return BadFile(files[row].name, problem.reason)

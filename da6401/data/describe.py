@@ -79,16 +79,10 @@ def print_info(report: TreeReport, console: Console) -> None:
         _line(console, f"Problem: {problem}")
     if report.bad:
         _line(console, f"Unusable files: {len(report.bad)}; `da6401 data check` names them")
-    layout = report.layout
-    if layout is None:
-        return  # the problems say why
-    for note in report.notes:
+    for note in report.notes if report.used or report.layout is None else ():
         _line(console, f"Note: {note}")
-    held_out = f"a part of {layout.train}/ (data.val_fraction)"
-    _line(console, f"What da6401 uses, with data.val_role={report.val_role}:")
-    _line(console, f"  train:      {layout.train}/" + ("" if layout.validation else ", less what validation holds out"))
-    _line(console, f"  validation: {layout.validation + '/' if layout.validation else held_out}")
-    _line(console, f"  test:       {layout.test + '/' if layout.test else 'none'}")
+    for line in report.used:
+        _line(console, line)
 
 
 def print_counts(report: TreeReport, console: Console) -> None:

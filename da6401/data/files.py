@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from da6401.config.schema import FolderConfig
+from da6401.config.schema import ImageFiles
 from da6401.data.cache.image_cache import open_cache
 from da6401.data.decode import decode_files
 from da6401.data.image_sets import ImageSet, Pixels, ReadSplit, empty_images
@@ -15,7 +15,7 @@ from da6401.data.tree import BadFile, LabelledFile
 
 
 def read_splits(
-    cfg: FolderConfig, root: Path, class_names: Sequence[str], splits: Sequence[Sequence[LabelledFile]], label: str
+    cfg: ImageFiles, root: Path, class_names: Sequence[str], splits: Sequence[Sequence[LabelledFile]], label: str
 ) -> list[ReadSplit]:
     """The images of each split, without the bad files. The splits share one cache entry, so a new split reuses it.
 
@@ -37,7 +37,7 @@ def read_splits(
     return read
 
 
-def _decode(cfg: FolderConfig, class_names: Sequence[str], files: Sequence[LabelledFile], label: str) -> ReadSplit:
+def _decode(cfg: ImageFiles, class_names: Sequence[str], files: Sequence[LabelledFile], label: str) -> ReadSplit:
     images_NCHW = empty_images(len(files), cfg.image_size)
     decoded = decode_files(files, images_NCHW.numpy(), resize=cfg.resize, label=label)
     if decoded.bad:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from da6401.config.schema import FolderConfig
 from da6401.config.splits import TEST
 from da6401.data.classes import alike_notes, class_problems, training_problems
+from da6401.data.draw import draw, leaking_groups
 from da6401.data.files import read_splits
+from da6401.data.flat import is_flat, list_flat
+from da6401.data.groups import exclude_digest, exclude_note, excluded_names, groups_of
 from da6401.data.image_sets import ImageSet, ReadSplit, TrainingData, training_data
 from da6401.data.layout import Layout, find_layout
+from da6401.data.listed import Listed
+from da6401.data.plan import leak_problems
+from da6401.data.remarks import bad_lines, refuse_bad_files, split_remarks
 from da6401.data.split import stratified_split
 from da6401.data.tree import IMAGE_PATH, BadFile, SplitFiles, list_split
 from da6401.errors import DataError
 from da6401.redact import listed, one_line
 
 log = logging.getLogger(__name__)
-
-MOST_BAD_FILES = 20  # in one message
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,13 @@ class TrainingTree:
         return total.hexdigest()
 
 
+def open_folder(cfg: FolderConfig) -> Folder | Listed:
+    """The source of data=folder: a tree with splits, or class folders from which they are drawn."""
+    return Listed(cfg, list_flat(cfg)) if is_flat(cfg) else Folder(cfg)
+
+
 class Folder:
-    """The source of data=folder."""
+    """A tree with splits: root/{train,validation,test}/<class>/*."""
 
     def __init__(self, cfg: FolderConfig) -> None:
         self.cfg = cfg
@@ -64,8 +74,8 @@ class Folder:
                 few classes or files.
         """
         layout = find_layout(self.cfg.root, self.cfg.val_role)
-        train = list_split(layout.root, layout.train)
-        validation = None if layout.validation is None else list_split(layout.root, layout.validation)
+        train = self._list(layout, layout.train)
+        validation = None if layout.validation is None else self._list(layout, layout.validation)
         problems: list[str] = []
         if validation is not None:
             owner = f"{layout.train}/"
@@ -73,21 +83,38 @@ class Folder:
         counts = train.counts()
         empty = [name for name, count in counts.items() if not count]  # its files may be bad, which is reported first
         problems += training_problems(counts, folder=layout.train, held_out=validation is None, explained=empty)
+        problems += self._group_problems(train, validation)
         _refuse(layout, problems)
         return TrainingTree(layout, train, validation)
 
+    def _list(self, layout: Layout, folder: str) -> SplitFiles:
+        """A split's files, without those of data.exclude."""
+        cfg = self.cfg
+        split = list_split(layout.root, folder, class_depth=cfg.class_depth, follow_links=cfg.follow_links)
+        return split.without(excluded_names(cfg.exclude))
+
+    def _group_problems(self, train: SplitFiles, validation: SplitFiles | None) -> list[str]:
+        """The groups of data.group_by that stand in both splits."""
+        if validation is None or not self.cfg.group_by:
+            return []
+        names = [file.name for split in (train, validation) for file in split.files]
+        sides = [split.folder for split in (train, validation) for _ in split.files]
+        return leak_problems(leaking_groups(groups_of(self.cfg.group_by, names, {}), sides), self.cfg.group_by)
+
     def signature(self) -> str:
-        return self._tree.signature()
+        digest = exclude_digest(self.cfg.exclude)
+        return f"{self._tree.signature()} {digest}" if digest else self._tree.signature()
 
     def load_training(self) -> TrainingData:
         cfg, tree = self.cfg, self._tree
         if tree.validation is None:
             files = tree.train.files
-            kept, held_out = stratified_split([file.class_name for file in files], cfg.val_fraction, cfg.split_seed)
+            kept, held_out = self._hold_out(tree.train)
             splits = [[files[i] for i in kept], [files[i] for i in held_out]]
+            together = f", groups kept together (data.group_by={cfg.group_by})" if cfg.group_by else ""
             origin = (
                 f"There is no validation split: {cfg.val_fraction:g} of {tree.layout.train}/ is held out, "
-                f"every class alike (data.val_fraction, data.split_seed={cfg.split_seed})."
+                f"every class alike (data.val_fraction, data.split_seed={cfg.split_seed}){together}."
             )
         else:
             splits = [list(split.files) for split in tree.splits]
@@ -102,14 +129,37 @@ class Folder:
         if not validation.images.names:
             raise DataError(f"{tree.layout.root}: no readable image is left for validation.")
         notes = (
-            *tree.layout.notes,
+            *self._layout_notes(tree),
             *alike_notes(class_names),
             origin,
             f"{len(class_names)} classes, {len(train.images.names)} train and "
             f"{len(validation.images.names)} validation images.",
-            *_remarks(tree, train, validation),
+            *split_remarks(class_names, train, validation, "da6401 data check"),
+            *_loose(tree),
         )
         return training_data(class_names, train, validation, notes=notes, skipped=bad)
+
+    def _layout_notes(self, tree: TrainingTree) -> list[str]:
+        """Which layout was found and why, and what else a reader should know of the folders."""
+        cfg, layout = self.cfg, tree.layout
+        why = "data.layout=splits" if cfg.layout == "splits" else f"there is {one_line(layout.train)}/"
+        depth = "" if cfg.class_depth == "auto" else f", data.class_depth={cfg.class_depth}"
+        found = f"Layout: folders of splits, because {why}{depth}."
+        names = [name for split in tree.splits for name in split.excluded]
+        return [found, *layout.notes, *exclude_note(cfg.exclude, excluded_names(cfg.exclude), names, whole=False)]
+
+    def _hold_out(self, train: SplitFiles) -> tuple[list[int], list[int]]:
+        """The places of the files that stay in train, and of those that are held out."""
+        cfg, labels = self.cfg, [file.class_name for file in train.files]
+        if not cfg.group_by:
+            return stratified_split(labels, cfg.val_fraction, cfg.split_seed)
+        names = [file.name for file in train.files]
+        number = {name: label for label, name in enumerate(train.class_names)}
+        splits_N = draw(
+            names, np.array([number[label] for label in labels]), class_names=train.class_names, test_fraction=0,
+            val_fraction=cfg.val_fraction, seed=cfg.split_seed, groups=groups_of(cfg.group_by, names, {}),
+        )  # fmt: skip
+        return np.flatnonzero(splits_N == 0).tolist(), np.flatnonzero(splits_N == 1).tolist()
 
     def load_test(self, class_names: Sequence[str]) -> ImageSet:
         layout = find_layout(self.cfg.root, self.cfg.val_role)
@@ -118,12 +168,12 @@ class Folder:
                 f"{layout.root} has no test split: add {TEST}/{IMAGE_PATH}"
                 + (f", or set data.val_role=test if {layout.validation}/ is meant." if layout.validation else ".")
             )
-        split = list_split(layout.root, layout.test)
+        split = self._list(layout, layout.test)
         _refuse(layout, class_problems(class_names, split, owner="the model"))
         (test,) = read_splits(self.cfg, layout.root, class_names, [split.files], layout.test)
         bad = self._bad_files(layout, [split], [test])
         if bad:
-            log.warning("%d files of the test split were skipped (data.bad_files=skip):\n%s", len(bad), _lines(bad))
+            log.warning("%d files of the test split were skipped (data.bad_files=skip):\n%s", len(bad), bad_lines(bad))
         if not test.images.names:
             raise DataError(f"{layout.root}: no readable image in {layout.test}/.")
         return test.images
@@ -136,21 +186,8 @@ class Folder:
         """
         bad = [file for split in found for file in split.bad] + [file for split in read for file in split.bad]
         bad.sort(key=lambda file: file.name)
-        if bad and self.cfg.bad_files == "stop":
-            role = [] if self.cfg.val_role == "auto" else ["--val-role", self.cfg.val_role]
-            command = shlex.join(["da6401", "data", "check", self.cfg.root, *role])
-            raise DataError(
-                f"{len(bad)} unusable file{'s' if len(bad) > 1 else ''} in {layout.root}:\n{_lines(bad)}\n"
-                f"`{command}` lists all of them. Mend or delete them, or leave them out with data.bad_files=skip."
-            )
+        refuse_bad_files(layout.root, bad, self.cfg)
         return bad
-
-
-def _lines(bad: Sequence[BadFile]) -> str:
-    lines = [f"  {one_line(file.name)}: {one_line(file.reason)}" for file in bad[:MOST_BAD_FILES]]
-    if len(bad) > MOST_BAD_FILES:
-        lines.append(f"  ... and {len(bad) - MOST_BAD_FILES} more")
-    return "\n".join(lines)
 
 
 def _refuse(layout: Layout, problems: Sequence[str]) -> None:
@@ -158,21 +195,7 @@ def _refuse(layout: Layout, problems: Sequence[str]) -> None:
         raise DataError("\n".join(f"{layout.root}: {problem}" for problem in problems))
 
 
-def _remarks(tree: TrainingTree, train: ReadSplit, validation: ReadSplit) -> list[str]:
-    """What weakens the validation accuracy, and which files were ignored."""
-    remarks = []
-    in_train = set(train.digests)
-    shared = sum(digest in in_train for digest in validation.digests)
-    if shared:
-        remarks.append(
-            f"{shared} validation image{'s are' if shared > 1 else ' is'} also in train, byte for byte: "
-            "validation accuracy is too high (`da6401 data check` names them)."
-        )
-    present = set(validation.images.labels_N.tolist())
-    absent = [name for label, name in enumerate(tree.train.class_names) if label not in present]
-    if absent:
-        remarks.append(f"Validation has no image of {listed(absent)}.")
+def _loose(tree: TrainingTree) -> list[str]:
+    """A sentence on the files that were ignored."""
     loose = [name for split in tree.splits for name in split.loose]
-    if loose:
-        remarks.append(f"Files outside class folders are ignored: {listed(loose)}.")
-    return remarks
+    return [f"Files outside class folders are ignored: {listed(loose)}."] if loose else []

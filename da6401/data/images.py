@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from da6401.config.schema import Resize
 from da6401.data.signatures import name_of_kind
 from da6401.data.tiff import BIG_ENDIAN_BIGTIFF, GreyRange, TiffTags, is_tiff, silence_libtiff
-from da6401.data.tree import link_problem
+from da6401.data.tree import LabelledFile, link_problem
 from da6401.errors import DataError
 
 Image.init()
@@ -118,6 +118,20 @@ def read_file(path: Path) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise BadImageError(too_large, path)
     return content
+
+
+def read_content(file: LabelledFile) -> bytes:
+    """The bytes of an image, from its own file or from the one that holds it.
+
+    Raises:
+        BadImageError: it cannot be read, or is larger than 512 MiB.
+    """
+    if file.content is None:
+        return read_file(file.path)
+    try:
+        return file.content()
+    except OSError as error:
+        raise BadImageError(f"cannot be read from {file.path.name}: {error.strerror or error}") from error
 
 
 @contextmanager

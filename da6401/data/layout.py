@@ -85,10 +85,44 @@ def find_root(root: str) -> Path:
         raise DataError(
             f"data.root is empty: say where the images are, data.root=FOLDER (with {TRAIN}/{IMAGE_PATH} in it)."
         )
+    top = given_folder(root)
+    found = _with_train(top)
+    if found is None:
+        raise DataError(
+            f"{no_train(top)} The tree must be {TRAIN}/{IMAGE_PATH}, and the same with val/ or validation/ and test/ "
+            f"where you have them; or {IMAGE_PATH} without splits (data.layout=flat)."
+        )
+    return found
+
+
+def given_folder(root: str) -> Path:
+    """The folder that data.root names, ``~`` expanded.
+
+    Raises:
+        DataError: it is not there, or is no folder.
+    """
     top = Path(root).expanduser()
     if not top.is_dir():
         what = "is not a folder" if top.exists() else link_problem(top) or "does not exist"
         raise DataError(f"The data set's folder, {top.absolute()}, {what}.")
+    return top
+
+
+def holds_splits(root: str) -> bool:
+    """Whether there is a train/ at or below ``root``. Raises DataError where there are several, or no such folder."""
+    return not root or _with_train(given_folder(root)) is not None
+
+
+def no_train(top: Path) -> str:
+    """What a folder holds in place of train/."""
+    holds = listed([f"{item.name}/" if is_folder(item) else item.name for item in visible(top)]) or "nothing"
+    links = ((item.name, link_problem(Path(item.path))) for item in visible(top))
+    lost = next((f" {name} is {problem}." for name, problem in links if problem), "")
+    return f"There is no train/ in {top.absolute()} (it holds: {holds}).{one_line(lost)}"
+
+
+def _with_train(top: Path) -> Path | None:
+    """The folder at or below ``top`` that holds train/; None where there is none."""
     folders, seen = [top.resolve()], 0
     for _ in range(SEARCH_DEPTH + 1):
         found = [folder for folder in folders if _has_train(folder)]
@@ -99,14 +133,8 @@ def find_root(root: str) -> Path:
         seen += len(folders)
         if seen > SEARCH_FOLDERS:
             break
-        folders = [Path(item.path) for folder in folders for item in _folders(folder) if not item.is_symlink()]
-    holds = listed([f"{item.name}/" if is_folder(item) else item.name for item in visible(top)]) or "nothing"
-    links = ((item.name, link_problem(Path(item.path))) for item in visible(top))
-    lost = next((f" {name} is {problem}." for name, problem in links if problem), "")
-    raise DataError(
-        f"There is no train/ in {top.absolute()} (it holds: {holds}).{one_line(lost)} "
-        f"The tree must be {TRAIN}/{IMAGE_PATH}, and the same with val/ or validation/ and test/ where you have them."
-    )
+        folders = [Path(item.path) for folder in folders for item in subfolders(folder) if not item.is_symlink()]
+    return None
 
 
 def split_folders(root: Path) -> list[tuple[SplitName, str]]:
@@ -116,7 +144,7 @@ def split_folders(root: Path) -> list[tuple[SplitName, str]]:
 
 
 def _splits_of(folder: Path) -> Iterator[tuple[SplitName, str]]:
-    for item in _folders(folder):
+    for item in subfolders(folder):
         role = FOLDER_NAMES.get(item.name.lower())
         if role is not None and not (role == TRAIN and _contains_data_set(Path(item.path))):
             yield role, item.name
@@ -128,14 +156,15 @@ def _has_train(folder: Path) -> bool:
 
 def _contains_data_set(folder: Path) -> bool:
     """Whether a folder named training holds a data set: training/train and training/test, or one folder deeper."""
-    inside = _folders(folder)
+    inside = subfolders(folder)
     if len(inside) == 1:  # one class is nothing to train on
         return _has_train(Path(inside[0].path))
     roles = [FOLDER_NAMES.get(item.name.lower()) for item in inside]
     return TRAIN in roles and None not in roles
 
 
-def _folders(folder: Path) -> list[os.DirEntry[str]]:
+def subfolders(folder: Path) -> list[os.DirEntry[str]]:
+    """The visible folders in a folder; none where it cannot be listed."""
     if not os.access(folder, os.R_OK | os.X_OK):  # a folder that cannot be listed is not the data set
         return []
     return [item for item in visible(folder) if is_folder(item)]
@@ -143,4 +172,4 @@ def _folders(folder: Path) -> list[os.DirEntry[str]]:
 
 def _has_folders(folder: Path) -> bool:
     """False only where the folder can be listed and has none; of the test split no more is looked at."""
-    return not os.access(folder, os.R_OK | os.X_OK) or bool(_folders(folder))
+    return not os.access(folder, os.R_OK | os.X_OK) or bool(subfolders(folder))

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeGuard
 
-from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, Resize, SyntheticConfig
+from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, ImageFiles, Resize, SyntheticConfig
 from da6401.registry import DATA_SOURCES, DataSourceEntry
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DATA_SOURCES.register("digits", DataSourceEntry(schema=DigitsConfig, source="da6401.data.digits:Digits"))
 DATA_SOURCES.register(
-    "folder", DataSourceEntry(schema=FolderConfig, source="da6401.data.folder:Folder", reads_files=True)
+    "folder", DataSourceEntry(schema=FolderConfig, source="da6401.data.folder:open_folder", reads_files=True)
 )
 DATA_SOURCES.register("synthetic", DataSourceEntry(schema=SyntheticConfig, source="da6401.data.synthetic:Synthetic"))
 
@@ -81,8 +81,8 @@ def load_test_data(cfg: DataConfig, class_names: Sequence[str]) -> ImageSet:
     return _source(cfg).load_test(class_names)
 
 
-def reads_files(cfg: DataConfig) -> TypeGuard[FolderConfig]:
-    """Whether the images are files, so that the keys of data=folder say where they are and how they are read."""
+def reads_files(cfg: DataConfig) -> TypeGuard[ImageFiles]:
+    """Whether the images are files, so that the keys that all files share say where they are and how they are read."""
     return DATA_SOURCES[cfg.source].reads_files
 
 

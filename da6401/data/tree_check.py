@@ -5,16 +5,24 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from da6401.config.splits import TEST, VALIDATION, ValRole
+from da6401.config.schema import FolderConfig, ImageFiles
+from da6401.config.splits import TEST, TRAIN, VALIDATION, ValRole
 from da6401.data.classes import alike_notes, class_problems, training_problems
 from da6401.data.decode import in_threads
-from da6401.data.images import BadImageError, ImageHeader, inspect_image, quiet_pillow, read_file
+from da6401.data.draw import SPLITS, leaking_groups
+from da6401.data.flat import is_flat
+from da6401.data.groups import exclude_note, excluded_names, groups_of
+from da6401.data.images import BadImageError, ImageHeader, inspect_image, quiet_pillow, read_content
 from da6401.data.layout import Layout, find_layout, find_root, split_folders
+from da6401.data.list_images import list_images
+from da6401.data.listing import Listing
+from da6401.data.plan import leak_problems, make_plan, plan_problems
 from da6401.data.tree import BadFile, LabelledFile, SplitFiles, list_split
 from da6401.errors import DataError
 
@@ -36,8 +44,7 @@ class TreeReport:
     """What a tree holds and what is wrong with it."""
 
     root: Path  # the folder that holds train/
-    val_role: ValRole
-    layout: Layout | None  # None where the folders contradict each other, which is a problem
+    layout: Layout | None  # None where the folders contradict each other, which is a problem, or hold no splits
     splits: tuple[str, ...]
     class_names: tuple[str, ...]  # of all splits, sorted
     files: tuple[FileFacts, ...]
@@ -45,6 +52,7 @@ class TreeReport:
     problems: tuple[str, ...]  # of the tree as a whole: classes that differ, folders that contradict each other
     loose: tuple[str, ...]  # files outside class folders, which are ignored
     notes: tuple[str, ...]  # what a training says of such a tree
+    used: tuple[str, ...]  # lines on which folder is which split
 
     @property
     def clean(self) -> bool:
@@ -81,49 +89,65 @@ class TreeReport:
 
 
 def check_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
-    """Read, hash and fully decode every file of every split; the problems are those of a training with this val_role.
-
-    Raises:
-        DataError: there is no tree to look at (no such folder, no train/, no class folders).
-    """
-    return _examine(root, val_role, decode=True)
+    """check_data of data=folder with defaults."""
+    return check_data(FolderConfig(root=str(root), val_role=val_role))
 
 
 def describe_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
-    """The same from the files' headers alone: quick, but damaged pixels and duplicates are not found.
+    """describe_data of data=folder with defaults."""
+    return describe_data(FolderConfig(root=str(root), val_role=val_role))
+
+
+def check_data(cfg: ImageFiles) -> TreeReport:
+    """Read, hash and fully decode every image of every split; the problems are those of a training with these keys.
 
     Raises:
-        DataError: as check_tree.
+        DataError: there is no data set to look at (no such folder, no class folders, no table, ...).
     """
-    return _examine(root, val_role, decode=False)
+    return _examine(cfg, decode=True)
 
 
-def _examine(folder: Path, val_role: ValRole, *, decode: bool) -> TreeReport:
-    root = find_root(str(folder))
+def describe_data(cfg: ImageFiles) -> TreeReport:
+    """The same from the images' headers alone: quick, but damaged pixels and duplicates are not found.
+
+    Raises:
+        DataError: as check_data.
+    """
+    return _examine(cfg, decode=False)
+
+
+def _examine(cfg: ImageFiles, *, decode: bool) -> TreeReport:
+    if isinstance(cfg, FolderConfig) and not is_flat(cfg):
+        return _examine_splits(cfg, decode=decode)
+    return _examine_listing(cfg, list_images(cfg), decode=decode)
+
+
+def _examine_splits(cfg: FolderConfig, *, decode: bool) -> TreeReport:
+    root = find_root(cfg.root)
     layout, problems = None, list[str]()
     try:
-        layout = find_layout(str(root), val_role)
+        layout = find_layout(str(root), cfg.val_role)
     except DataError as error:
         problems.append(str(error))
     # A test split without class folders is in no layout: it is not used, which is a note.
     used = [name for _, name in split_folders(root) if layout is None or name in layout.folders]
-    splits = [list_split(root, name) for name in used]
-    listed = [file for split in splits for file in split.files]
-    with quiet_pillow():
-        label = "checking" if decode else "reading headers"
-        results = list(in_threads(functools.partial(_read, decode=decode), listed, label=label))
-    files = tuple(result for result in results if isinstance(result, FileFacts))
-    bad = [result for result in results if isinstance(result, BadFile)]
+    excluded = excluded_names(cfg.exclude)
+    listed = [list_split(root, name, class_depth=cfg.class_depth, follow_links=cfg.follow_links) for name in used]
+    splits = [split.without(excluded) for split in listed]
+    files, bad = _read_all([(file, split.folder) for split in splits for file in split.files], decode=decode)
     bad += [file for split in splits for file in split.bad]
 
     train = splits[0]
     for split in splits[1:]:
         problems += class_problems(train.class_names, split, owner=f"{train.folder}/", owners_lost=train.lost_classes)
     problems += _problems_of_counts(splits, layout, files)
+    if cfg.group_by:
+        names, sides = [file.name for file in files], [file.split for file in files]
+        problems += leak_problems(leaking_groups(groups_of(cfg.group_by, names, {}), sides), cfg.group_by)
     class_names = tuple(sorted({name for split in splits for name in split.class_names}))
+    left_out = [name for split in splits for name in split.excluded]
     return TreeReport(
         root=root,
-        val_role=val_role,
         layout=layout,
         splits=tuple(split.folder for split in splits),
         class_names=class_names,
@@ -131,8 +155,67 @@ def _examine(folder: Path, val_role: ValRole, *, decode: bool) -> TreeReport:
         bad=tuple(sorted(bad, key=lambda file: file.name)),
         problems=tuple(problems),
         loose=tuple(name for split in splits for name in split.loose),
-        notes=(*(layout.notes if layout else ()), *alike_notes(class_names)),
+        notes=(
+            *(layout.notes if layout else ()),
+            *exclude_note(cfg.exclude, excluded, left_out),
+            *alike_notes(class_names),
+        ),
+        used=() if layout is None else _used(layout, cfg.val_role),
     )
+
+
+def _used(layout: Layout, val_role: ValRole) -> tuple[str, ...]:
+    held_out = f"a part of {layout.train}/ (data.val_fraction)"
+    return (
+        f"What da6401 uses, with data.val_role={val_role}:",
+        f"  train:      {layout.train}/" + ("" if layout.validation else ", less what validation holds out"),
+        f"  validation: {layout.validation + '/' if layout.validation else held_out}",
+        f"  test:       {layout.test + '/' if layout.test else 'none'}",
+    )
+
+
+def _examine_listing(cfg: ImageFiles, listing: Listing, *, decode: bool) -> TreeReport:
+    problems: list[str] = []
+    try:
+        plan = make_plan(listing, cfg)
+        problems += plan_problems(plan, cfg)
+        splits = [split for split in SPLITS if plan.has(split)]
+        sides = [(file, split) for split in splits for file in plan.files(split)]
+        bad, notes = list(plan.bad), plan.notes
+    except DataError as error:  # the files are looked at all the same
+        problems.append(str(error))
+        splits, bad, notes = [TRAIN], list(listing.bad), ()
+        sides = [(listing.locate(row), TRAIN) for row in range(len(listing.names))]
+    files, unreadable = _read_all(sides, decode=decode)
+    found = Counter((file.split, file.class_name) for file in files)
+    counts = {name: found[TRAIN, name] for name in listing.class_names}
+    told = set(listing.class_names) - {file.class_name for file, split in sides if split == TRAIN}
+    more = training_problems(counts, folder="train", held_out=False, explained=[*listing.lost_classes, *told])
+    problems += [problem for problem in more if problem not in problems]
+    return TreeReport(
+        root=listing.root,
+        layout=None,
+        splits=tuple(splits),
+        class_names=listing.class_names,
+        files=files,
+        bad=tuple(sorted([*bad, *unreadable], key=lambda file: file.name)),
+        problems=tuple(problems),
+        loose=listing.loose,
+        notes=(listing.found, *listing.notes, *notes, *alike_notes(listing.class_names)),
+        used=(),
+    )
+
+
+def _read_all(
+    sides: Sequence[tuple[LabelledFile, str]], *, decode: bool
+) -> tuple[tuple[FileFacts, ...], list[BadFile]]:
+    """What each image holds, and the bad ones."""
+    with quiet_pillow():
+        label = "checking" if decode else "reading headers"
+        read = functools.partial(_read, decode=decode)
+        results = list(in_threads(lambda side: read(*side), sides, label=label))
+    files = tuple(result for result in results if isinstance(result, FileFacts))
+    return files, [result for result in results if isinstance(result, BadFile)]
 
 
 def _problems_of_counts(splits: Sequence[SplitFiles], layout: Layout | None, files: Sequence[FileFacts]) -> list[str]:
@@ -152,16 +235,17 @@ def _problems_of_counts(splits: Sequence[SplitFiles], layout: Layout | None, fil
     return problems
 
 
-def _read(file: LabelledFile, *, decode: bool) -> FileFacts | BadFile:
-    """The whole file, hashed and decoded, or its header alone."""
+def _read(file: LabelledFile, split: str, *, decode: bool) -> FileFacts | BadFile:
+    """The whole image, hashed and decoded, or its header alone."""
+    whole = decode or file.content is not None
     try:
-        with io.BytesIO(read_file(file.path)) if decode else file.path.open("rb") as opened:
+        with io.BytesIO(read_content(file)) if whole else file.path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest() if decode else ""
+            size_bytes = opened.seek(0, os.SEEK_END)
             opened.seek(0)
             header = inspect_image(opened, decode=decode)
-        size_bytes = file.path.stat().st_size
     except BadImageError as problem:
         return BadFile(file.name, problem.reason)
     except OSError as error:
         return BadFile(file.name, f"cannot be read: {error.strerror or error}")
-    return FileFacts(file.name, file.name.split("/", 1)[0], file.class_name, size_bytes, header, digest)
+    return FileFacts(file.name, split, file.class_name, size_bytes, header, digest)

@@ -171,7 +171,9 @@ TREES: dict[str, tuple[Make, bool]] = {
     "two validation splits": (lambda root: fill(root, train=two(), val=two(), Valid=two(), test=two()), PROBLEM),
     "two training splits": (lambda root: fill(root, train=two(), Train=two(), test=two()), PROBLEM),
     "a folder beside the splits": (lambda root: fill(root, train=two(), val=two(), test=two(), extra=two()), CLEAN),
-    "no train": (lambda root: fill(root, images=two()), PROBLEM),
+    "no splits": (lambda root: fill(root, images=two()), CLEAN),
+    "no splits, and too few images to draw them": (lambda root: fill(root, images=two(2)), PROBLEM),
+    "no train": (lambda root: fill(root, val=two(), test=two()), PROBLEM),
     "train without class folders": (lambda root: fill(root, **{"train": {"": 3}, "test": two()}), PROBLEM),
     "validation without class folders": (lambda root: fill(root, train=two(), val={"": 3}, test=two()), PROBLEM),
     "class names that look alike": (lambda root: fill(root, train={"Cat": 2, "cat": 2, "dog": 2}), CLEAN),
@@ -189,7 +191,8 @@ def trained(root: Path, *, skip: bool, val_role: ValRole = "auto") -> TrainingDa
         root=str(root), image_size=4, bad_files="skip" if skip else "stop", val_role=val_role, cache="off"
     )
     data = load_training_data(cfg)
-    if check_tree(root, val_role).layout.test is not None:  # type: ignore[union-attr]
+    layout = check_tree(root, val_role).layout
+    if layout is None or layout.test is not None:
         load_test_data(cfg, data.class_names)
     return data
 

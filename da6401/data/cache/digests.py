@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from da6401.data.cache.cache_folder import INDEX, cache_folder
 from da6401.data.decode import in_threads
-from da6401.data.images import BadImageError, read_file
+from da6401.data.images import BadImageError, read_content
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.runs.atomic_files import WriteError, write_text
 
@@ -29,7 +30,8 @@ def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFil
     index = cache_folder() / INDEX / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
     known = _load(index)
     now = time.time_ns()
-    statuses = [_status(file.path) for file in files]
+    status_of = functools.cache(_status)  # many images may be in one file
+    statuses = [status_of(file.path) for file in files]
     outcomes: dict[int, str | BadFile] = {}
     for row, (file, status) in enumerate(zip(files, statuses, strict=True)):
         remembered = known.get(file.name)
@@ -52,7 +54,7 @@ def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFil
 
 def _digest(file: LabelledFile) -> str | BadFile:
     try:
-        return hashlib.sha256(read_file(file.path)).hexdigest()
+        return hashlib.sha256(read_content(file)).hexdigest()
     except BadImageError as problem:
         return BadFile(file.name, problem.reason)
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import PIL
 import torch
 
-from da6401.config.schema import FolderConfig
+from da6401.config.schema import ImageFiles
 from da6401.data.cache.cache_folder import gigabytes
 from da6401.data.cache.digests import digest_files
 from da6401.data.cache.store import CacheEntry, Store
@@ -86,7 +86,7 @@ class CachedFiles:
     outcomes: tuple[str | BadFile, ...]
 
 
-def open_cache(cfg: FolderConfig, root: Path, files: Sequence[LabelledFile], *, label: str) -> CachedFiles:
+def open_cache(cfg: ImageFiles, root: Path, files: Sequence[LabelledFile], *, label: str) -> CachedFiles:
     """The decoded files from the cache; files that no entry has yet are decoded into a new one.
 
     Raises:

@@ -1,0 +1,95 @@
+"""The keys of `data`: where the images come from, which of them are classes, splits and groups, and how they are read.
+
+What every source of files shares stands in ``ImageFiles``; each source adds its own keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from da6401.config.rule import key
+from da6401.config.splits import ValRole
+
+Resize = Literal["stretch", "crop"]
+FolderLayout = Literal["auto", "splits", "flat"]
+Separator = Literal["auto", "comma", "semicolon", "tab", "pipe", "space"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsConfig:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8, embedded in the package."""
+
+    source: Literal["digits"] = key("digits", "where the images come from")
+    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
+    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """Deterministic coloured shapes, for tests and benchmarks."""
+
+    source: Literal["synthetic"] = key("synthetic", "where the images come from")
+    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
+    classes: int = key(10, "number of classes", low=2, high=1000)
+    images_per_class: int = key(40, "training images of each class; test has a quarter of it", low=2, high=1_000_000)
+    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """What every source that reads images from the disk shares."""
+
+    source: str = key("folder", "where the images come from")
+    root: str = key("", "the data set's folder", pattern="(?s:.+)", shape="the path of a folder", path=True)
+    image_size: int = key(128, "side of the square image that the model sees", unit="px", low=1, high=4096)
+    resize: Resize = key("stretch", "stretch keeps the whole picture, crop keeps its proportions (central square)")
+    val_fraction: float = key(
+        0.2, "share of train held out as validation, every class alike, where no split is given", above=0, below=1
+    )
+    test_fraction: float = key(
+        0.2, "share of all drawn as the test split, every class alike, where no split is given at all; 0 is none",
+        low=0, below=1,
+    )  # fmt: skip
+    split_seed: int = key(0, "seed of the drawn splits; `seed` does not move them", low=0, high=2**32 - 1)
+    group_by: str = key(
+        "", "what must stay on one side of a split (patient, plant, burst): a column of the table, or a regular "
+        "expression on the image's name, whose groups () are the group; empty: none",
+    )  # fmt: skip
+    exclude: str = key(
+        "", "a text file of image names, one a line, that are left out (`da6401 data check --near --write FILE`)",
+        path=True,
+    )  # fmt: skip
+    bad_files: Literal["stop", "skip"] = key("stop", "unreadable files: stop with their list, or skip and record them")
+    cache: Literal["on", "off"] = key(
+        "on", "on decodes each file once for all runs, into a folder of caches; off decodes into memory in every run"
+    )
+    cache_limit_gb: float = key(
+        20.0, "room for the caches; the longest unused goes first", unit="GB", above=0, high=1_000_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(ImageFiles):
+    """Folders of images: root/{train,val|validation,test}/<class>/*, or root/<class>/* without splits."""
+
+    source: Literal["folder"] = key("folder", "where the images come from")
+    root: str = key(
+        "", "the folder that holds train/ and val/, validation/ or test/, or one folder a class", pattern="(?s:.+)",
+        shape="the path of a folder", path=True,
+    )  # fmt: skip
+    val_role: ValRole = key("auto", "what val/ is; auto: the test split where there is no test/, else validation")
+    layout: FolderLayout = key(
+        "auto", "splits: train/ and its neighbours hold the classes; flat: the root does; auto looks for train/"
+    )
+    class_depth: str = key(
+        "auto", "which folder is the class: the first, the first two (Fruit/Apple), ... or leaf, every folder that "
+        "holds images; auto takes the first and refuses what is deeper",
+        pattern="auto|leaf|[1-9]", shape="auto, leaf or a number from 1 to 9",
+    )  # fmt: skip
+    follow_links: bool = key(False, "follow symbolic links that leave the root; else they are refused")
+
+
+DataConfig = DigitsConfig | FolderConfig | SyntheticConfig

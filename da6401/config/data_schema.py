@@ -5,7 +5,7 @@ What every source of files shares stands in ``ImageFiles``; each source adds its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from da6401.config.rule import key
@@ -92,4 +92,38 @@ class FolderConfig(ImageFiles):
     follow_links: bool = key(False, "follow symbolic links that leave the root; else they are refused")
 
 
-DataConfig = DigitsConfig | FolderConfig | SyntheticConfig
+@dataclass(frozen=True, kw_only=True)
+class TableKeys:
+    """How a table names images and labels. A column is given by its name, or by its number from 1."""
+
+    files: str = key(
+        "auto", "the table below data.root, or one for each split with commas (train.txt,val.txt,test.txt); auto: "
+        "those named as splits, else the only .csv, .tsv or .parquet",
+    )  # fmt: skip
+    separator: Separator = key("auto", "what stands between two columns; auto: what divides every line alike")
+    header: Literal["auto", "yes", "no"] = key("auto", "whether the first line names the columns")
+    path: str = key("auto", "the column of paths; auto: the one whose values end as images do (.jpg, .png, ...)")
+    label: str = key(
+        "auto", "the column of labels; auto: one named label, class, category or target, or the only other"
+    )
+    split: str = key(
+        "auto", "the column of splits, whose values are as data=folder's folder names; none: there is none"
+    )
+    images: str = key("auto", "the folder below data.root that the paths start from; auto: data.root, or one in it")
+    suffix: str = key("", "added to each path, where the table leaves it out (.jpg)")
+    names: str = key("", "a table below data.root that gives each label its name; empty: labels are their own names")
+    names_label: str = key("auto", "the column of labels in data.table.names; auto: the one with the same values")
+    names_name: str = key("auto", "the column of names there; auto: the one called name, with a name for each label")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig(ImageFiles):
+    """A table of paths and labels: CSV, TSV, text lists, Parquet; splits and groups may be columns."""
+
+    source: Literal["table"] = key("table", "where the images come from")
+    root: str = key("", "the folder of the table, or the table itself", pattern="(?s:.+)", shape="a path", path=True)
+    follow_links: bool = key(False, "read images whose paths or links leave the root; else they are refused")
+    table: TableKeys = field(default_factory=TableKeys)
+
+
+DataConfig = DigitsConfig | FolderConfig | SyntheticConfig | TableConfig

@@ -55,8 +55,13 @@ def document() -> str:
     for group, variants in groups.items():
         for variant in variants:
             title = f"{group}: {(variant.__doc__ or '').strip()}"
-            names = [member.name for member in dataclasses.fields(variant)]
+            nested = variants_of(variant)
+            names = [member.name for member in dataclasses.fields(variant) if member.name not in nested]
             parts.append(_table(title, f"{group}.", variant, names))
+            for inner, (keys,) in nested.items():
+                prefix = f"{group}.{inner}."
+                names = [member.name for member in dataclasses.fields(keys)]
+                parts.append(_table(f"{prefix}*: {(keys.__doc__ or '').strip()}", prefix, keys, names))
     nodes = [
         ("hydra.sweeper", SweeperKeys),
         *((f"hydra/sweeper/pruner={name}", keys) for name, keys in PRUNERS.items()),

@@ -18,6 +18,8 @@ from da6401.config.data_schema import (
     ImageFiles,
     Resize,
     SyntheticConfig,
+    TableConfig,
+    TableKeys,
 )
 from da6401.config.model_schema import (
     Activation,
@@ -47,6 +49,8 @@ __all__ = [  # of other modules; what is defined below needs no mention
     "PretrainedConfig",
     "Resize",
     "SyntheticConfig",
+    "TableConfig",
+    "TableKeys",
     "ValRole",
 ]
 

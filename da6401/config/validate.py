@@ -82,7 +82,7 @@ def is_network(model: str) -> bool:
 def names_of(variant: type, group: str) -> list[str]:
     """The names that choose this variant of model or data."""
     name = DISCRIMINATORS[group]
-    rules = {item.name: item.metadata["rule"] for item in dataclasses.fields(variant)}
+    rules = {item.name: item.metadata["rule"] for item in dataclasses.fields(variant) if "rule" in item.metadata}
     return _choices(get_type_hints(variant)[name], rules[name]) or []
 
 

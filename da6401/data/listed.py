@@ -15,6 +15,7 @@ from da6401.data.classes import alike_notes, training_problems
 from da6401.data.files import read_splits
 from da6401.data.groups import exclude_digest
 from da6401.data.image_sets import ImageSet, TrainingData, training_data
+from da6401.data.list_images import list_images
 from da6401.data.listing import Listing
 from da6401.data.plan import Plan, make_plan, plan_problems
 from da6401.data.remarks import bad_lines, check_command, refuse_bad_files, split_remarks
@@ -23,6 +24,11 @@ from da6401.errors import DataError
 from da6401.redact import listed
 
 log = logging.getLogger(__name__)
+
+
+def open_listed(cfg: ImageFiles) -> Listed:
+    """The source of everything that a listing names: tables, shards, ..."""
+    return Listed(cfg, list_images(cfg))
 
 
 class Listed:

@@ -18,7 +18,7 @@ from da6401.data.classes import training_problems
 from da6401.data.draw import DRAWN, SPLITS, Splits, draw, leaking_groups
 from da6401.data.groups import exclude_note, excluded_names, groups_of, readable_group
 from da6401.data.listing import Listing
-from da6401.data.tree import BadFile, LabelledFile
+from da6401.data.tree import BadFile, LabelledFile, by_folder
 from da6401.errors import DataError
 from da6401.redact import listed
 
@@ -39,7 +39,7 @@ class Plan:
         """The places of a split's images in the listing, in the order of their names."""
         found = np.flatnonzero(self.splits_N == SPLITS.index(split))
         names = self.listing.names
-        return np.array(sorted(map(int, found), key=lambda row: names[row].split("/")), dtype=np.int64)
+        return np.array(sorted(map(int, found), key=lambda row: by_folder(names[row])), dtype=np.int64)
 
     def files(self, split: SplitName) -> list[LabelledFile]:
         """A split's images, in the order of their names."""

@@ -13,7 +13,15 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeGuard
 
-from da6401.config.schema import DataConfig, DigitsConfig, FolderConfig, ImageFiles, Resize, SyntheticConfig
+from da6401.config.schema import (
+    DataConfig,
+    DigitsConfig,
+    FolderConfig,
+    ImageFiles,
+    Resize,
+    SyntheticConfig,
+    TableConfig,
+)
 from da6401.registry import DATA_SOURCES, DataSourceEntry
 
 if TYPE_CHECKING:
@@ -24,6 +32,10 @@ DATA_SOURCES.register(
     "folder", DataSourceEntry(schema=FolderConfig, source="da6401.data.folder:open_folder", reads_files=True)
 )
 DATA_SOURCES.register("synthetic", DataSourceEntry(schema=SyntheticConfig, source="da6401.data.synthetic:Synthetic"))
+for _name, _schema in {"table": TableConfig}.items():
+    DATA_SOURCES.register(
+        _name, DataSourceEntry(schema=_schema, source="da6401.data.listed:open_listed", reads_files=True)
+    )
 
 
 class Source(Protocol):

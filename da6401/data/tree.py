@@ -32,9 +32,14 @@ class LabelledFile:
     """A file of a class; whether it is an image shows only when it is opened."""
 
     name: str  # relative to the root, "/" on every system
-    path: Path  # the file, or the one that holds it
+    location: str  # path of the file, or of the one that holds it
     class_name: str
     content: Callable[[], bytes] | None = None  # reads an image that is no file of its own
+
+    @property
+    def path(self) -> Path:
+        """The location; made when it is asked for, since a million paths take seconds."""
+        return Path(self.location)
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,9 @@ def list_split(root: Path, folder: str, *, class_depth: str = "auto", follow_lin
         )
     if class_depth == "auto" and walk.nested and not walk.files:
         raise DataError(_which_depth(root, folder, follow_links, walk.nested))
-    classes = sorted(walk.classes, key=lambda name: name.split("/"))
-    bad = sorted(walk.bad_files, key=lambda file: file.name.split("/"))
-    files = sorted(walk.files, key=lambda file: file.name.split("/"))
+    classes = sorted(walk.classes, key=by_folder)
+    bad = sorted(walk.bad_files, key=lambda file: by_folder(file.name))
+    files = sorted(walk.files, key=lambda file: by_folder(file.name))
     return SplitFiles(folder, tuple(classes), tuple(files), tuple(bad), walk.bad_folders, tuple(walk.loose))
 
 
@@ -164,7 +169,7 @@ class _Walk:
             self.bad_files.append(BadFile(name, "not a regular file"))
         else:
             class_name = "/".join(inside[: self.depth or None])
-            self.files.append(LabelledFile(name, Path(item.path), class_name))
+            self.files.append(LabelledFile(name, item.path, class_name))
 
 
 def _holds_files(path: Path) -> bool:
@@ -184,6 +189,11 @@ def _which_depth(root: Path, folder: str, follow_links: bool, nested: Sequence[s
         f"({listed(nested, most=2)}). Say which folders are classes: {', '.join(choices)}. If it holds several data "
         "sets, set data.root to one of them."
     )
+
+
+def by_folder(name: str) -> str:
+    """The key to sort names by, so that a folder's files stay together: as if split at every "/"."""
+    return name.replace("/", "\0")
 
 
 def visible(folder: Path) -> list[os.DirEntry[str]]:

@@ -31,7 +31,7 @@ def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFil
     known = _load(index)
     now = time.time_ns()
     status_of = functools.cache(_status)  # many images may be in one file
-    statuses = [status_of(file.path) for file in files]
+    statuses = [status_of(file.location) for file in files]
     outcomes: dict[int, str | BadFile] = {}
     for row, (file, status) in enumerate(zip(files, statuses, strict=True)):
         remembered = known.get(file.name)
@@ -59,10 +59,10 @@ def _digest(file: LabelledFile) -> str | BadFile:
         return BadFile(file.name, problem.reason)
 
 
-def _status(path: Path) -> Status | None:
+def _status(path: str) -> Status | None:
     """What changes with the content. The status-change time cannot be set back, as the modification time can."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

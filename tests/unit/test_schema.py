@@ -17,7 +17,7 @@ from da6401.config.search_path import SearchPath
 from da6401.registry import BACKBONES, DATA_SOURCES, OPTIMIZERS, SCHEDULES
 
 CONFIGS: dict[str, type[Any]] = {
-    name: kind for name, kind in vars(schema).items() if name.endswith("Config") and isinstance(kind, type)
+    name: kind for name, kind in vars(schema).items() if name.endswith(("Config", "Keys")) and isinstance(kind, type)
 }
 
 # Scripts of others name these; a change of one is a change of the interface.
@@ -33,7 +33,7 @@ STABLE = {
 }
 
 # The user must give these: their default breaks their own rule on purpose.
-REQUIRED = {("FolderConfig", "root")}
+REQUIRED = {(name, "root") for name in ("FolderConfig", "TableConfig")}
 
 
 Key = tuple[type[Any], dataclasses.Field[Any]]

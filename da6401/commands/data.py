@@ -11,6 +11,8 @@ from da6401.config.splits import ValRole
 from da6401.data.tree import IMAGE_PATH
 from da6401.errors import ConfigError
 
+NEAR = 40  # of 255 bits; how it was chosen: docs/data.md
+
 
 def add_verbs(data: argparse.ArgumentParser) -> None:
     """Add the verbs of `data`; the namespace's ``handler`` takes the namespace and returns the exit code."""
@@ -36,6 +38,18 @@ def add_verbs(data: argparse.ArgumentParser) -> None:
         description="Reads every file of every split. Exit code 0: clean (duplicates within a split are a warning); "
         "2: images in two splits, or whatever `train` or `evaluate` would refuse.",
     )
+    check.add_argument(
+        "--near", action="store_true",
+        help="look for near-duplicates in two splits too: the same picture resized, recompressed, brighter, ...",
+    )  # fmt: skip
+    check.add_argument(
+        "--distance", type=int, metavar="BITS", default=NEAR,
+        help=f"with --near: alike are images whose hashes differ in at most so many of 255 bits (default: {NEAR})",
+    )  # fmt: skip
+    check.add_argument(
+        "--write", metavar="FILE", type=Path,
+        help="with --near: write the images to leave out, for data.exclude=FILE; test keeps all of its own",
+    )  # fmt: skip
     check.set_defaults(handler=_check)
 
     info = verbs.add_parser(
@@ -90,11 +104,21 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_check
+    from da6401.data.near import BITS, write_exclude
     from da6401.data.tree_check import check_data
     from da6401.machine.terminal import table_console
 
-    report = check_data(_config(args))
+    if not 0 <= args.distance <= BITS:
+        raise ConfigError([f"--distance {args.distance}: must be a whole number from 0 to {BITS}"])
+    if args.write is not None and not args.near:
+        raise ConfigError(["--write: only --near finds images to write"])
+    report = check_data(_config(args), near=args.distance if args.near else None)
     print_check(report, table_console())
+    if args.near and not report.near:
+        print(f"No near-duplicates in two splits (at most {args.distance} of {BITS} bits differ).")
+    if args.write is not None:
+        names = write_exclude(args.write, report.near, args.distance)
+        print(f"{len(names)} images to leave out are in {args.write}: data.exclude={args.write}")
     return 0 if report.clean else 2
 
 

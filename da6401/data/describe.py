@@ -27,10 +27,9 @@ def print_check(report: TreeReport, console: Console) -> None:
     _section(console, "Problems of the tree", list(report.problems))
     _section(console, "Unusable files", [f"{file.name}: {file.reason}" for file in report.bad])
     _section(console, "Leakage: the same image in two splits", [" = ".join(group) for group in report.leaks])
+    _section(console, "Leakage: near-duplicates in two splits", _first([pair.text for pair in report.near]))
     _section(console, "Warning: the same image under two classes", [" = ".join(group) for group in report.conflicts])
-    doubled = [" = ".join(group) for group in report.duplicates]
-    if len(doubled) > MOST_DUPLICATES:
-        doubled = [*doubled[:MOST_DUPLICATES], f"... and {len(doubled) - MOST_DUPLICATES} groups more"]
+    doubled = _first([" = ".join(group) for group in report.duplicates])
     _section(console, "Warning: duplicates within a split", doubled)
     _section(console, "Ignored, outside class folders", list(report.loose))
     _section(console, "Notes", list(report.notes))
@@ -40,6 +39,7 @@ def print_check(report: TreeReport, console: Console) -> None:
         _counted(len(report.problems), "problem of the tree", "problems of the tree"),
         _counted(len(report.bad), "unusable file", "unusable files"),
         _counted(len(report.leaks), "image in two splits", "images in two splits"),
+        *([_counted(len(report.near), "pair", "pairs") + " of near-duplicates in two splits"] if report.near else []),
         _counted(len(report.conflicts), "image under two classes", "images under two classes"),
         _counted(len(report.duplicates), "group of duplicates", "groups of duplicates"),
     ]
@@ -95,6 +95,12 @@ def print_counts(report: TreeReport, console: Console) -> None:
     for name in report.class_names:
         table.add_row(escape(one_line(name)), *(f"{counts[split][name]:,}" for split in report.splits))
     console.print(table)
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The first lines, and how many there are more."""
+    rest = len(lines) - MOST_DUPLICATES
+    return lines if rest <= 0 else [*lines[:MOST_DUPLICATES], f"... and {rest} more"]
 
 
 def _section(console: Console, title: str, lines: Sequence[str]) -> None:

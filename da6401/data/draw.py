@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from da6401.config.splits import TEST, TRAIN, VALIDATION, SplitName
+from da6401.data.classes import single_problems
 from da6401.errors import DataError
 from da6401.redact import listed
 
@@ -27,6 +30,33 @@ MOST_ORDERS = 64  # of the groups that are tried
 WORK = 50_000  # groups placed in all tries together
 
 Splits = npt.NDArray[np.int8]
+Label = TypeVar("Label", str, int)
+
+
+def stratified_split(labels: Sequence[Label], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """The indices that stay and the indices held out, both ascending.
+
+    Every class gives ``round(fraction * n)`` of its n images, but at least one and never all. Each class has its own
+    generator, seeded with ``seed`` and its label: images added to one class do not change which others are held out.
+
+    Raises:
+        DataError: a class has a single image; the message names it.
+    """
+    assert 0 < fraction < 1, fraction
+    members: dict[Label, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+
+    problems = single_problems({str(label): len(indices) for label, indices in members.items()})
+    if problems:
+        raise DataError(*problems)
+
+    held_out: set[int] = set()
+    for label, indices in members.items():
+        count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
+        held_out.update(random.Random(f"{seed}:{label}").sample(indices, count))
+    kept = [index for index in range(len(labels)) if index not in held_out]
+    return kept, sorted(held_out)
 
 
 def draw(

@@ -9,21 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from da6401.config.schema import FolderConfig
 from da6401.config.splits import TEST
 from da6401.data.classes import alike_notes, class_problems, training_problems
-from da6401.data.draw import draw, leaking_groups
+from da6401.data.draw import leaking_groups
 from da6401.data.files import read_splits
 from da6401.data.flat import is_flat, list_flat
 from da6401.data.groups import exclude_digest, exclude_note, excluded_names, groups_of
 from da6401.data.image_sets import ImageSet, ReadSplit, TrainingData, training_data
 from da6401.data.layout import Layout, find_layout
 from da6401.data.listed import Listed
-from da6401.data.plan import leak_problems
+from da6401.data.plan import held_out_names, leak_problems
 from da6401.data.remarks import bad_lines, refuse_bad_files, split_remarks
-from da6401.data.split import stratified_split
 from da6401.data.tree import IMAGE_PATH, BadFile, SplitFiles, list_split
 from da6401.errors import DataError
 from da6401.redact import listed, one_line
@@ -108,9 +105,12 @@ class Folder:
     def load_training(self) -> TrainingData:
         cfg, tree = self.cfg, self._tree
         if tree.validation is None:
+            held_out = held_out_names(tree.train, cfg)
             files = tree.train.files
-            kept, held_out = self._hold_out(tree.train)
-            splits = [[files[i] for i in kept], [files[i] for i in held_out]]
+            splits = [
+                [file for file in files if file.name not in held_out],
+                [file for file in files if file.name in held_out],
+            ]
             together = f", groups kept together (data.group_by={cfg.group_by})" if cfg.group_by else ""
             origin = (
                 f"There is no validation split: {cfg.val_fraction:g} of {tree.layout.train}/ is held out, "
@@ -147,19 +147,6 @@ class Folder:
         found = f"Layout: folders of splits, because {why}{depth}."
         names = [name for split in tree.splits for name in split.excluded]
         return [found, *layout.notes, *exclude_note(cfg.exclude, excluded_names(cfg.exclude), names, whole=False)]
-
-    def _hold_out(self, train: SplitFiles) -> tuple[list[int], list[int]]:
-        """The places of the files that stay in train, and of those that are held out."""
-        cfg, labels = self.cfg, [file.class_name for file in train.files]
-        if not cfg.group_by:
-            return stratified_split(labels, cfg.val_fraction, cfg.split_seed)
-        names = [file.name for file in train.files]
-        number = {name: label for label, name in enumerate(train.class_names)}
-        splits_N = draw(
-            names, np.array([number[label] for label in labels]), class_names=train.class_names, test_fraction=0,
-            val_fraction=cfg.val_fraction, seed=cfg.split_seed, groups=groups_of(cfg.group_by, names, {}),
-        )  # fmt: skip
-        return np.flatnonzero(splits_N == 0).tolist(), np.flatnonzero(splits_N == 1).tolist()
 
     def load_test(self, class_names: Sequence[str]) -> ImageSet:
         layout = find_layout(self.cfg.root, self.cfg.val_role)

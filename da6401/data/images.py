@@ -80,6 +80,16 @@ def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArra
         raise BadImageError(problem.reason, path) from None
 
 
+def read_grey(content: bytes, side: int) -> npt.NDArray[np.float64]:
+    """The image of a file as grey values (side, side), 0..255, stretched; upright, as read_image reads it.
+
+    Raises:
+        BadImageError: as read_image.
+    """
+    grey = _decoded(content, 2 * side)[1].convert("L")
+    return np.asarray(grey.resize((side, side), Image.Resampling.LANCZOS), dtype=np.float64)
+
+
 def inspect_image(file: IO[bytes], *, decode: bool) -> ImageHeader:
     """What an open file holds; with ``decode`` every pixel is decoded at full size, as a training would read it.
 

@@ -54,10 +54,10 @@ class Listed:
     def signature(self) -> str:
         plan = self.plan
         rows = np.concatenate([plan.rows(TRAIN), plan.rows(VALIDATION)])
-        return f"{self.listing.signature(rows)} {exclude_digest(self.cfg.exclude)}"
+        return f"{plan.listing.signature(rows)} {exclude_digest(self.cfg.exclude)}"
 
     def load_training(self) -> TrainingData:
-        cfg, plan, listing = self.cfg, self.plan, self.listing
+        cfg, plan, listing = self.cfg, self.plan, self.plan.listing
         names = listing.class_names
         splits = [plan.files(TRAIN), plan.files(VALIDATION)]
         train, validation = read_splits(cfg, listing.root, names, splits, "train and validation")
@@ -87,9 +87,9 @@ class Listed:
         if not self.plan.has(TEST):
             drawn = " Or draw one: data.test_fraction=0.2, in a new training." if self.plan.drawn else ""
             raise DataError(f"{self.listing.root} has no test split.{drawn}")
-        if tuple(class_names) != self.listing.class_names:
+        if tuple(class_names) != self.plan.listing.class_names:
             raise DataError(
-                f"{self.listing.root} has the classes {listed(self.listing.class_names)}; the model knows "
+                f"{self.listing.root} has the classes {listed(self.plan.listing.class_names)}; the model knows "
                 f"{listed(class_names)}: evaluate it on the data that it was trained on."
             )
         files = self.plan.files(TEST)

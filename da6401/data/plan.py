@@ -6,19 +6,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from da6401.config.schema import ImageFiles
+from da6401.config.schema import FolderConfig, ImageFiles
 from da6401.config.splits import TRAIN, VALIDATION, SplitName
 from da6401.data.classes import training_problems
-from da6401.data.draw import DRAWN, SPLITS, Splits, draw, leaking_groups
+from da6401.data.draw import DRAWN, SPLITS, Splits, draw, leaking_groups, stratified_split
 from da6401.data.groups import exclude_note, excluded_names, groups_of, readable_group
 from da6401.data.listing import Listing
-from da6401.data.tree import BadFile, LabelledFile, by_folder
+from da6401.data.tree import BadFile, LabelledFile, SplitFiles, by_folder
 from da6401.errors import DataError
 from da6401.redact import listed
 
@@ -64,28 +64,25 @@ class Plan:
 
 
 def make_plan(listing: Listing, cfg: ImageFiles) -> Plan:
-    """Leave out, draw what is to be drawn, and keep groups together.
+    """Draw what is to be drawn, keep groups together, and leave out what data.exclude names.
 
     Splits that are given stay as they are; where none is given, test and validation are drawn; where only validation
-    is missing, it is drawn from train.
+    is missing, it is drawn from train. What is left out is drawn too, so that data.exclude moves no other image.
 
     Raises:
         DataError: too few images or groups to draw from, or data.exclude or data.group_by does not fit the data.
     """
     asked = excluded_names(cfg.exclude)
     keep = np.array([name not in asked for name in listing.names], dtype=bool)
-    notes = exclude_note(cfg.exclude, asked, listing.names)
-    groups = groups_of(cfg.group_by, listing.names, listing.columns) if cfg.group_by else None
-    given = listing.splits_N
-    splits = np.where(keep, given, -1).astype(np.int8)
+    notes = exclude_note(cfg.exclude, asked, [*listing.names, *(file.name for file in listing.bad)])
     if not keep.any():
         raise DataError(f"{listing.root}: it holds no image.")
-    if (given == DRAWN).all():
-        rows, test_fraction = np.flatnonzero(keep), cfg.test_fraction
-    elif not (given == SPLITS.index(VALIDATION)).any():
-        rows, test_fraction = np.flatnonzero(keep & (given == SPLITS.index(TRAIN))), 0.0
-    else:
-        rows, test_fraction = np.array([], dtype=np.int64), 0.0
+    listing = _without_empty_classes(listing, keep)
+    splits, groups = listing.splits_N.copy(), None
+    keep = np.array([name not in asked for name in listing.names], dtype=bool)
+    if cfg.group_by:
+        groups = groups_of(cfg.group_by, listing.names, listing.columns)
+    rows, test_fraction = _rows_to_draw(splits, cfg)
     if len(rows):
         splits[rows] = draw(
             [listing.names[row] for row in rows.tolist()],
@@ -96,9 +93,58 @@ def make_plan(listing: Listing, cfg: ImageFiles) -> Plan:
             seed=cfg.split_seed,
             groups=None if groups is None else [groups[row] for row in rows.tolist()],
         )
-        notes.append(_drawn_note(cfg, test_fraction, of_train=len(rows) < keep.sum()))
+        notes.append(_drawn_note(cfg, test_fraction, of_train=len(rows) < len(keep)))
     bad = tuple(file for file in listing.bad if file.name not in asked)
-    return Plan(listing, splits, groups, bad, tuple(notes))
+    return Plan(listing, np.where(keep, splits, -1).astype(np.int8), groups, bad, tuple(notes))
+
+
+def _rows_to_draw(given: Splits, cfg: ImageFiles) -> tuple[Rows, float]:
+    """The rows from which validation, and where there are no splits at all test, are drawn; and the share of test."""
+    if (given == DRAWN).all():
+        return np.arange(len(given)), cfg.test_fraction
+    if not (given == SPLITS.index(VALIDATION)).any():
+        return np.flatnonzero(given == SPLITS.index(TRAIN)), 0.0
+    return np.array([], dtype=np.int64), 0.0
+
+
+def _without_empty_classes(listing: Listing, keep: npt.NDArray[np.bool_]) -> Listing:
+    """The listing without the classes of which data.exclude leaves no image."""
+    every = np.bincount(listing.labels_N, minlength=len(listing.class_names))
+    left = np.bincount(listing.labels_N[keep], minlength=len(listing.class_names))
+    gone = (every > 0) & (left == 0)
+    if not gone.any():
+        return listing
+    rows = np.flatnonzero(~gone[listing.labels_N]).tolist()
+    place = np.cumsum(~gone) - 1
+    locate = listing.locate
+    return replace(
+        listing,
+        class_names=tuple(name for name, lost in zip(listing.class_names, gone, strict=True) if not lost),
+        names=[listing.names[row] for row in rows],
+        labels_N=place[listing.labels_N[rows]].astype(np.int32),
+        splits_N=listing.splits_N[rows],
+        locate=lambda row: locate(rows[row]),
+        columns={name: [cells[row] for row in rows] if cells else cells for name, cells in listing.columns.items()},
+    )
+
+
+def held_out_names(train: SplitFiles, cfg: FolderConfig) -> frozenset[str]:
+    """The files of train/ that are validation where no folder is; groups stay together.
+
+    Raises:
+        DataError: too few images or groups.
+    """
+    files = train.drawn_from
+    names, labels = [file.name for file in files], [file.class_name for file in files]
+    if not cfg.group_by:
+        _, held_out = stratified_split(labels, cfg.val_fraction, cfg.split_seed)
+        return frozenset(names[place] for place in held_out)
+    number = {name: label for label, name in enumerate(dict.fromkeys(labels))}
+    splits_N = draw(
+        names, np.array([number[label] for label in labels]), class_names=list(number), test_fraction=0,
+        val_fraction=cfg.val_fraction, seed=cfg.split_seed, groups=groups_of(cfg.group_by, names, {}),
+    )  # fmt: skip
+    return frozenset(names[place] for place in np.flatnonzero(splits_N == SPLITS.index(VALIDATION)))
 
 
 def plan_problems(plan: Plan, cfg: ImageFiles) -> list[str]:

@@ -53,15 +53,25 @@ class SplitFiles:
     bad_folders: dict[str, str]  # links in place of class folders, and what is wrong with each
     loose: tuple[str, ...]  # files beside the class folders, which belong to no class
     excluded: tuple[str, ...] = ()  # names that data.exclude has left out
+    before: tuple[LabelledFile, ...] = ()  # the files with those, where there are some
+
+    @property
+    def drawn_from(self) -> tuple[LabelledFile, ...]:
+        """All files, those left out too: a split that is drawn does not move with data.exclude."""
+        return self.before or self.files
 
     def without(self, names: Collection[str]) -> SplitFiles:
-        """The split less the files of these names."""
+        """The split less the files of these names, and less the classes that have no file left."""
         if not names:
             return self
         files = tuple(file for file in self.files if file.name not in names)
         bad = tuple(file for file in self.bad_files if file.name not in names)
         present = [*(file.name for file in self.files), *(file.name for file in self.bad_files)]
-        return replace(self, files=files, bad_files=bad, excluded=tuple(name for name in present if name in names))
+        left_out = tuple(name for name in present if name in names)
+        had, has = ({file.class_name for file in each} for each in (self.files, files))
+        classes = tuple(name for name in self.class_names if name in has or name not in had)
+        before = tuple(file for file in self.files if file.class_name in has)
+        return replace(self, class_names=classes, files=files, bad_files=bad, excluded=left_out, before=before)
 
     @property
     def bad(self) -> tuple[BadFile, ...]:

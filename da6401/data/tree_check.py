@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import io
@@ -22,9 +23,12 @@ from da6401.data.images import BadImageError, ImageHeader, inspect_image, quiet_
 from da6401.data.layout import Layout, find_layout, find_root, split_folders
 from da6401.data.list_images import list_images
 from da6401.data.listing import Listing
-from da6401.data.plan import leak_problems, make_plan, plan_problems
+from da6401.data.near import NearPair, near_pairs, perceptual_hash
+from da6401.data.plan import held_out_names, leak_problems, make_plan, plan_problems
 from da6401.data.tree import BadFile, LabelledFile, SplitFiles, list_split
 from da6401.errors import DataError
+
+Read = Callable[[LabelledFile, str], "FileFacts | BadFile"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class FileFacts:
     size_bytes: int
     header: ImageHeader
     digest: str  # sha256 of the content; "" where only the header was read
+    looks: bytes = b""  # its perceptual hash, where near-duplicates are looked for
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,13 @@ class TreeReport:
     loose: tuple[str, ...]  # files outside class folders, which are ignored
     notes: tuple[str, ...]  # what a training says of such a tree
     used: tuple[str, ...]  # lines on which folder is which split
+    held_out: frozenset[str] = frozenset()  # the images of train/ that a training draws as validation
+    near: tuple[NearPair, ...] = ()  # in two splits, and alike; only where they were looked for
 
     @property
     def clean(self) -> bool:
         """Neither bad files, nor problems, nor images in two splits; duplicates within a split are only a warning."""
-        return not (self.bad or self.problems or self.leaks)
+        return not (self.bad or self.problems or self.leaks or self.near)
 
     @property
     def duplicates(self) -> tuple[tuple[str, ...], ...]:
@@ -98,13 +105,27 @@ def describe_tree(root: Path, val_role: ValRole = "auto") -> TreeReport:
     return describe_data(FolderConfig(root=str(root), val_role=val_role))
 
 
-def check_data(cfg: ImageFiles) -> TreeReport:
+def check_data(cfg: ImageFiles, *, near: int | None = None) -> TreeReport:
     """Read, hash and fully decode every image of every split; the problems are those of a training with these keys.
+
+    Args:
+        near: look for near-duplicates across splits too, whose perceptual hashes differ in at most so many bits.
 
     Raises:
         DataError: there is no data set to look at (no such folder, no class folders, no table, ...).
     """
-    return _examine(cfg, decode=True)
+    report = _examine(cfg, decode=True, near=near is not None)
+    return report if near is None else dataclasses.replace(report, near=_near(report, near))
+
+
+def _near(report: TreeReport, distance: int) -> tuple[NearPair, ...]:
+    """Pairs of images that look alike and are in two splits, those of a drawn validation included."""
+    train = report.splits[0]
+    splits = [train, *(["validation"] if report.held_out else []), *report.splits[1:]]
+    sides = [splits.index("validation" if f.name in report.held_out else f.split) for f in report.files]
+    found = near_pairs([file.looks for file in report.files], sides, distance)
+    names = [file.name for file in report.files]
+    return tuple(NearPair(names[a], names[b], splits[sides[a]], splits[sides[b]], bits) for a, b, bits in found)
 
 
 def describe_data(cfg: ImageFiles) -> TreeReport:
@@ -113,16 +134,17 @@ def describe_data(cfg: ImageFiles) -> TreeReport:
     Raises:
         DataError: as check_data.
     """
-    return _examine(cfg, decode=False)
+    return _examine(cfg, decode=False, near=False)
 
 
-def _examine(cfg: ImageFiles, *, decode: bool) -> TreeReport:
+def _examine(cfg: ImageFiles, *, decode: bool, near: bool) -> TreeReport:
+    read = functools.partial(_read, decode=decode, near=near)
     if isinstance(cfg, FolderConfig) and not is_flat(cfg):
-        return _examine_splits(cfg, decode=decode)
-    return _examine_listing(cfg, list_images(cfg), decode=decode)
+        return _examine_splits(cfg, read)
+    return _examine_listing(cfg, list_images(cfg), read)
 
 
-def _examine_splits(cfg: FolderConfig, *, decode: bool) -> TreeReport:
+def _examine_splits(cfg: FolderConfig, read: Read) -> TreeReport:
     root = find_root(cfg.root)
     layout, problems = None, list[str]()
     try:
@@ -134,7 +156,7 @@ def _examine_splits(cfg: FolderConfig, *, decode: bool) -> TreeReport:
     excluded = excluded_names(cfg.exclude)
     listed = [list_split(root, name, class_depth=cfg.class_depth, follow_links=cfg.follow_links) for name in used]
     splits = [split.without(excluded) for split in listed]
-    files, bad = _read_all([(file, split.folder) for split in splits for file in split.files], decode=decode)
+    files, bad = _read_all([(file, split.folder) for split in splits for file in split.files], read)
     bad += [file for split in splits for file in split.bad]
 
     train = splits[0]
@@ -144,6 +166,9 @@ def _examine_splits(cfg: FolderConfig, *, decode: bool) -> TreeReport:
     if cfg.group_by:
         names, sides = [file.name for file in files], [file.split for file in files]
         problems += leak_problems(leaking_groups(groups_of(cfg.group_by, names, {}), sides), cfg.group_by)
+    held_out = frozenset[str]()
+    if layout is not None and layout.validation is None and not problems:
+        held_out = held_out_names(train, cfg)
     class_names = tuple(sorted({name for split in splits for name in split.class_names}))
     left_out = [name for split in splits for name in split.excluded]
     return TreeReport(
@@ -161,6 +186,7 @@ def _examine_splits(cfg: FolderConfig, *, decode: bool) -> TreeReport:
             *alike_notes(class_names),
         ),
         used=() if layout is None else _used(layout, cfg.val_role),
+        held_out=held_out,
     )
 
 
@@ -174,7 +200,7 @@ def _used(layout: Layout, val_role: ValRole) -> tuple[str, ...]:
     )
 
 
-def _examine_listing(cfg: ImageFiles, listing: Listing, *, decode: bool) -> TreeReport:
+def _examine_listing(cfg: ImageFiles, listing: Listing, read: Read) -> TreeReport:
     problems: list[str] = []
     try:
         plan = make_plan(listing, cfg)
@@ -186,7 +212,7 @@ def _examine_listing(cfg: ImageFiles, listing: Listing, *, decode: bool) -> Tree
         problems.append(str(error))
         splits, bad, notes = [TRAIN], list(listing.bad), ()
         sides = [(listing.locate(row), TRAIN) for row in range(len(listing.names))]
-    files, unreadable = _read_all(sides, decode=decode)
+    files, unreadable = _read_all(sides, read)
     found = Counter((file.split, file.class_name) for file in files)
     counts = {name: found[TRAIN, name] for name in listing.class_names}
     told = set(listing.class_names) - {file.class_name for file, split in sides if split == TRAIN}
@@ -206,14 +232,10 @@ def _examine_listing(cfg: ImageFiles, listing: Listing, *, decode: bool) -> Tree
     )
 
 
-def _read_all(
-    sides: Sequence[tuple[LabelledFile, str]], *, decode: bool
-) -> tuple[tuple[FileFacts, ...], list[BadFile]]:
+def _read_all(sides: Sequence[tuple[LabelledFile, str]], read: Read) -> tuple[tuple[FileFacts, ...], list[BadFile]]:
     """What each image holds, and the bad ones."""
     with quiet_pillow():
-        label = "checking" if decode else "reading headers"
-        read = functools.partial(_read, decode=decode)
-        results = list(in_threads(lambda side: read(*side), sides, label=label))
+        results = list(in_threads(lambda side: read(*side), sides, label="reading images"))
     files = tuple(result for result in results if isinstance(result, FileFacts))
     return files, [result for result in results if isinstance(result, BadFile)]
 
@@ -235,7 +257,7 @@ def _problems_of_counts(splits: Sequence[SplitFiles], layout: Layout | None, fil
     return problems
 
 
-def _read(file: LabelledFile, split: str, *, decode: bool) -> FileFacts | BadFile:
+def _read(file: LabelledFile, split: str, *, decode: bool, near: bool) -> FileFacts | BadFile:
     """The whole image, hashed and decoded, or its header alone."""
     whole = decode or file.content is not None
     try:
@@ -244,8 +266,9 @@ def _read(file: LabelledFile, split: str, *, decode: bool) -> FileFacts | BadFil
             size_bytes = opened.seek(0, os.SEEK_END)
             opened.seek(0)
             header = inspect_image(opened, decode=decode)
+            looks = perceptual_hash(opened.getvalue()) if near and isinstance(opened, io.BytesIO) else b""
     except BadImageError as problem:
         return BadFile(file.name, problem.reason)
     except OSError as error:
         return BadFile(file.name, f"cannot be read: {error.strerror or error}")
-    return FileFacts(file.name, split, file.class_name, size_bytes, header, digest)
+    return FileFacts(file.name, split, file.class_name, size_bytes, header, digest, looks)

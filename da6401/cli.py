@@ -204,6 +204,9 @@ def _parser() -> CommandParser:
     report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
     report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
 
+    models = _verb(verbs, "models", "what model=NAME can be: parameters, images, stages, weights", _models)
+    models.add_argument("pattern", nargs="?", metavar="PATTERN", help="such as '*net*' or 'timm/*'; quote it")
+
     from da6401.commands.data import add_verbs
 
     add_verbs(verbs.add_parser("data", help="fetch, check or describe a data set"))
@@ -256,6 +259,12 @@ def _explain(given: argparse.Namespace) -> int:
     from da6401.commands.explain.explain_run import explain_run
 
     return explain_run(given.run, split=given.split)
+
+
+def _models(given: argparse.Namespace) -> int:
+    from da6401.commands.models import list_models
+
+    return list_models(given.pattern)
 
 
 def _report(given: argparse.Namespace) -> int:

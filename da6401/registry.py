@@ -90,6 +90,8 @@ class BackboneEntry:
     features: int  # numbers an image that the last stage hands to the head
     min_size: int = 1  # px; below it some pool or convolution has nothing left to work on
     multiple_of: int = 1  # px
+    trained_at: int = 224  # px, side of the images that the ImageNet weights were made for
+    refuses: Callable[[int], str] | None = None  # side of the images in px -> why it does not take them, "" if it does
     statistics: Statistics = IMAGENET  # mean and deviation of the input
     has_norms: bool = True  # it has normalisation layers, which model.train_only=norm trains
     imagenet: str = ""  # torchvision's name of the ImageNet weights, or their URL
@@ -98,9 +100,24 @@ class BackboneEntry:
     adapt: Callable[[Mapping[str, Tensor], str, int], dict[str, Tensor]] | None = (
         None  # of weights: their tensors, model.weights, side of the images in px
     )
+    pretrained: Callable[[int, str], nn.Module] | None = None  # the network with weights, loaded by its own library:
+    # side of the images in px, model.weights (imagenet or a file)
+    weights_here: Callable[[], bool] | None = None  # whether the ImageNet weights are on this machine
+    note: str = ""  # what is said of it when it is built
 
 
 BACKBONES: Registry[BackboneEntry] = Registry("model.name", "da6401.models.backbones")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryEntry:
+    """A library of architectures, each a backbone by its name there. See models/libraries.py."""
+
+    names: Callable[[], Sequence[str]]
+    backbone: Callable[[str], BackboneEntry]  # model.arch -> its entry; UserError where there is none
+
+
+LIBRARIES: Registry[LibraryEntry] = Registry("model.name", "da6401.models.libraries")
 
 
 # ---- data ---------------------------------------------------------------------------------------------------------

@@ -5,22 +5,26 @@ from __future__ import annotations
 import dataclasses
 
 from da6401.config.schema import AugmentationConfig, PretrainedConfig
-from da6401.registry import BACKBONES
+from da6401.errors import UserError
 
 
 def freezing_problems(model: PretrainedConfig, augmentation: AugmentationConfig, *, epochs: int) -> list[str]:
     """Combinations that contradict each other, or that would silently switch something off."""
     problems = []
-    count = len(BACKBONES[model.name].stages)
+    try:
+        backbone = model.backbone
+    except UserError:
+        return []  # backbone_problems tells it
+    count = len(backbone.stages)
     if model.freeze_depth <= count < model.freeze_depth + model.freeze_last:
         problems.append(
             f"model.freeze_last={model.freeze_last}: with model.freeze_depth={model.freeze_depth} that is more than "
-            f"the {count} stages of {model.name}; use 0..{count - model.freeze_depth}"
+            f"the {count} stages of {model.label}; use 0..{count - model.freeze_depth}"
         )
     some_train = model.freeze_depth + model.freeze_last < count
-    if some_train and model.train_only == "norm" and not BACKBONES[model.name].has_norms:
+    if some_train and model.train_only == "norm" and not backbone.has_norms:
         problems.append(
-            f"model.train_only=norm: {model.name} has no normalisation layers; use all, or another backbone"
+            f"model.train_only=norm: {model.label} has no normalisation layers; use all, or another backbone"
         )
     if some_train and model.head_epochs >= epochs:
         problems.append(

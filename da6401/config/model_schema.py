@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from da6401.config.rule import key
-from da6401.registry import BACKBONES
+from da6401.registry import BACKBONES, LIBRARIES, BackboneEntry
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "mish", "tanh"]
 Organisation = Literal["same", "double", "halve"]
@@ -45,6 +45,11 @@ class CnnConfig:
     dense_width: int = key(128, "neurons of the dense layer; 0 leaves it out", low=0, high=65536)
     block_dropout: float = key(0.0, "probability of dropping a feature map at the end of a block", low=0, below=1)
     dropout: float = key(0.0, "probability of dropping a neuron before the output layer", low=0, below=1)
+
+    @property
+    def label(self) -> str:
+        """The network's name, for messages."""
+        return self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,5 +99,37 @@ class PretrainedConfig:
     )
     feature_dtype: FeatureDtype = key("float32", "type of the stored features; float16 takes half the space and rounds")
 
+    @property
+    def backbone(self) -> BackboneEntry:
+        """What is known of the backbone.
 
-ModelConfig = CnnConfig | PretrainedConfig
+        Raises:
+            UserError: there is none of this name.
+        """
+        return BACKBONES[self.name]
+
+    @property
+    def label(self) -> str:
+        """The backbone's name, for messages."""
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryConfig(PretrainedConfig):
+    """Part B with a classification model of a library, cut into stages as its forward pass allows."""
+
+    name: str = key("timm", "the library", names=LIBRARIES)
+    arch: str = key("", "the library's name of the architecture; `da6401 models PATTERN` lists them")
+
+    @property
+    def backbone(self) -> BackboneEntry:
+        """As PretrainedConfig."""
+        return LIBRARIES[self.name].backbone(self.arch)
+
+    @property
+    def label(self) -> str:
+        """As PretrainedConfig."""
+        return self.arch
+
+
+ModelConfig = CnnConfig | PretrainedConfig | LibraryConfig

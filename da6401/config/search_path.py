@@ -26,8 +26,8 @@ from da6401.config.hydra_internals import hydra_config
 from da6401.config.metrics import directions_of, names_of
 from da6401.config.options import config_nodes
 from da6401.config.yaml_files import read_old_names
-from da6401.errors import ConfigError
-from da6401.registry import BACKBONES, METRICS
+from da6401.errors import ConfigError, UserError
+from da6401.registry import BACKBONES, LIBRARIES, METRICS
 
 CONFIG_NAME = "config"
 NO_CHOICE = ("hydra", "schema")  # Hydra's own groups, and the nodes that ours are made of
@@ -60,8 +60,14 @@ def _is_stored(store: ConfigStore, path: str) -> bool:
     return bool(node)
 
 
-def _stages(model: str, less: int = 0) -> int:
+def _stages(model: str, less: int = 0, *, _root_: Any) -> int:
     """The YAML resolver ``${stages:resnet18}``, or ``${stages:resnet18,3}`` for all but three: a freeze depth."""
+    if model in LIBRARIES:
+        arch = OmegaConf.select(_root_, "model.arch", default="")
+        try:
+            return max(0, len(LIBRARIES[model].backbone(str(arch)).stages) - less)
+        except UserError:
+            return 0  # the check tells it
     return max(0, len(BACKBONES[model].stages) - less) if model in BACKBONES else 0
 
 

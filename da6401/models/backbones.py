@@ -125,6 +125,7 @@ BACKBONES.register(
         cut=_inception_v3,
         features=2048,
         min_size=75,
+        trained_at=299,
         statistics=MINUS_ONE_TO_ONE,
         imagenet="Inception_V3_Weights.IMAGENET1K_V1",
         replaced=("fc.", "AuxLogits."),
@@ -190,6 +191,7 @@ BACKBONES.register(
         make=torchvision("efficientnet_v2_s"),
         cut=lambda net: [*net.features[0:7], _pooled(net.features[7])],
         features=1280,
+        trained_at=384,
         imagenet="EfficientNet_V2_S_Weights.IMAGENET1K_V1",
         replaced=("classifier.1.",),
     ),
@@ -231,14 +233,16 @@ def _vit_b_16(net: Any) -> list[nn.Module]:
     return [PatchTokens(net), *net.encoder.layers, ClassToken(net.encoder.ln)]
 
 
-def adapt_positions(state: Mapping[str, Tensor], source: str, image_size: int) -> dict[str, Tensor]:
+def adapt_positions(
+    state: Mapping[str, Tensor], source: str, image_size: int, *, patch: int = PATCH
+) -> dict[str, Tensor]:
     """ViT's position embeddings interpolated to the grid of patches that images of this size have."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     if "encoder.pos_embedding" not in state:
         return dict(state)
     try:
-        return dict(interpolate_embeddings(image_size, PATCH, dict(state)))
+        return dict(interpolate_embeddings(image_size, patch, dict(state)))
     except ValueError as error:
         raise ModelError(f"model.weights={source}: its position embeddings are no square grid ({error})") from error
 

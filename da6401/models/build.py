@@ -26,7 +26,7 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
     from da6401.models.pretrained import build_backbone  # torchvision takes seconds to import; Part A does not need it
 
     model = build_backbone(
-        name=cfg.name, source=cfg.weights, num_classes=num_classes, image_size=image_size, dropout=cfg.dropout
+        cfg.backbone, cfg.label, source=cfg.weights, num_classes=num_classes, image_size=image_size, dropout=cfg.dropout
     )
     model.apply_freeze_plan(final_freeze_plan(cfg))
     return model
@@ -45,7 +45,7 @@ def check_weights(cfg: ModelConfig, *, image_size: int, fetch: bool) -> None:
     if not isinstance(cfg, CnnConfig) and cfg.weights != "none":
         from da6401.models.pretrained import check_weights as check
 
-        check(name=cfg.name, source=cfg.weights, image_size=image_size, fetch=fetch)
+        check(cfg.backbone, cfg.label, source=cfg.weights, image_size=image_size, fetch=fetch)
 
 
 def _refuse(problems: list[str]) -> None:

@@ -126,13 +126,13 @@ def _operations(modules: Sequence[nn.Module], x: Tensor) -> list[tuple[str, tupl
 
     done: list[tuple[str, tuple[tuple[int, ...], ...]]] = []
 
-    class Record(TorchDispatchMode):
+    class Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             name = str(func).replace("_.", ".")  # the tracer writes x += y as x = x + y: the same numbers
             done.append((name, tuple(tuple(each.shape) for each in args if isinstance(each, Tensor))))
             return func(*args, **(kwargs or {}))
 
-    with torch.no_grad(), Record():
+    with torch.no_grad(), Record():  # type: ignore[no-untyped-call]
         for module in modules:
             x = module(x)
     return done

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from da6401.config.schema import CnnConfig, ModelConfig, PretrainedConfig
-from da6401.registry import BACKBONES
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ def freeze_plan(cfg: ModelConfig, epoch: int) -> FreezePlan:
     """The plan of an epoch, from 1. The depth never rises from one epoch to the next: stages are only unfrozen."""
     if isinstance(cfg, CnnConfig):
         return FreezePlan(depth=0)
-    count = len(BACKBONES[cfg.name].stages)
+    count = len(cfg.backbone.stages)
     top = count - cfg.freeze_last  # the stages from freeze_depth to here train in some epoch
     since = epoch - cfg.head_epochs  # epochs since the first stage was unfrozen, this one included
     if since <= 0 or cfg.freeze_depth >= top:
@@ -34,7 +33,7 @@ def final_freeze_plan(cfg: ModelConfig) -> FreezePlan:
     """The plan of the last epochs of a run that is long enough: no stage is unfrozen after it."""
     if isinstance(cfg, CnnConfig):
         return FreezePlan(depth=0)
-    return freeze_plan(cfg, cfg.head_epochs + 1 + cfg.unfreeze_every * len(BACKBONES[cfg.name].stages))
+    return freeze_plan(cfg, cfg.head_epochs + 1 + cfg.unfreeze_every * len(cfg.backbone.stages))
 
 
 def epochs_at(cfg: ModelConfig, depth: int, *, epochs: int) -> range:
@@ -55,6 +54,6 @@ def describe_schedule(cfg: ModelConfig, *, epochs: int) -> list[str]:
     depths = dict.fromkeys(freeze_plan(cfg, epoch).depth for epoch in range(1, epochs + 1))
     if len(depths) == 1 or isinstance(cfg, CnnConfig):
         return []
-    names = [*BACKBONES[cfg.name].stages, "the head"]
+    names = [*cfg.backbone.stages, "the head"]
     starts = [f"{names[depth]} from epoch {epochs_at(cfg, depth, epochs=epochs)[0]}" for depth in depths]
     return [f"training begins with {', then '.join(starts)}"]

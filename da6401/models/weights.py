@@ -21,13 +21,18 @@ DOWNLOAD_TIMEOUT = 30.0  # s without an answer; torch.hub itself would wait fore
 _NAMED = 3  # entries of a long list that a message spells out
 
 
+def cached_file(url: str) -> Path:
+    """Where torch keeps the file of this URL."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
+
+
 def fetched(url: str) -> Path:
     """The file of a state dict of torchvision's, from the usual cache (TORCH_HOME) or the internet, its hash checked.
 
     Raises:
         ModelError: neither the cache nor the network has it.
     """
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
+    cached = cached_file(url)
     if not cached.is_file():
         try:
             with _socket_timeout(DOWNLOAD_TIMEOUT):

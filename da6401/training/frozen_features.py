@@ -93,7 +93,7 @@ class FeatureCache:
         pixels = f"{cfg.data.resize}, {DECODER}" if reads_files(cfg.data) else cfg.data.source
         parts = {
             "version": VERSION,
-            "network": [cfg.model.name, decision.cut, weights_sha256(prefix)],
+            "network": [cfg.model.label, decision.cut, weights_sha256(prefix)],
             "data": [self.data.fingerprint, pixels, list(self.data.train.images_NCHW.shape)],
             "views": [decision.views, repr(cfg.augmentation) if decision.views > 1 else ""],
             "arithmetic": [trainer.precision, trainer.channels_last, (device.type, processor), torch.__version__],

@@ -111,7 +111,9 @@ def test_the_same_as_captum_where_relu_is_a_module() -> None:
 @pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
 def test_googlenets_relu_is_a_function_and_counts_all_the_same() -> None:
     torch.manual_seed(0)
-    model = build_backbone(name="googlenet", source="none", num_classes=3, image_size=32, dropout=0.0).eval()
+    model = build_backbone(
+        BACKBONES["googlenet"], "googlenet", source="none", num_classes=3, image_size=32, dropout=0.0
+    ).eval()
     images, layer = pictures(1, 32), model.get_submodule("stages.5b.0")
     index_B3, _ = strongest_neurons(model, layer, images)
     found = input_gradients(model, layer, images, index_B3, guided=True)
@@ -159,7 +161,7 @@ EXPECTED: dict[str, tuple[str, str]] = {  # last maps; the nonlinearities that a
 def test_every_backbone(name: str) -> None:
     torch.manual_seed(0)
     size = max(BACKBONES[name].min_size, 32)
-    model = build_backbone(name=name, source="none", num_classes=3, image_size=size, dropout=0.2).eval()
+    model = build_backbone(BACKBONES[name], name, source="none", num_classes=3, image_size=size, dropout=0.2).eval()
     images = pictures(1, size)
     layer, others = last_maps(model, images, least=1, before_ceiling=True), other_nonlinearities(model, images)
     assert ("" if layer is None else layer.name, " ".join(others)) == EXPECTED[name]
@@ -187,7 +189,9 @@ def test_every_backbone(name: str) -> None:
 
 def test_a_neuron_that_an_image_drives_to_the_ceiling_has_a_picture() -> None:
     torch.manual_seed(0)
-    model = build_backbone(name="efficientnet_lite0", source="none", num_classes=3, image_size=32, dropout=0.0).eval()
+    model = build_backbone(
+        BACKBONES["efficientnet_lite0"], "efficientnet_lite0", source="none", num_classes=3, image_size=32, dropout=0.0
+    ).eval()
     norm, images = model.get_submodule("stages.conv_head.1"), pictures(1, 32)
     assert isinstance(norm, nn.BatchNorm2d)
     norm.bias.data.fill_(50.0)

@@ -97,7 +97,7 @@ def operations_of_a_step(model: nn.Module, size: int) -> set[str]:
 
 def backbone(name: str, size: int) -> StagedModel:
     with torch.device("meta"):
-        return staged(name, BACKBONES[name].make(size), num_classes=CLASSES, dropout=0.2)
+        return staged(BACKBONES[name], BACKBONES[name].make(size), num_classes=CLASSES, dropout=0.2)
 
 
 def sizes_of(name: str) -> tuple[int, int]:

@@ -71,7 +71,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     nn.init.normal_(last_linear(original).weight)  # ViT's starts at zero
     network = spec.make(side)
     weights.load(network, original.state_dict(), replaced=spec.replaced, source="the original")
-    model = staged(name, network, num_classes=1000, dropout=0.5).eval()
+    model = staged(BACKBONES[name], network, num_classes=1000, dropout=0.5).eval()
     last_linear(model.head).load_state_dict(last_linear(original).state_dict())
     return Pair(name, original, model, torch.rand(2, 3, side, side))
 

@@ -68,7 +68,7 @@ def test_a_library_model_in_stages(library: str, arch: str, side: int, count: in
     original.eval()
     model.eval()
     features = []
-    for image in images.split(1):  # one at a time: a CPU's sums depend on the size of the batch
+    for image in torch.split(images, 1):  # one at a time: a CPU's sums depend on the size of the batch
         with torch.no_grad():
             logits = model(image)
             x = model.normalise(image)

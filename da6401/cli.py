@@ -18,10 +18,12 @@ from da6401.commands import completion
 from da6401.config.arguments import CommandParser
 from da6401.config.splits import SCORED_SPLITS, VALIDATION
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
+from da6401.machine.process_start import process_start
 from da6401.redact import redacted, remember_secrets, safe, safe_logs
 from da6401.runs.atomic_files import REMEDIES, write_problem
 from da6401.runs.run_folder import holds_run
 from da6401.runs.run_lock import new_beside
+from da6401.study.clock import BEGAN
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     4 not reproduced, 130/143 a signal.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        os.environ.setdefault(BEGAN, repr(process_start()))  # for sweep.minutes, which counts the imports, too
     remember_secrets(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding has not

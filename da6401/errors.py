@@ -102,6 +102,14 @@ class TakenOverError(InterruptedRun):
         self.args = (f"taken over by {owner or 'another worker'}",)
 
 
+class OutOfTimeError(InterruptedRun):
+    """The sweep's time is over (sweep.minutes); the run can resume when there is more."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(signal.SIGTERM)
+        self.args = (reason,)
+
+
 class PrunedError(Exception):
     """A sweep's pruner ended this trial; its epochs so far are kept."""
 

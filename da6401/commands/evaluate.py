@@ -23,6 +23,7 @@ from da6401.data.list_images import list_images
 from da6401.data.plan import make_plan
 from da6401.data.sources import load_test_data, reads_files, resize_of
 from da6401.errors import DataError, UserError
+from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.redact import json_text, one_line, safe
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
@@ -94,7 +95,7 @@ def _print_choice_warnings(folder: Path) -> None:
         print(f"da6401: {sentence}", file=sys.stderr)
 
 
-def answers_of(model: StagedModel, images: ImageSet, cfg: RunConfig, device: torch.device) -> Evaluation:
+def answers_of(model: StagedModel | Ensemble, images: ImageSet, cfg: RunConfig, device: torch.device) -> Evaluation:
     """A model's answers on a set of images, in the precision and the memory layout of its training.
 
     On the validation split they are those of the training, bit for bit on the same machine.

@@ -26,6 +26,7 @@ from da6401.data.images import FORMATS, read_image
 from da6401.data.sources import resize_of
 from da6401.errors import ModelError, UserError
 from da6401.machine.cores import available_cores
+from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.redact import is_utf8, json_text, safe
 from da6401.runs.atomic_files import explain_write_errors, write_atomic, write_json, write_text
@@ -53,7 +54,7 @@ Answer = Callable[[Tensor], Sequence[Tensor]]  # images (B, C, H, W) -> logits a
 class Deployed(nn.Module):
     """Images (B, C, H, W), RGB in 0..1 -> logits and probabilities, each (B, K)."""
 
-    def __init__(self, model: StagedModel) -> None:
+    def __init__(self, model: StagedModel | Ensemble) -> None:
         super().__init__()
         self.model = model
 
@@ -101,7 +102,7 @@ def export_run(folder: Path, out: Path | None) -> int:
 
 
 def export_model(
-    model: StagedModel, about: dict[str, Any], target: Path, *, image_size: int, threads: int
+    model: StagedModel | Ensemble, about: dict[str, Any], target: Path, *, image_size: int, threads: int
 ) -> list[str]:
     """Write the files into a folder; returns a line on each of the two models: its size and largest difference.
 

@@ -201,6 +201,12 @@ class SweepConfig:
     dry_run: bool = key(
         False, "print what the sweep would run first and its expected time; nothing is trained or left behind"
     )
+    minutes: float = key(
+        0.0,
+        "end the whole sweep after so long, from the command's start on, confirmation and summary included; it counts "
+        "over all the times that the command is given; 0 is no limit",
+        unit="minutes", low=0, high=1_000_000,
+    )  # fmt: skip
     max_hours: float = key(0.0, "start no trial after so long; 0 is no limit", unit="hours", low=0, high=100_000)
     patience: int = key(0, "start no trial after so many without a better one; 0 is no limit", low=0, high=1_000_000)
     trial_minutes: float = key(

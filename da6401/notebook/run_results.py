@@ -30,6 +30,7 @@ from da6401.runs.run_folder import (
 )
 
 if TYPE_CHECKING:
+    from da6401.models.ensemble import Ensemble
     from da6401.models.stages import StagedModel
 
 
@@ -86,7 +87,7 @@ class Run:
         probabilities = pd.DataFrame(answers.probabilities_NK, columns=[f"p({name})" for name in names])
         return pd.concat([frame, probabilities], axis=1)
 
-    def model(self) -> tuple[StagedModel, list[str]]:
+    def model(self) -> tuple[StagedModel | Ensemble, list[str]]:
         """The best model, in eval mode on the CPU, and its class names in the order of its logits.
 
         It takes RGB images as float (N, 3, S, S) in 0..1, S the config's data.image_size.

@@ -18,7 +18,14 @@ from da6401.runs.run_folder import DATABASE, SUMMARY, holds_run
 FOLDER = "folder"  # user attribute of a trial: its run's folder, relative to the sweep's
 CONFIRMATIONS = "confirm"  # in a sweep's folder: the runs that train its best trials again
 EARLIER = "earlier"  # in a sweep's folder: runs that had a trial's place and another configuration
-RESERVED = (CONFIRMATIONS, EARLIER, "explain", "wandb")  # and what begins with a dot: folders of the sweep itself
+MODEL = "model"  # in the folder of a sweep with sweep.strategy=race: what it hands over
+RESERVED = (
+    CONFIRMATIONS,
+    EARLIER,
+    MODEL,
+    "explain",
+    "wandb",
+)  # and what begins with a dot: folders of the sweep itself
 DEEPEST = 4  # folders from a sweep's down to a trial's run
 LONGEST = 255  # bytes of a folder's name on the usual file systems
 USUAL = re.compile(r"trial-(\d+)")

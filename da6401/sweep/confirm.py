@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
-from da6401.errors import MachineError, RunError
+from da6401.errors import MachineError, OutOfTimeError, RunError
 from da6401.runs.run_folder import read_result
 from da6401.runs.trial_folders import confirmation
 from da6401.study.objective import Objective
@@ -72,7 +72,10 @@ def confirm(
     missing = [job for _, jobs in chosen for job in jobs if _value(folder / job.folder, objective) is None]
     if missing:  # together: a launcher runs them in parallel
         params = {each.trial.number: each.trial.params for each, _ in chosen}
-        _retrain(missing, params, folder, run_jobs)
+        try:
+            _retrain(missing, params, folder, run_jobs)
+        except OutOfTimeError as error:
+            log.warning("%s: not all of the %d retrainings were run", error, len(missing))
     confirmed = []
     for candidate, jobs in chosen:
         runs = [folder / job.folder for job in jobs]
@@ -82,6 +85,15 @@ def confirm(
             median = objective.median(list(values.items()), lambda item: item[1:])[0]
             confirmed.append(Confirmed(candidate.trial.number, candidate.values[0], tuple(values.values()), median))
     return objective.order(confirmed, lambda item: [item.mean])
+
+
+def seconds_to_confirm(study: optuna.Study, settings: SweepConfig) -> float:
+    """What the confirmation will take in one process, from the longest trials so far; 0 without one."""
+    if not settings.confirm_top:
+        return 0.0
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    seconds = sorted((trial.duration.total_seconds() for trial in trials if trial.duration), reverse=True)
+    return settings.confirm_seeds * sum(seconds[: settings.confirm_top])
 
 
 def _retrain(jobs: Sequence[Job], params: Mapping[int, Mapping[str, Any]], folder: Path, run_jobs: RunJobs) -> None:

@@ -22,6 +22,7 @@ from da6401.config.search_path import group_options, network_of
 from da6401.config.search_space import SearchSpace
 from da6401.config.validate import config_from_tree
 from da6401.errors import ConfigError
+from da6401.study.clock import Clock
 from da6401.study.objective import Objective
 from da6401.study.storage import copy_to_memory, is_shared, open_storage
 from da6401.sweep import worker_pool
@@ -67,6 +68,7 @@ class Sweep:
     composer: JobComposer
     run_jobs: RunJobs
     started: float  # by time.perf_counter()
+    clock: Clock
 
     @property
     def objective(self) -> Objective:
@@ -130,7 +132,7 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
         study=study, space=space, suggester=suggester, folder=folder, storage=address, total=total, pruner=pruner,
         settings=settings, max_failures=keys.max_failure_rate * total, composer=composer,
         checkpoints=Checkpoints(folder, settings), run_jobs=job_runner(given.launcher, composer, given.task),
-        started=worker_pool.began(),
+        started=worker_pool.began(), clock=worker_pool.clock_of(study, settings.minutes),
     )  # fmt: skip
 
 

@@ -6,9 +6,11 @@ The worker ends when the study has its total of trials, a limit is reached, or t
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import math
+import os
 import time
 import traceback
 from pathlib import Path
@@ -22,20 +24,23 @@ from da6401.errors import (
     ConfigError,
     InterruptedRun,
     MachineError,
+    OutOfTimeError,
     PrunedError,
     TakenOverError,
     UserError,
 )
 from da6401.runs.run_folder import holds_run, read_result
 from da6401.study.storage import is_shared
+from da6401.sweep import worker_pool
+from da6401.sweep.confirm import seconds_to_confirm
 from da6401.sweep.failures import machine_failure, sweep_failure
 from da6401.sweep.jobs import Ended, Job
 from da6401.sweep.leases import FINISHED, REASON, SKIPPED, Worker
 from da6401.sweep.prepare import Sweep
-from da6401.sweep.summary import parameters, progress_line
+from da6401.sweep.summary import parameters, progress_line, write_summary
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
 from da6401.sweep.trial import earlier_end, trial_in_environment
-from da6401.sweep.trial_timeout import start_over, time_limit
+from da6401.sweep.trial_timeout import LANDING_SECONDS, deadline, start_over, time_limit
 from da6401.training.machine_failures import machine_problem
 from da6401.training.signals import stop_on_signals
 
@@ -64,6 +69,8 @@ def run_trials(sweep: Sweep) -> None:
                     time.sleep(POLL_SECONDS)  # a worker that dies leaves its trial to this one
                 else:
                     return
+    except OutOfTimeError as error:  # the trial is requeued, for a command that gives more minutes
+        log.info("%s: its last trial is interrupted, and no further one starts", error)
     except Exception as error:  # also of the study's storage, whose disk may be full
         problem = machine_problem(error)
         if problem is None or isinstance(error, UserError):
@@ -156,8 +163,20 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, job: Job) -> Ende
             storage=sweep.storage, study=name, trial=trial.number, owner=worker.name, pruner=sweep.pruner
         ),
         time_limit(sweep.settings.trial_minutes, hung),
+        deadline(
+            sweep.clock, functools.partial(end_here, sweep), reserve=seconds_to_confirm(sweep.study, sweep.settings)
+        ),
     ):
         return sweep.run_jobs([job])[0]
+
+
+def end_here(sweep: Sweep, reason: str) -> None:
+    """End this process at the end of sweep.minutes, whatever hangs in it; the leader writes the summary before."""
+    log.error("%s: this process ends", reason)
+    if not worker_pool.is_worker():
+        write_summary(sweep.study, sweep.folder, sweep.settings, seconds=sweep.clock.spent, confirmed=())
+    logging.shutdown()
+    os._exit(0 if any(trial.state is TrialState.COMPLETE for trial in sweep.study.get_trials(deepcopy=False)) else 1)
 
 
 def _report_end(sweep: Sweep, trial: optuna.Trial, ended: Ended, run: Path) -> None:
@@ -184,8 +203,11 @@ def _report_end(sweep: Sweep, trial: optuna.Trial, ended: Ended, run: Path) -> N
 
 
 def _limit_reached(sweep: Sweep) -> bool:
-    """Whether sweep.max_hours or sweep.patience forbids another trial."""
+    """Whether sweep.minutes, sweep.max_hours or sweep.patience forbids another trial."""
     settings = sweep.settings
+    if sweep.clock.left - seconds_to_confirm(sweep.study, settings) < LANDING_SECONDS:
+        log.info("sweep.minutes=%g are over: no further trial", settings.minutes)
+        return True
     if settings.max_hours and time.perf_counter() - sweep.started > 3600 * settings.max_hours:
         log.info("sweep.max_hours=%g is over: no further trial", settings.max_hours)
         return True

@@ -5,6 +5,7 @@ One worker is this process, and its trials share the images in memory. Several a
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ from da6401.sweep.dry_run import print_dry_run
 from da6401.sweep.failures import sweep_failure
 from da6401.sweep.leases import FINISHED, ended_here
 from da6401.sweep.prepare import Sweep, prepare
-from da6401.sweep.run_trials import run_trials
+from da6401.sweep.run_trials import end_here, run_trials
 from da6401.sweep.summary import write_summary
+from da6401.sweep.trial_timeout import deadline
 from da6401.training.tracking import track_sweep
 
 if TYPE_CHECKING:
@@ -54,11 +56,13 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
     confirmed, is_last = list[Confirmed](), False
     problem: UserError | None = None
     try:
-        _run_workers(sweeper, given, sweep, arguments)
-        # Of many machines, the one that ran the last trial confirms; once all were finished before, any that asks.
-        is_last = finished >= sweep.total or not is_shared(sweep.storage) or ended_here(sweep.study)
-        if is_last:
-            confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.run_jobs)
+        with sweep.clock.saving(sweep.study):
+            _run_workers(sweeper, given, sweep, arguments)
+            # Of many machines, the one that ran the last trial confirms; once all were finished before, any that asks.
+            is_last = finished >= sweep.total or not is_shared(sweep.storage) or ended_here(sweep.study)
+            if is_last:
+                with deadline(sweep.clock, functools.partial(end_here, sweep)):
+                    confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.run_jobs)
     except UserError as error:  # a worker's; it is raised after the summary
         problem = error
     finally:

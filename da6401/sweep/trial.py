@@ -19,7 +19,6 @@ from da6401.errors import PrunedError, RunError, TakenOverError, UserError
 from da6401.runs.run_folder import CONFIG, RunResult, read_result, read_yaml
 from da6401.study.objective import Objective
 from da6401.sweep.jobs import Ended
-from da6401.sweep.trial_timeout import running_limit
 
 if TYPE_CHECKING:
     import optuna
@@ -57,7 +56,6 @@ class TrialWatcher:
         self.number = number
         self.epochs = epochs
         self.owner = owner
-        self.limit = running_limit()
         from optuna.pruners import NopPruner
 
         from da6401.study.trial_store import TrialStore

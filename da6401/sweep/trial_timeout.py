@@ -1,7 +1,8 @@
-"""Ends a trial after sweep.trial_minutes, also where its code hangs outside Python and handles no signal."""
+"""Ends a trial after sweep.trial_minutes, and a sweep after sweep.minutes, also where code hangs outside Python."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -9,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from da6401.errors import OutOfTimeError
+from da6401.study.clock import Clock
 from da6401.sweep import worker_pool
-from da6401.training.signals import TimeLimit
+from da6401.training.signals import TimeLimit, limit_runs
 
-GRACE_SECONDS = 30.0  # after the limit, until a process that has not checked it is killed
-
-_running: TimeLimit | None = None  # of this process's trial
+GRACE_SECONDS = 30.0  # after sweep.trial_minutes, until a process that has not checked it is killed
+LANDING_SECONDS = 3.0  # before the end of sweep.minutes: for a run's last checkpoint and the summary
 
 
 @contextmanager
@@ -26,22 +28,31 @@ def time_limit(minutes: float, hung: Callable[[str], None]) -> Iterator[None]:
     Args:
         hung: called in another thread with the reason where the trial does not reach such a place; ends the process.
     """
-    global _running
     if not minutes:
         yield
         return
     reason = f"took longer than sweep.trial_minutes={minutes:g}"
-    _running = TimeLimit(60 * minutes, reason, hung=hung, patience=GRACE_SECONDS)
-    try:
+    with limit_runs(TimeLimit(60 * minutes, reason, hung=hung, patience=GRACE_SECONDS)):
         yield
-    finally:
-        _running.cancel()
-        _running = None
 
 
-def running_limit() -> TimeLimit | None:
-    """The limit of this process's trial."""
-    return _running
+@contextmanager
+def deadline(clock: Clock, hung: Callable[[str], None], *, reserve: float = 0.0) -> Iterator[None]:
+    """End the runs in the block with OutOfTimeError before the clock's time is over, imports and data included.
+
+    Args:
+        hung: called in another thread at the end of the time, where a run does not end by itself; ends the process.
+        reserve: seconds that are wanted for what comes after the block.
+    """
+    if clock.limit == math.inf:
+        yield
+        return
+    seconds = max(0.0, clock.left - reserve - LANDING_SECONDS)
+    reason = f"sweep.minutes={clock.limit / 60:g} are over"
+    limit = TimeLimit(seconds, reason, hung=hung, patience=max(0.0, clock.left - seconds), error=OutOfTimeError)
+    limit.start()
+    with limit_runs(limit):
+        yield
 
 
 def start_over(folder: Path) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,14 +29,18 @@ from da6401.config.quoting import quote
 from da6401.config.validate import value_problems
 from da6401.errors import InterruptedRun, UserError
 from da6401.machine.cores import available_cores
+from da6401.study.clock import BEGAN, Clock, spent_of
 from da6401.sweep.jobs import launch
 from da6401.training.signals import STOP_SIGNALS
+
+if TYPE_CHECKING:
+    import optuna
 
 log = logging.getLogger(__name__)
 
 SLOT = "DA6401_SLOT"  # in a worker's environment: its number, from 1
 PIPE = "DA6401_PIPE"  # in a worker's environment: the pipe for its error message
-BEGAN = "DA6401_SWEEP_BEGAN"  # when the sweep began, in seconds since 1970
+SPENT = "DA6401_SWEEP_SPENT"  # seconds that earlier commands worked on its study
 CHECKED = "DA6401_INPUTS_CHECKED"  # in a worker's environment: its leader has checked data, weights and device
 POLL_SECONDS = 0.2
 REASON_BYTES = 4096  # of a worker's error message: what a pipe accepts in one write
@@ -68,7 +73,8 @@ def report_error() -> Iterator[None]:
 
 @contextmanager
 def one_clock() -> Iterator[None]:
-    """Measure sweep.max_hours from the beginning of the block, also in workers and in restarted processes."""
+    """Measure sweep.minutes and sweep.max_hours from the beginning of the block, also in workers and in restarted
+    processes."""
     leads = BEGAN not in os.environ
     os.environ.setdefault(BEGAN, repr(time.time()))
     try:
@@ -76,11 +82,18 @@ def one_clock() -> Iterator[None]:
     finally:
         if leads:
             del os.environ[BEGAN]
+            os.environ.pop(SPENT, None)
 
 
 def began() -> float:
     """When the sweep began, by this process's time.perf_counter()."""
     return time.perf_counter() - (time.time() - float(os.environ[BEGAN]))
+
+
+def clock_of(study: optuna.Study, minutes: float) -> Clock:
+    """The study's clock in this process; workers and restarted processes have that of their leader."""
+    spent = float(os.environ.setdefault(SPENT, repr(spent_of(study))))
+    return Clock(minutes, began=began(), spent=spent)
 
 
 def same_study(folder: Path) -> list[str]:

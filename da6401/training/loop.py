@@ -30,7 +30,7 @@ from da6401.training.optim import set_learning_rate
 from da6401.training.progress import EpochProgress, epoch_line
 from da6401.training.schedules import lr_factor
 from da6401.training.setup import TrainingSetup
-from da6401.training.signals import StopFlag, TimeLimit
+from da6401.training.signals import StopFlag
 from da6401.training.state import EpochSums, History
 from da6401.training.tracking import Tracker
 from da6401.training.validation import evaluate
@@ -41,9 +41,7 @@ ORDER, AUGMENT, MIX = range(3)  # the purposes that have random numbers of their
 
 
 class Watcher(Protocol):
-    """Follows a run's epochs from outside, and may limit its time."""
-
-    limit: TimeLimit | None
+    """Follows a run's epochs from outside."""
 
     def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
         """Called after each epoch's files are written, with its numbers in metrics.jsonl; PrunedError ends the run."""
@@ -87,7 +85,7 @@ def fit(
     Raises:
         DivergedError: the loss is not finite; no checkpoint holds the weights that it would spoil.
         InterruptedRun: a signal came; last.pt holds the state of this moment.
-        TrialTimeoutError: the watcher's time limit is over.
+        TrialTimeoutError, OutOfTimeError: a time limit is over.
         PrunedError: the watcher ends the run.
         ConfigError: a precision that the device does not have.
     """

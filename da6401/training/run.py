@@ -68,7 +68,7 @@ def run(
         with lock_run(out, tree, resume=resume) as resumes:
             writer = RunWriter(setup, out, started=started, memory=memory)
             resumed = writer.begin(files, resumes=resumes)
-            with stop_on_signals(watcher.limit if watcher else None) as stop, writer.tracker() as tracker:
+            with stop_on_signals() as stop, writer.tracker() as tracker:
                 try:
                     fit(setup, RunHooks(tracker, watcher, stop), writer.history, out=out, resumed=resumed)
                 except BaseException as error:

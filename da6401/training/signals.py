@@ -19,15 +19,20 @@ GRACE = 8.0  # seconds after a signal for the step, the checkpoint and the track
 
 
 class TimeLimit:
-    """The time that a run may take from its first step on; imports and reading data are not counted.
+    """The time that a run may take from ``start`` on: its first step, unless that is called earlier.
 
     Args:
+        error: what ends the run, made from the reason.
         hung: called from another thread, ``patience`` seconds after the limit, unless the limit was cancelled before.
     """
 
-    def __init__(self, seconds: float, reason: str, *, hung: Callable[[str], None], patience: float) -> None:
+    def __init__(
+        self, seconds: float, reason: str, *, hung: Callable[[str], None], patience: float,
+        error: Callable[[str], BaseException] = TrialTimeoutError,
+    ) -> None:  # fmt: skip
         self.seconds = seconds
         self.reason = reason
+        self.error = error
         self.began: float | None = None
         self._watchdog = threading.Timer(seconds + patience, hung, [f"{reason}, and hung"])
         self._watchdog.daemon = True
@@ -39,42 +44,61 @@ class TimeLimit:
             self._watchdog.start()
 
     def check(self) -> None:
-        """Raises TrialTimeoutError after the limit."""
+        """Raises ``error`` after the limit."""
         if self.began is not None and time.monotonic() - self.began > self.seconds:
-            raise TrialTimeoutError(self.reason)
+            raise self.error(self.reason)
 
     def cancel(self) -> None:
         """Stop the watchdog: the run has ended."""
         self._watchdog.cancel()
 
 
+_limits: list[TimeLimit] = []  # of the runs of this process
+
+
+def running_limits() -> tuple[TimeLimit, ...]:
+    """The limits of a run that starts now."""
+    return tuple(_limits)
+
+
+@contextmanager
+def limit_runs(limit: TimeLimit) -> Iterator[None]:
+    """Limit every run that starts in the block."""
+    _limits.append(limit)
+    try:
+        yield
+    finally:
+        limit.cancel()
+        _limits.remove(limit)
+
+
 @dataclass
 class StopFlag:
-    """What the training loop checks before every step: the last of STOP_SIGNALS that came, and the time limit."""
+    """What the training loop checks before every step: the last of STOP_SIGNALS that came, and the time limits."""
 
     signum: int | None = None
-    limit: TimeLimit | None = None
+    limits: tuple[TimeLimit, ...] = ()
 
     def step_begins(self) -> None:
-        """The first call starts the limit's clock; raises as ``check``."""
-        if self.limit is not None:
-            self.limit.start()
+        """The first call starts the limits' clocks; raises as ``check``."""
+        for limit in self.limits:
+            limit.start()
         self.check()
 
     def check(self) -> None:
         """Raise where the run must end; call it where it can.
 
         Raises:
-            InterruptedRun: a signal came. TrialTimeoutError: the time limit is over.
+            InterruptedRun: a signal came. TrialTimeoutError, OutOfTimeError: a time limit is over.
         """
         if self.signum is not None:
             raise InterruptedRun(self.signum)
-        if self.limit is not None:
-            self.limit.check()
+        for limit in self.limits:
+            limit.check()
 
 
 @contextmanager
-def stop_on_signals(limit: TimeLimit | None = None) -> Iterator[StopFlag]:
+def stop_on_signals() -> Iterator[StopFlag]:
     """Turn the first signal into a flag, so that a checkpoint can be written; a second one ends the process.
 
     ``GRACE`` seconds after the first one InterruptedRun is raised wherever the block is; the checkpoint before it is
@@ -84,7 +108,7 @@ def stop_on_signals(limit: TimeLimit | None = None) -> Iterator[StopFlag]:
     Raises:
         InterruptedRun: a signal came, and the block ended all the same, or did not end within ``GRACE`` seconds.
     """
-    flag, ending = StopFlag(limit=limit), False
+    flag, ending = StopFlag(limits=running_limits()), False
     previous: dict[int, Any] = {}
 
     def restore() -> None:

@@ -1,27 +1,76 @@
-"""The best model of a run, from its folder."""
+"""The best model of a run, from its folder; or the model that a sweep hands over, which several runs make."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 from da6401.config.compose import saved_config
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.errors import RunError
 from da6401.models.build import build_model
+from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
-from da6401.runs.run_folder import BEST, CONFIG
+from da6401.runs.run_folder import BEST, CONFIG, ENSEMBLE, read_json
 from da6401.training.checkpoint import load_checkpoint, model_state
 from da6401.training.device import restore_torch_settings
 
 
-@restore_torch_settings()
-def load_model(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
-    """A run's best model in eval mode on the CPU, its configuration, and its class names in the order of the logits.
+@dataclass(frozen=True)
+class Members:
+    """ensemble.json: the runs beside the folder whose mean is its model, and whether mirror images count, too."""
+
+    runs: tuple[str, ...]  # names of folders
+    flips: bool
+
+
+def read_members(folder: Path) -> Members | None:
+    """The members of a folder's model; None of a run, which is its own.
+
+    Raises:
+        RunError: the file is damaged, or names folders elsewhere.
+    """
+    if not (folder / ENSEMBLE).exists():
+        return None
+    content = read_json(folder / ENSEMBLE)
+    runs, flips = content.get("runs"), content.get("flips")
+    if not (isinstance(runs, list) and runs and all(isinstance(name, str) for name in runs) and flips in (True, False)):
+        raise RunError(f"{folder / ENSEMBLE}: is damaged; run the sweep again")
+    for name in runs:
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts:
+            raise RunError(f"{folder / ENSEMBLE}: names {name!r}, which is not beside the folder")
+    return Members(tuple(runs), bool(flips))
+
+
+def load_model(folder: Path) -> tuple[StagedModel | Ensemble, RunConfig, list[str]]:
+    """A folder's best model in eval mode on the CPU, its configuration, and its class names in the order of the logits.
 
     Raises:
         RunError: the folder holds no run, or a damaged one.
     """
+    members = read_members(folder)
+    if members is None:
+        return _load_run(folder)
+    loaded = [_load_run(folder.parent / name) for name in members.runs]
+    _, cfg, class_names = loaded[0]
+    for name, (_, other, names) in zip(members.runs, loaded, strict=True):
+        if names != class_names or other.data.image_size != cfg.data.image_size:
+            raise RunError(
+                f"{folder.parent / name}: has other classes or another data.image_size than {members.runs[0]}"
+            )
+    return Ensemble([model for model, _, _ in loaded], flips=members.flips).eval(), cfg, class_names
+
+
+def load_network(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
+    """As ``load_model``; of several members the first alone."""
+    members = read_members(folder)
+    return _load_run(folder if members is None else folder.parent / members.runs[0])
+
+
+@restore_torch_settings()
+def _load_run(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
     cfg = saved_config(folder / CONFIG)
     content = load_checkpoint(folder / BEST)
     class_names = content.get("class_names")

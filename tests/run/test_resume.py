@@ -14,7 +14,6 @@ from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import LAST, METRICS, RESULT, read_metrics, read_result
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.run import run
-from da6401.training.signals import TimeLimit
 from tests.outcomes import outcome, stop_at
 from tests.tiny_runs import SMALL, compose
 
@@ -90,7 +89,6 @@ class _PruneAt:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.seen: list[int] = []
-        self.limit: TimeLimit | None = None
 
     def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
         self.seen.append(epoch)

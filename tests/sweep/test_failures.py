@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from da6401.cli import main
 from da6401.config.schema import SweepConfig
 from da6401.errors import AllFailedError, UserError
+from da6401.study.clock import BEGAN
 from da6401.study.objective import Objective
 from da6401.sweep import worker_pool
 from da6401.sweep.failures import sweep_failure
@@ -75,11 +76,11 @@ def test_the_time_left_heeds_the_hours_of_the_sweep(hours: float, left: str, mon
 
 
 def test_a_process_that_is_started_again_has_the_sweeps_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(worker_pool.BEGAN, raising=False)
+    monkeypatch.delenv(BEGAN, raising=False)
     with worker_pool.one_clock():
         assert time.perf_counter() - worker_pool.began() == pytest.approx(0, abs=1)
-    assert worker_pool.BEGAN not in os.environ
-    monkeypatch.setenv(worker_pool.BEGAN, repr(time.time() - 100))  # as a worker has it
+    assert BEGAN not in os.environ
+    monkeypatch.setenv(BEGAN, repr(time.time() - 100))  # as a worker has it
     with worker_pool.one_clock():
         assert time.perf_counter() - worker_pool.began() == pytest.approx(100, abs=1)
-    assert worker_pool.BEGAN in os.environ
+    assert BEGAN in os.environ

@@ -13,13 +13,13 @@ import pytest
 
 from da6401.errors import InterruptedRun, TrialTimeoutError
 from da6401.sweep import trial_timeout, worker_pool
-from da6401.sweep.trial_timeout import running_limit, start_over, time_limit
-from da6401.training.signals import StopFlag
+from da6401.sweep.trial_timeout import start_over, time_limit
+from da6401.training.signals import StopFlag, running_limits
 
 
 def test_the_clock_starts_with_the_first_step_and_is_read_at_the_others() -> None:
     with time_limit(0.0005, print):
-        flag = StopFlag(limit=running_limit())
+        flag = StopFlag(limits=running_limits())
         time.sleep(0.1)  # imports, the data set
         flag.check()
         flag.step_begins()
@@ -40,7 +40,7 @@ def test_a_hang_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         heard.set()
 
     with time_limit(0.001, hung):
-        StopFlag(limit=running_limit()).step_begins()
+        StopFlag(limits=running_limits()).step_begins()
         assert heard.wait(20), "nobody noticed"
     assert told == ["took longer than sweep.trial_minutes=0.001, and hung"]
 
@@ -52,8 +52,8 @@ def test_what_ends_in_time_leaves_nothing_behind(minutes: float, begins: bool, m
     told: list[str] = []
     with time_limit(minutes, told.append):
         if begins:
-            StopFlag(limit=running_limit()).step_begins()
-    assert running_limit() is None
+            StopFlag(limits=running_limits()).step_begins()
+    assert not running_limits()
     time.sleep(0.5)
     assert not told
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

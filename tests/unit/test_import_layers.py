@@ -21,6 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("training",),
     ("study",),
+    ("tune",),
     ("sweep", "report"),
     ("commands",),
     ("notebook",),

@@ -23,7 +23,7 @@ from da6401.redact import safe
 from da6401.report.explanations import ABOUT
 from da6401.runs.atomic_files import explain_write_errors, write_json
 from da6401.training.device import choose_device, prepare, restore_torch_settings
-from da6401.training.trained_model import load_model
+from da6401.training.trained_model import load_network
 
 
 @restore_torch_settings()
@@ -35,7 +35,7 @@ def explain_run(folder: Path, *, split: str) -> int:
     """
     about = folder / ABOUT
     out = about.parent
-    model, cfg, class_names = load_model(folder)
+    model, cfg, class_names = load_network(folder)
     if out.is_symlink():
         raise RunError(f"{out}: is a symbolic link, and could lead out of the run folder; remove it")
     device = choose_device(cfg.device)

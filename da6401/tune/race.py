@@ -1,0 +1,162 @@
+"""Which training a race starts next: a pure function of what has been trained, what trainings cost, and the time left.
+
+A race judges candidates by short complete trainings of equal seconds, and gives most of the time to long trainings of
+the best. A complete schedule of a third of the length ranks long trainings better than the state in the middle of a
+long one, and the short ones are not wasted: the model that is handed over can be a mean (docs/tune.md). A candidate
+passes one that stands before it only where the paired difference of their losses on the validation images says so: the
+order of the candidates is their prior.
+"""
+
+# N validation images
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Phase = Literal["judge", "long"]
+Losses = npt.NDArray[np.float64]  # (N,): of each validation image, nats
+
+JUDGE_SHARE = 0.25  # of the race's time goes to judging at most
+JUDGE_EACH = 0.07  # and so much to each candidate,
+JUDGE_EPOCHS = 1 / 6  # or a training of this share of the most epochs, where that is shorter
+ROOM_FOR_ERROR = 0.93  # of the time left is planned: trainings take some percent longer than measured
+STANDARD_ERRORS = 1.0  # by which a candidate must beat one that stands before it
+LEAST_GROWTH = 1.5  # a candidate is trained again only for so many times the epochs that it had
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is known of a candidate before it is trained."""
+
+    fixed: float  # seconds to start and end a training, with features of frozen stages that are not there yet
+    epoch: float  # seconds
+    least_epochs: int  # a shorter training says nothing
+    most_epochs: int  # a longer one gains nothing
+    family: str = ""  # candidates of one network: what is unknown of one is guessed from the others
+
+    def seconds(self, epochs: int) -> float:
+        """Of a training of so many epochs."""
+        return self.fixed + self.epoch * epochs
+
+    def epochs(self, seconds: float) -> int:
+        """How many fit into so many seconds, at most the most; negative where not even the start does."""
+        return min(self.most_epochs, math.floor((seconds - self.fixed) / self.epoch))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A training of a candidate that runs, or has ended."""
+
+    candidate: int  # its place in the order
+    epochs: int
+    losses_N: Losses | None  # None where it runs, or did not complete
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training to start."""
+
+    candidate: int
+    epochs: int
+    phase: Phase
+    seconds: float  # that it is expected to take
+
+
+@dataclass(frozen=True)
+class Race:
+    """A race over candidates.
+
+    Args:
+        count: of the candidates.
+        candidate: what is known of the one with this number, now.
+        total: seconds from the first training to the hand-over.
+    """
+
+    count: int
+    candidate: Callable[[int], Candidate]
+    total: float
+
+    def next_step(self, tried: Sequence[Tried], left: float) -> Step | None:
+        """The training to start now; None where none that is worth it fits into the time left.
+
+        Args:
+            left: seconds until the hand-over must begin.
+        """
+        return self._judge(tried, left) or self._train_long(tried, left)
+
+    def _judge(self, tried: Sequence[Tried], left: float) -> Step | None:
+        """The first candidate that was not tried, as long as the judges' share lasts."""
+        first = self.candidate(0)
+        each = min(JUDGE_EACH * self.total, first.seconds(math.ceil(JUDGE_EPOCHS * first.most_epochs)))
+        if first.epochs(each) < first.least_epochs:
+            return None  # too little time for more than one training
+        budget = JUDGE_SHARE * self.total - sum(self.candidate(one.candidate).seconds(one.epochs) for one in tried)
+        known = {one.candidate for one in tried}
+        for number in range(self.count):
+            if budget < first.seconds(first.least_epochs):
+                return None
+            if number not in known:
+                candidate = self.candidate(number)
+                epochs = max(candidate.epochs(each), candidate.least_epochs)
+                seconds = candidate.seconds(epochs)
+                if seconds <= min(budget, left):
+                    return Step(number, epochs, "judge", seconds)
+        return None
+
+    def _train_long(self, tried: Sequence[Tried], left: float) -> Step | None:
+        """The best candidate that can be trained much longer than it was, or was not trained yet."""
+        longest: dict[int, int] = {}
+        for one in tried:
+            longest[one.candidate] = max(one.epochs, longest.get(one.candidate, 0))
+        for number in self.ranked(tried):
+            candidate = self.candidate(number)
+            epochs = candidate.epochs(ROOM_FOR_ERROR * left)
+            needed = LEAST_GROWTH * longest[number] if number in longest else candidate.least_epochs
+            if epochs >= max(1, needed):
+                return Step(number, epochs, "long", candidate.seconds(epochs))
+        # Better a short training than none.
+        epochs = self.candidate(0).epochs(ROOM_FOR_ERROR * left)
+        return None if tried or epochs < 1 else Step(0, epochs, "long", self.candidate(0).seconds(epochs))
+
+    def ranked(self, tried: Sequence[Tried]) -> list[int]:
+        """All candidates, the best first, each by its longest training.
+
+        One that was not trained stands after those of its family that were, and else in its own place at the end; one
+        whose training failed is left out.
+        """
+        known: dict[int, Tried] = {}
+        for one in tried:
+            if one.losses_N is not None and one.epochs >= known.get(one.candidate, one).epochs:
+                known[one.candidate] = one
+        order: list[int] = []
+        for number in sorted(known):
+            place = len(order)
+            while place and is_lower(_losses(known[number]), _losses(known[order[place - 1]])):
+                place -= 1
+            order.insert(place, number)
+        failed = {one.candidate for one in tried if one.losses_N is None}
+        families = {number: self.candidate(number).family for number in range(self.count)}
+        for number in range(self.count):
+            if number not in known and number not in failed:
+                same = [place for place, other in enumerate(order) if families[other] == families[number]]
+                order.insert(same[-1] + 1 if same else len(order), number)
+        return order
+
+
+def is_lower(first_N: Losses, second_N: Losses) -> bool:
+    """Whether the first losses are lower by STANDARD_ERRORS of the mean of the paired differences."""
+    if len(first_N) < 2:
+        return False
+    difference_N = second_N - first_N
+    return bool(difference_N.mean() > STANDARD_ERRORS * difference_N.std(ddof=1) / math.sqrt(len(difference_N)))
+
+
+def _losses(tried: Tried) -> Losses:
+    assert tried.losses_N is not None, "only those with losses are known"
+    return tried.losses_N

@@ -1,0 +1,102 @@
+"""The race's decisions, with simulated trainings and clocks: no training, no study."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from da6401.tune.race import JUDGE_SHARE, Candidate, Losses, Race, Step, Tried, is_lower
+
+
+def losses(mean: float, *, seed: int = 0) -> Losses:
+    return np.abs(np.random.default_rng(seed).normal(mean, 0.05, 400))
+
+
+def simulate(race: Race, quality: list[float], *, slow: float = 1.0) -> tuple[list[Step], float]:
+    """All steps of a race whose candidates have these losses after long trainings, and the seconds spent."""
+    tried: list[Tried] = []
+    steps: list[Step] = []
+    spent = 0.0
+    while (step := race.next_step(tried, race.total - spent)) is not None:
+        steps.append(step)
+        spent += step.seconds * slow
+        mean = quality[step.candidate] + 1 / step.epochs
+        tried.append(Tried(step.candidate, step.epochs, losses(mean, seed=len(tried)) if spent <= race.total else None))
+        assert len(steps) < 1000, "the race does not end"
+    return steps, spent
+
+
+def race_of(total: float, count: int = 4, *, fixed: float = 1.0, epoch: float = 1.0) -> Race:
+    known = Candidate(fixed, epoch, least_epochs=6, most_epochs=400)
+    return Race(count, lambda number: known, total)
+
+
+def test_most_of_the_time_goes_to_one_training_of_the_best() -> None:
+    steps, spent = simulate(race_of(300), [0.5, 0.5, 0.2, 0.5])
+    assert [step.phase for step in steps][:4] == ["judge", "judge", "judge", "long"]
+    assert steps[3].candidate == 2
+    assert steps[3].seconds > 0.6 * 300
+    assert spent <= 300
+
+
+def test_without_a_difference_the_first_candidate_stays_first() -> None:
+    steps, _ = simulate(race_of(300), [0.5, 0.5, 0.5, 0.5])
+    assert next(step.candidate for step in steps if step.phase == "long") == 0
+
+
+def test_with_little_time_there_is_one_training() -> None:
+    steps, spent = simulate(race_of(30), [0.5, 0.1, 0.1, 0.1])
+    assert [(step.candidate, step.phase) for step in steps] == [(0, "long")]
+    assert 20 < spent <= 30
+
+
+def test_with_hardly_any_time_there_is_a_short_training_and_with_none_there_is_none() -> None:
+    assert race_of(5).next_step([], 5) == Step(0, 3, "long", 4.0)
+    assert race_of(1).next_step([], 1) is None
+
+
+def test_much_time_judges_many_and_trains_several() -> None:
+    steps, _ = simulate(race_of(20_000, 40), [0.5] * 40)
+    assert sum(step.phase == "judge" for step in steps) > 30
+    assert sum(step.phase == "long" for step in steps) > 10
+    assert max(step.epochs for step in steps) == 400
+
+
+def test_a_candidate_that_failed_is_left_alone() -> None:
+    race = race_of(300)
+    tried = [Tried(0, 20, None), Tried(1, 20, losses(0.5))]
+    assert race.ranked(tried) == [1, 2, 3]
+
+
+def test_what_is_unknown_stands_after_its_family() -> None:
+    families = ["a", "a", "b", "b"]
+    race = Race(4, lambda number: Candidate(1, 1, 6, 400, family=families[number]), 300)
+    assert race.ranked([Tried(0, 20, losses(0.5)), Tried(2, 20, losses(0.2))]) == [2, 3, 0, 1]
+
+
+def test_a_better_one_passes_only_by_a_standard_error() -> None:
+    same = losses(0.5)
+    assert not is_lower(same, same)
+    assert is_lower(same - 0.01, same)
+    noise = np.random.default_rng(1).normal(0, 1, 400)
+    assert not is_lower(same + noise - noise.mean() - 0.01, same)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    total=st.floats(1, 86_400), fixed=st.floats(0, 60), epoch=st.floats(0.001, 600), count=st.integers(1, 12),
+    slow=st.floats(0.7, 1.05),
+)  # fmt: skip
+def test_no_training_starts_that_does_not_fit(
+    total: float, fixed: float, epoch: float, count: int, slow: float
+) -> None:
+    race = race_of(total, count, fixed=fixed, epoch=epoch)
+    steps, spent = simulate(race, [0.5] * count, slow=slow)
+    assert spent <= total * max(1, slow)
+    judged = sum(step.seconds for step in steps if step.phase == "judge")
+    assert judged <= JUDGE_SHARE * total + 1e-6
+    if math.floor((0.93 * total - fixed) / epoch) >= 1:
+        assert steps, "there was time for a training"

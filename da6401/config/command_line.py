@@ -201,13 +201,22 @@ def _space(
     network: Callable[[str], str],
 ) -> SearchSpace:
     node = _sweeper_node(composed)
-    return sweep_space(composed, node.get("params"), node.get("conditional"), arguments, groups, problems, network)
+    search = Search(node.get("params"), node.get("conditional"), node.get("first"))
+    return sweep_space(composed, search, arguments, groups, problems, network)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The keys of hydra.sweeper that say what is searched, as they are written."""
+
+    params: Any
+    conditional: Any
+    first: Any
 
 
 def sweep_space(
     composed: DictConfig,
-    params: Any,
-    conditional: Any,
+    search: Search,
     arguments: Sequence[str],
     groups: Mapping[str, Sequence[str]],
     problems: list[str],
@@ -216,18 +225,21 @@ def sweep_space(
     """The search space of a composed sweep, for the check and for the sweeper; problems are added to the list.
 
     Args:
-        params: hydra.sweeper.params.
-        conditional: hydra.sweeper.conditional.
         arguments: the overrides of the command line; those of Hydra's own keys are left out.
         groups: each config group's options.
         network: the name of the network of an option of `model`; asked for those that are not named after one.
     """
     with as_job(composed, multirun=True):
         known = known_values(composed)
-    for name, value, kind in (("params", params, Mapping), ("conditional", conditional, (list, tuple))):
+    params, conditional, first = search.params, search.conditional, search.first
+    for name, value, kind, what in (
+        ("params", params, Mapping, "a mapping of keys"),
+        ("conditional", conditional, (list, tuple), "a list of {when: ..., params: ...}"),
+        ("first", first, (list, tuple), "a list of {KEY: VALUE, ...}"),
+    ):
         if value is not None and not isinstance(value, kind):
-            what = "a mapping of keys" if kind is Mapping else "a list of {when: ..., params: ...}"
             problems.append(f"hydra.sweeper.{name}={value}: must be {what}")
+    first = list(first) if isinstance(first, (list, tuple)) else []
     space = read_space(
         params if isinstance(params, Mapping) else {},
         conditional if isinstance(conditional, (list, tuple)) else [],
@@ -238,8 +250,30 @@ def sweep_space(
         value_problems=value_check(groups),
         lenient=not any("hydra.sweeper.conditional" in text for text in hydra_overrides(composed)),
     )
+    problems += _first_problems(first, space, known)
     searched = [str(option) for each in space.parameters if each.key == "model" for option in each.domain]
-    return dataclasses.replace(space, networks={name: network(name) for name in searched if not is_network(name)})
+    networks = {name: network(name) for name in searched if not is_network(name)}
+    return dataclasses.replace(
+        space, networks=networks, first=tuple(each for each in first if isinstance(each, Mapping))
+    )
+
+
+def _first_problems(first: Sequence[Any], space: SearchSpace, known: Mapping[str, Any]) -> list[str]:
+    """What is wrong with hydra.sweeper.first. A key that the command line fixes is no mistake, nor is its value."""
+    keys = {*known, *(parameter.key for parameter in space.parameters)}
+    problems = []
+    for number, each in enumerate(first):
+        where = f"hydra.sweeper.first[{number}]"
+        if not isinstance(each, Mapping):
+            problems.append(f"{where}={each}: must be {{KEY: VALUE, ...}}")
+            continue
+        for key, value in each.items():
+            domains = [parameter.domain for parameter in space.parameters if parameter.key == key]
+            if key not in keys:
+                problems.append(f"{where}: {key}: no such key{did_you_mean(key, keys)}")
+            elif domains and not any(value in domain for domain in domains):
+                problems.append(f"{where}: {key}={value}: is not among the values that are searched")
+    return problems
 
 
 def value_check(groups: Mapping[str, Sequence[str]]) -> Callable[[str, Any], list[str]]:

@@ -201,6 +201,12 @@ class SweepConfig:
     dry_run: bool = key(
         False, "print what the sweep would run first and its expected time; nothing is trained or left behind"
     )
+    strategy: Literal["trials", "race"] = key(
+        "trials",
+        "trials: each is the whole training of another configuration; race: short trainings judge configurations, and "
+        "most of sweep.minutes goes to long trainings of the best (docs/tune.md)",
+    )
+    members: int = key(3, "race: most networks whose mean is handed over; 1 is the best alone", low=1, high=20)
     minutes: float = key(
         0.0,
         "end the whole sweep after so long, from the command's start on, confirmation and summary included; it counts "

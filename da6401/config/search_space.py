@@ -62,6 +62,7 @@ class SearchSpace:
     known: Mapping[str, Any]  # every key's value where it is not searched, and each config group's option
     deletions: tuple[str, ...] = ()  # overrides such as ~key
     networks: Mapping[str, str] = field(default_factory=dict)  # of searched options of `model` that have other names
+    first: tuple[Mapping[str, Any], ...] = ()  # hydra.sweeper.first: values of keys, tried after the defaults
     _by_name: Mapping[str, Parameter] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +91,21 @@ class SearchSpace:
             if self._applies(parameter, chosen):
                 chosen[parameter.name] = ask(parameter)
         return chosen
+
+    def given_points(self) -> list[Point]:
+        """The defaults, then ``first`` where it departs from them; without values that the space does not have."""
+        points: list[Point] = []
+        for values in ({}, *self.first):
+            point = self.inside({**self.known, **values})
+            if point not in points:
+                points.append(point)
+        return points
+
+    def inside(self, values: Mapping[str, Any]) -> Point:
+        """The point with these values of keys; without those that are not searched."""
+        domains = {parameter.name: parameter.domain for parameter in self.parameters}
+        drawn = self.draw(lambda parameter: values.get(parameter.key))
+        return {name: value for name, value in drawn.items() if value in domains[name]}
 
     def points(self) -> Iterator[Point]:
         """Every point of a finite space, the last key varying fastest."""

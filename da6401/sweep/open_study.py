@@ -107,13 +107,11 @@ def _said(names: Sequence[str], directions: Sequence[str]) -> str:
 
 
 def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[FrozenTrial]) -> None:
-    """Enqueue what a new study tries first: the configuration's defaults, and the best trials of another study."""
-    for values in [space.known, *({key_of(name): value for name, value in trial.params.items()} for trial in warm)]:
-        inside = space.draw(lambda parameter, values=values: values.get(parameter.key))  # type: ignore[misc]
-        domains = {parameter.name: parameter.domain for parameter in space.parameters}
-        inside = {name: value for name, value in inside.items() if value in domains[name]}
-        if inside:
-            study.enqueue_trial(inside, skip_if_exists=True)
+    """Enqueue what a new study tries first: the configuration's defaults, hydra.sweeper.first, and the best trials of
+    another study."""
+    of_others = [space.inside({key_of(name): value for name, value in trial.params.items()}) for trial in warm]
+    for point in filter(None, [*space.given_points(), *of_others]):
+        study.enqueue_trial(point, skip_if_exists=True)
 
 
 def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenTrial]:

@@ -59,6 +59,7 @@ NODE: dict[str, Any] = {
     **dataclasses.asdict(SweeperKeys()),
     "params": None,
     "conditional": [],  # each {when: "model=cnn", params: {...}}
+    "first": [],  # each {key: value, ...}: what is tried after the defaults
 }
 # `auto` is the joint TPE unless it takes the points in order.
 SAMPLERS: dict[str, type] = {"auto": JointTpe, "tpe_joint": JointTpe, "bruteforce": InOrder}
@@ -98,6 +99,7 @@ class StudySweeper(Sweeper):
         pruner: DictConfig,
         params: Mapping[str, str] | None,
         conditional: Sequence[Mapping[str, Any]],
+        first: Sequence[Mapping[str, Any]],
         **keys: Any,
     ) -> None:
         self.sampler = sampler
@@ -105,6 +107,7 @@ class StudySweeper(Sweeper):
         self.keys = SweeperKeys(**keys)
         self.params = dict(params or {})
         self.conditional = list(conditional)
+        self.first = list(first)
         self.given: Setup | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial
 
-from da6401.config.command_line import sweep_space
+from da6401.config.command_line import Search, sweep_space
 from da6401.config.compose import plain_tree
 from da6401.config.schema import SweepConfig
 from da6401.config.search_path import group_options, network_of
@@ -37,6 +38,7 @@ from da6401.sweep.open_study import (
 )
 from da6401.sweep.preflight import check_inputs
 from da6401.sweep.pruners import build_pruner
+from da6401.sweep.race_trials import RaceTrials
 from da6401.sweep.same_space import check_same_space, names_in, stored_distributions
 from da6401.sweep.samplers import build_sampler, takes_in_order
 from da6401.sweep.suggest import COUNTED, Suggester, total_trials
@@ -69,6 +71,7 @@ class Sweep:
     run_jobs: RunJobs
     started: float  # by time.perf_counter()
     clock: Clock
+    race: RaceTrials | None  # adds the trials one by one; else there are `total`
 
     @property
     def objective(self) -> Objective:
@@ -119,7 +122,8 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
         check_same_space(study, space, composer, extend=settings.on_space_change == "extend")
     study.sampler = sampler
     study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
-    if leads and is_new and not in_order:
+    is_race = settings.strategy == "race"
+    if leads and is_new and not in_order and not is_race:
         warm = best_of_study(settings.warm_start, folder, storage) if settings.warm_start else []
         enqueue_first(study, space, warm)
     if leads and settings.retry_failed:
@@ -127,12 +131,14 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     trials = study.get_trials(deepcopy=False)
     stored = stored_distributions(trials, space)
     suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed, stored)
-    total = _total(suggester, trials, keys.n_trials)
+    total = len(trials) if is_race else _total(suggester, trials, keys.n_trials)
+    clock = worker_pool.clock_of(study, settings.minutes)
+    race = RaceTrials(study, space, composer, folder, clock, seed) if is_race else None
     return Sweep(
         study=study, space=space, suggester=suggester, folder=folder, storage=address, total=total, pruner=pruner,
-        settings=settings, max_failures=keys.max_failure_rate * total, composer=composer,
+        settings=settings, max_failures=math.inf if is_race else keys.max_failure_rate * total, composer=composer,
         checkpoints=Checkpoints(folder, settings), run_jobs=job_runner(given.launcher, composer, given.task),
-        started=worker_pool.began(), clock=worker_pool.clock_of(study, settings.minutes),
+        started=worker_pool.began(), clock=clock, race=race,
     )  # fmt: skip
 
 
@@ -140,8 +146,8 @@ def _space(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sea
     """The search space; its problems here are those that only a composed job shows: the command line was checked."""
     loader, problems = given.context.config_loader, list[str]()
     space = sweep_space(
-        given.config, sweeper.params, sweeper.conditional, arguments, group_options(loader), problems,
-        functools.partial(network_of, loader, given.config),
+        given.config, Search(sweeper.params, sweeper.conditional, sweeper.first), arguments, group_options(loader),
+        problems, functools.partial(network_of, loader, given.config),
     )  # fmt: skip
     if problems:
         raise ConfigError(problems)

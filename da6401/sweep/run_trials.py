@@ -6,7 +6,6 @@ The worker ends when the study has its total of trials, a limit is reached, or t
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import logging
 import math
@@ -29,6 +28,7 @@ from da6401.errors import (
     TakenOverError,
     UserError,
 )
+from da6401.redact import duration
 from da6401.runs.run_folder import holds_run, read_result
 from da6401.study.storage import is_shared
 from da6401.sweep import worker_pool
@@ -37,6 +37,7 @@ from da6401.sweep.failures import machine_failure, sweep_failure
 from da6401.sweep.jobs import Ended, Job
 from da6401.sweep.leases import FINISHED, REASON, SKIPPED, Worker
 from da6401.sweep.prepare import Sweep
+from da6401.sweep.race_trials import EPOCHS, PHASE, PLANNED, epochs_of
 from da6401.sweep.summary import parameters, progress_line, write_summary
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
 from da6401.sweep.trial import earlier_end, trial_in_environment
@@ -62,6 +63,9 @@ def run_trials(sweep: Sweep) -> None:
             while not _limit_reached(sweep):
                 if stop.signum is not None:
                     raise InterruptedRun(stop.signum)
+                if sweep.race is not None:
+                    with worker.turn:
+                        sweep.total = sweep.race.extend()
                 claimed = worker.claim(sweep.total)
                 if claimed is not None:
                     _run_trial(sweep, worker, claimed)
@@ -85,13 +89,14 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
     if suggested is None:
         return
     trial, overrides = suggested
+    overrides = [*overrides, *epochs_of(claimed)]
     job = Job(tuple(overrides), trial.number, choose_folder(sweep.study, sweep.composer, claimed, overrides))
     run, problem = sweep.folder / job.folder, None
     try:
         _make_room(sweep, job)
         ended = earlier_end(run, sweep.objective)
         if ended is None:
-            log.info("trial %d starts, %d of %d: %s", trial.number, trial.number + 1, sweep.total, parameters(trial))
+            log.info("trial %d starts, %s: %s", trial.number, _which(sweep, claimed), parameters(trial))
             ended = _launch(sweep, worker, trial, job)
             problem = machine_failure(ended.error, trial.params)
     except TakenOverError as error:
@@ -119,6 +124,15 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         raise failure
 
 
+def _which(sweep: Sweep, claimed: FrozenTrial) -> str:
+    if sweep.race is None:
+        return f"{claimed.number + 1} of {sweep.total}"
+    attributes = claimed.user_attrs
+    kind = "to judge it" if attributes[PHASE] == "judge" else "a long training"
+    left = duration(max(0.0, sweep.clock.left))
+    return f"{kind}, {attributes[EPOCHS]} epochs, about {duration(attributes[PLANNED])} of {left} left"
+
+
 def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna.Trial, list[str]] | None:
     """The claimed trial with its parameters, and its overrides; None where it would repeat another, and so fails."""
     # In a finite space no two workers of this machine draw at the same moment.
@@ -127,7 +141,8 @@ def _suggest(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> tuple[optuna
     reason = "the search space is exhausted"
     if found is not None:
         trial, point = found
-        repeated = sweep.suggester.repeats(claimed.number, point) if is_shared(sweep.storage) else None
+        once = is_shared(sweep.storage) and sweep.race is None
+        repeated = sweep.suggester.repeats(claimed.number, point) if once else None
         if repeated is None:
             return trial, sweep.space.overrides(point)
         reason = f"repeats trial {repeated}, which another machine drew at the same moment"
@@ -163,9 +178,7 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, job: Job) -> Ende
             storage=sweep.storage, study=name, trial=trial.number, owner=worker.name, pruner=sweep.pruner
         ),
         time_limit(sweep.settings.trial_minutes, hung),
-        deadline(
-            sweep.clock, functools.partial(end_here, sweep), reserve=seconds_to_confirm(sweep.study, sweep.settings)
-        ),
+        deadline(sweep.clock, reserve=seconds_to_confirm(sweep.study, sweep.settings)),
     ):
         return sweep.run_jobs([job])[0]
 

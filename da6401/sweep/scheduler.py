@@ -26,7 +26,7 @@ from da6401.sweep.leases import FINISHED, ended_here
 from da6401.sweep.prepare import Sweep, prepare
 from da6401.sweep.run_trials import end_here, run_trials
 from da6401.sweep.summary import write_summary
-from da6401.sweep.trial_timeout import deadline
+from da6401.sweep.trial_timeout import deadline, end_at
 from da6401.training.tracking import track_sweep
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
         print_dry_run(sweep)
         return
     if worker_pool.is_worker():
-        run_trials(sweep)
+        with end_at(sweep.clock, functools.partial(end_here, sweep)):
+            run_trials(sweep)
         return
     finished = len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
     if finished:
@@ -56,12 +57,12 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
     confirmed, is_last = list[Confirmed](), False
     problem: UserError | None = None
     try:
-        with sweep.clock.saving(sweep.study):
+        with sweep.clock.saving(sweep.study), end_at(sweep.clock, functools.partial(end_here, sweep)):
             _run_workers(sweeper, given, sweep, arguments)
             # Of many machines, the one that ran the last trial confirms; once all were finished before, any that asks.
             is_last = finished >= sweep.total or not is_shared(sweep.storage) or ended_here(sweep.study)
             if is_last:
-                with deadline(sweep.clock, functools.partial(end_here, sweep)):
+                with deadline(sweep.clock):
                     confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.run_jobs)
     except UserError as error:  # a worker's; it is raised after the summary
         problem = error

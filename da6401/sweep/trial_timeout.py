@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,22 +38,39 @@ def time_limit(minutes: float, hung: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def deadline(clock: Clock, hung: Callable[[str], None], *, reserve: float = 0.0) -> Iterator[None]:
+def deadline(clock: Clock, *, reserve: float = 0.0) -> Iterator[None]:
     """End the runs in the block with OutOfTimeError before the clock's time is over, imports and data included.
 
     Args:
-        hung: called in another thread at the end of the time, where a run does not end by itself; ends the process.
         reserve: seconds that are wanted for what comes after the block.
     """
     if clock.limit == math.inf:
         yield
         return
     seconds = max(0.0, clock.left - reserve - LANDING_SECONDS)
-    reason = f"sweep.minutes={clock.limit / 60:g} are over"
-    limit = TimeLimit(seconds, reason, hung=hung, patience=max(0.0, clock.left - seconds), error=OutOfTimeError)
+    limit = TimeLimit(seconds, _over(clock), hung=lambda reason: None, patience=0, error=OutOfTimeError)
     limit.start()
     with limit_runs(limit):
         yield
+
+
+@contextmanager
+def end_at(clock: Clock, end: Callable[[str], None]) -> Iterator[None]:
+    """Call ``end`` in another thread where the clock's time is over and the block has not ended, whatever hangs in it."""
+    if clock.limit == math.inf:
+        yield
+        return
+    watchdog = threading.Timer(max(0.0, clock.left), end, [f"{_over(clock)}, and the last step has not ended"])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+
+
+def _over(clock: Clock) -> str:
+    return f"sweep.minutes={clock.limit / 60:g} are over"
 
 
 def start_over(folder: Path) -> None:

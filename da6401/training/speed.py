@@ -93,6 +93,13 @@ def measure(cfg: RunConfig) -> Speed:
     return Speed(load, frozen_seconds * kept.rows if kept else 0.0, epoch, validation, len(train.labels_N))
 
 
+@restore_torch_settings()
+def macs_of(cfg: RunConfig) -> int:
+    """Multiply-accumulates of one image in the configuration's network, for ten classes."""
+    model = build_model(cfg.model, num_classes=10, image_size=cfg.data.image_size)
+    return sum(layer.macs for layer in count(model, cfg.data.image_size).layers)
+
+
 def _seconds(function: Callable[[], object], device: torch.device) -> float:
     """The median of STEPS calls."""
     times = []

@@ -1,10 +1,10 @@
 """Which training a race starts next: a pure function of what has been trained, what trainings cost, and the time left.
 
 A race judges candidates by short complete trainings of equal seconds, and gives most of the time to long trainings of
-the best. A complete schedule of a third of the length ranks long trainings better than the state in the middle of a
-long one, and the short ones are not wasted: the model that is handed over can be a mean (docs/tune.md). A candidate
-passes one that stands before it only where the paired difference of their losses on the validation images says so: the
-order of the candidates is their prior.
+the best: a complete schedule of a third of the length ranks long trainings better than the state in the middle of a
+long one (docs/tune.md). A candidate passes one that stands before it only where the paired difference of their losses
+on the validation images says so: the order of the candidates is their prior. The first candidate is judged in any
+case, so that there is a model early.
 """
 
 # N validation images
@@ -22,10 +22,10 @@ import numpy.typing as npt
 Phase = Literal["judge", "long"]
 Losses = npt.NDArray[np.float64]  # (N,): of each validation image, nats
 
-JUDGE_SHARE = 0.25  # of the race's time goes to judging at most
-JUDGE_EACH = 0.07  # and so much to each candidate,
+JUDGE_SHARE = 0.2  # of the race's time goes to judging at most
+JUDGE_EACH = 0.06  # and so much to each candidate,
 JUDGE_EPOCHS = 1 / 6  # or a training of this share of the most epochs, where that is shorter
-ROOM_FOR_ERROR = 0.93  # of the time left is planned: trainings take some percent longer than measured
+ROOM_FOR_ERROR = 0.92  # of the time left is planned: trainings take some percent longer than measured
 STANDARD_ERRORS = 1.0  # by which a candidate must beat one that stands before it
 LEAST_GROWTH = 1.5  # a candidate is trained again only for so many times the epochs that it had
 
@@ -38,7 +38,6 @@ class Candidate:
     epoch: float  # seconds
     least_epochs: int  # a shorter training says nothing
     most_epochs: int  # a longer one gains nothing
-    family: str = ""  # candidates of one network: what is unknown of one is guessed from the others
 
     def seconds(self, epochs: int) -> float:
         """Of a training of so many epochs."""
@@ -73,12 +72,12 @@ class Race:
     """A race over candidates.
 
     Args:
-        count: of the candidates.
+        families: one name a candidate, in their order: what is unknown of one is guessed from others of its family.
         candidate: what is known of the one with this number, now.
         total: seconds from the first training to the hand-over.
     """
 
-    count: int
+    families: Sequence[str]
     candidate: Callable[[int], Candidate]
     total: float
 
@@ -94,11 +93,14 @@ class Race:
         """The first candidate that was not tried, as long as the judges' share lasts."""
         first = self.candidate(0)
         each = min(JUDGE_EACH * self.total, first.seconds(math.ceil(JUDGE_EPOCHS * first.most_epochs)))
+        if not tried:
+            epochs = first.epochs(min(each, left))
+            return Step(0, epochs, "judge", first.seconds(epochs)) if epochs >= 1 else None
         if first.epochs(each) < first.least_epochs:
-            return None  # too little time for more than one training
+            return None  # too little time to judge others
         budget = JUDGE_SHARE * self.total - sum(self.candidate(one.candidate).seconds(one.epochs) for one in tried)
         known = {one.candidate for one in tried}
-        for number in range(self.count):
+        for number in range(len(self.families)):
             if budget < first.seconds(first.least_epochs):
                 return None
             if number not in known:
@@ -111,6 +113,9 @@ class Race:
 
     def _train_long(self, tried: Sequence[Tried], left: float) -> Step | None:
         """The best candidate that can be trained much longer than it was, or was not trained yet."""
+        first = self.candidate(0)
+        if first.epochs(ROOM_FOR_ERROR * left) < first.least_epochs:
+            return None if tried else self._shortest(left)
         longest: dict[int, int] = {}
         for one in tried:
             longest[one.candidate] = max(one.epochs, longest.get(one.candidate, 0))
@@ -120,9 +125,12 @@ class Race:
             needed = LEAST_GROWTH * longest[number] if number in longest else candidate.least_epochs
             if epochs >= max(1, needed):
                 return Step(number, epochs, "long", candidate.seconds(epochs))
-        # Better a short training than none.
-        epochs = self.candidate(0).epochs(ROOM_FOR_ERROR * left)
-        return None if tried or epochs < 1 else Step(0, epochs, "long", self.candidate(0).seconds(epochs))
+        return None
+
+    def _shortest(self, left: float) -> Step | None:
+        """The first candidate's training where there is no time for a judged one: better a short training than none."""
+        epochs = self.candidate(0).epochs(left)
+        return Step(0, epochs, "long", self.candidate(0).seconds(epochs)) if epochs >= 1 else None
 
     def ranked(self, tried: Sequence[Tried]) -> list[int]:
         """All candidates, the best first, each by its longest training.
@@ -141,10 +149,9 @@ class Race:
                 place -= 1
             order.insert(place, number)
         failed = {one.candidate for one in tried if one.losses_N is None}
-        families = {number: self.candidate(number).family for number in range(self.count)}
-        for number in range(self.count):
+        for number, family in enumerate(self.families):
             if number not in known and number not in failed:
-                same = [place for place, other in enumerate(order) if families[other] == families[number]]
+                same = [place for place, other in enumerate(order) if self.families[other] == family]
                 order.insert(same[-1] + 1 if same else len(order), number)
         return order
 

@@ -1,0 +1,230 @@
+"""A sweep with sweep.strategy=race: the study's next trial is the race's next training (tune/race.py).
+
+A trial is one complete training. Its attributes say which candidate it trains and for how many epochs; its parameters
+are the candidate's, as in any sweep.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from da6401.config.domains import Interval, Value
+from da6401.config.schema import PretrainedConfig, RunConfig
+from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.errors import RunError, UserError
+from da6401.runs.predictions import read_predictions
+from da6401.runs.run_folder import RECEIPT, VALIDATION_CSV, read_json, read_metrics
+from da6401.runs.trial_folders import trial_folder
+from da6401.study.clock import Clock
+from da6401.study.trial_store import TrialStore
+from da6401.sweep.jobs import Job, JobComposer
+from da6401.sweep.leases import ATTEMPTS
+from da6401.training.speed import Speed, macs_of, measure
+from da6401.tune.race import Candidate, Losses, Race, Step, Tried
+
+log = logging.getLogger(__name__)
+
+CANDIDATE, EPOCHS, PHASE, PLANNED = "candidate", "epochs", "phase", "planned_seconds"  # user attributes of a trial
+TOTAL = "race_seconds"  # user attribute of the study: from the first training to the hand-over
+SAMPLED = 60  # candidates besides the given ones
+CHANGED = 0.4  # the probability that a sampled candidate departs from the defaults in a key
+START_SECONDS = 1.5  # to start and end a training, until one has shown it
+SCRATCH_EPOCHS = 6  # of a network trained from scratch: the least, and ...
+MANY = 20  # times its configured epochs the most
+MANY_PRETRAINED = 4
+
+
+@dataclass
+class RaceTrials:
+    """Adds the race's trainings to a study, each when the one before it is known."""
+
+    study: optuna.Study
+    space: SearchSpace
+    composer: JobComposer
+    folder: Path
+    clock: Clock
+    seed: int
+    reserve: float = 3.0  # seconds for the hand-over
+    _speeds: dict[int, Speed | None] = field(default_factory=dict)
+    _losses: dict[int, Losses | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.store = TrialStore(self.study)
+        self.given = self.space.given_points()
+        count = len(self.given) + (SAMPLED if self.space.parameters else 0)
+        self.points = [self.point(number) for number in range(count)]
+
+    def extend(self) -> int:
+        """Add the next training, unless one waits already, or none is worth it; returns the study's number of trials.
+
+        Raises:
+            UserError: the first candidate cannot be trained.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if any(trial.state is TrialState.WAITING for trial in trials):
+            return len(trials)
+        if (total := self.study.user_attrs.get(TOTAL)) is None:
+            self._measured(0)  # reads and decodes the images: no training's time
+            total = self.clock.left - self.reserve
+            self.study.set_user_attr(TOTAL, total)
+        candidate = functools.cache(functools.partial(self._candidate, trials))
+        race = Race([self._family(point) for point in self.points], candidate, float(total))
+        step = race.next_step([self._tried(trial) for trial in trials if CANDIDATE in trial.user_attrs],
+                              self.clock.left - self.reserve)  # fmt: skip
+        return len(trials) if step is None else self._add(step)
+
+    def _add(self, step: Step) -> int:
+        point = self.points[step.candidate]
+        attributes = {
+            ATTEMPTS: 1, CANDIDATE: step.candidate, EPOCHS: step.epochs, PHASE: step.phase, PLANNED: step.seconds,
+        }  # fmt: skip
+        new = self.store.create(
+            create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs={"fixed_params": dict(point)})
+        )
+        return new.number + 1
+
+    def point(self, number: int) -> Point:
+        """The values of a candidate: one of the given ones, or one near the defaults, the same in every process."""
+        if number < len(self.given):
+            return self.given[number]
+        rng = random.Random(f"{self.seed} {number}")
+
+        def value_of(parameter: Parameter) -> Value:
+            default = self.given[0].get(parameter.name)
+            return default if default is not None and rng.random() > CHANGED else _other(parameter, default, rng)
+
+        return self.space.draw(value_of)
+
+    def _family(self, point: Mapping[str, Any]) -> str:
+        return str(point.get("model", point.get("experiment", "")))
+
+    def _tried(self, trial: FrozenTrial) -> Tried:
+        if trial.number not in self._losses and trial.state.is_finished():
+            self._losses[trial.number] = losses_of(trial_folder(self.folder, trial)) if is_complete(trial) else None
+        return Tried(int(trial.user_attrs[CANDIDATE]), int(trial.user_attrs[EPOCHS]), self._losses.get(trial.number))
+
+    def _measured(self, number: int) -> Speed | None:
+        """What a candidate's training takes; None where it cannot be trained, which is logged."""
+        if number not in self._speeds:
+            try:
+                self._speeds[number] = measure(self._config(number))
+            except UserError as error:
+                if number == 0:
+                    raise
+                log.warning("candidate %d is left out: %s", number, error)
+                self._speeds[number] = None
+        return self._speeds[number]
+
+    def _guessed(self, number: int) -> Speed | None:
+        """What a sampled candidate's training takes: that of the defaults, by multiply-accumulates."""
+        if number not in self._speeds:
+            first = self._measured(0)
+            try:
+                factor = macs_of(self._config(number)) / macs_of(self._config(0))
+            except UserError as error:  # values that do not fit together
+                log.debug("candidate %d is left out: %s", number, error)
+                first = None
+            self._speeds[number] = first and replace(first, epoch=first.epoch * factor)
+        return self._speeds[number]
+
+    def _config(self, number: int) -> RunConfig:
+        return self.composer.config_of(Job(tuple(self.space.overrides(self.points[number]))))
+
+    def _candidate(self, trials: Sequence[FrozenTrial], number: int) -> Candidate:
+        """From its own trainings, else from a few steps of it and what such estimates were worth so far."""
+        done = [trial for trial in trials if CANDIDATE in trial.user_attrs and is_complete(trial)]
+        runs = {trial.number: trial_folder(self.folder, trial) for trial in done}
+        spent = [
+            (trial, _seconds(trial) - _feature_seconds(runs[trial.number]), _epoch_seconds(runs[trial.number]))
+            for trial in done
+        ]
+        start = min((seconds - each * _epochs(trial) for trial, seconds, each in spent), default=START_SECONDS)
+        start = max(0.0, start)
+        own = [(trial, seconds) for trial, seconds, _ in spent if trial.user_attrs[CANDIDATE] == number]
+        speed = self._measured(number) if number < len(self.given) else self._guessed(number)
+        if speed is None:
+            return Candidate(math.inf, 1.0, 1, 1)
+        cfg = self._config(number)
+        if isinstance(cfg.model, PretrainedConfig):
+            least, most = max(1, cfg.trainer.epochs // 2), MANY_PRETRAINED * cfg.trainer.epochs
+        else:
+            least, most = SCRATCH_EPOCHS, MANY * cfg.trainer.epochs
+        if own:
+            trial, seconds = own[-1]
+            return Candidate(start, (seconds - start) / _epochs(trial), least, most)
+        drift = [
+            seconds / known.epoch / _epochs(trial)
+            for trial, seconds, _ in spent
+            if (known := self._speeds.get(int(trial.user_attrs[CANDIDATE]))) and known.features == 0
+        ]
+        factor = statistics.median(drift) if drift else 1.0
+        return Candidate(start + factor * speed.features, factor * speed.epoch, least, most)
+
+
+def losses_of(run: Path) -> Losses | None:
+    """The cross-entropy of each validation image, of a completed run."""
+    try:
+        answers = read_predictions(run / VALIDATION_CSV)
+    except RunError:
+        return None
+    chosen_N = answers.probabilities_NK[np.arange(len(answers.labels_N)), answers.labels_N]
+    return -np.log(np.maximum(chosen_N.astype(np.float64), 1e-6))
+
+
+def is_complete(trial: FrozenTrial) -> bool:
+    """Whether a trial ran to its end."""
+    return trial.state is TrialState.COMPLETE
+
+
+def epochs_of(trial: FrozenTrial) -> list[str]:
+    """The override that gives a race's trial its epochs; none for a trial of another sweep."""
+    return [f"trainer.epochs={trial.user_attrs[EPOCHS]}"] if EPOCHS in trial.user_attrs else []
+
+
+def _other(parameter: Parameter, default: Value, rng: random.Random) -> Value:
+    """A value near the default where there is an order, else any."""
+    domain = parameter.domain
+    if not isinstance(domain, Interval) or domain.step is not None:
+        return rng.choice(list(domain))
+    low, high = float(domain.low), float(domain.high)
+    forth, back = (math.log, math.exp) if domain.log else (float, float)
+    middle = float(default) if isinstance(default, (int, float)) else back((forth(low) + forth(high)) / 2)
+    value = back(rng.gauss(forth(middle), (forth(high) - forth(low)) / 6))
+    value = min(max(value, low), high)
+    return round(value) if domain.is_whole else value
+
+
+def _epochs(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs[EPOCHS])
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    return trial.duration.total_seconds() if trial.duration else 0.0
+
+
+def _feature_seconds(run: Path) -> float:
+    """What a run took to compute features that no other has to compute again."""
+    try:
+        facts = read_json(run / RECEIPT).get("features", [])
+        return sum(float(each["extraction_seconds"]) for each in facts if each.get("extracted_by_this_run"))
+    except (RunError, TypeError, AttributeError, KeyError, ValueError):
+        return 0.0
+
+
+def _epoch_seconds(run: Path) -> float:
+    try:
+        return statistics.fmean(line["seconds"] for line in read_metrics(run))
+    except (RunError, statistics.StatisticsError):
+        return 0.0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from da6401 import __version__
 from da6401.commands import completion
-from da6401.config.arguments import CommandParser
+from da6401.config.arguments import CommandParser, IntermixedParser
 from da6401.config.splits import SCORED_SPLITS, VALIDATION
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.machine.process_start import process_start
@@ -28,6 +28,7 @@ from da6401.study.clock import BEGAN
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+TUNE = "the best model that so many minutes give: docs/tune.md"
 Handler = Callable[[argparse.Namespace], int]
 
 
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["train"]:
             return train(words[1:])
+        if words[:1] == ["tune"]:
+            return tune(words[1:])
         parsed = _parser().parse_args(words)
         code: int = parsed.handler(parsed)
         return code
@@ -115,6 +118,22 @@ def train(words: list[str]) -> int:
     if task.failures:
         raise task.failures[0]
     return 0
+
+
+def tune(words: list[str]) -> int:
+    """`da6401 train --multirun sweep=tune_a` on a folder of images, for so many minutes."""
+    from da6401.config.quoting import quote
+
+    parser = IntermixedParser(prog="da6401 tune", description=TUNE, allow_abbrev=False)
+    parser.add_argument("root", metavar="ROOT", help="a folder of labelled images")
+    parser.add_argument("--minutes", type=float, required=True, metavar="M", help="of the whole command")
+    parser.add_argument("--part", choices=("a",), default="a", help="a: a CNN from scratch")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train; study=NAME goes on with it")
+    given = parser.parse(words)
+    images = ["data=folder", f"data.root={quote(given.root)}"]
+    return train(
+        ["--multirun", f"sweep=tune_{given.part}", *images, f"sweep.minutes={given.minutes!r}", *given.overrides]
+    )
 
 
 @dataclass(frozen=True)
@@ -187,6 +206,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--version", action="version", version=f"da6401 {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     verbs.add_parser("train", help="train one configuration, or a sweep with --multirun", add_help=False)
+    verbs.add_parser("tune", help=TUNE, add_help=False)
 
     reproduce = _run_verb(verbs, "reproduce", "run a saved config again and say what differs", _reproduce)
     reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the saved config")

@@ -78,12 +78,22 @@ class CommandParser(argparse.ArgumentParser):
         return f"{verb}: " if verb else ""
 
 
-class _HydraParser(CommandParser):
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        return argparse.ArgumentParser.parse_known_args(
-            self, args, namespace
-        )  # flags first, overrides in a second call
+class IntermixedParser(CommandParser):
+    """A parser whose options and KEY=VALUE words may come in any order: for ``parse``."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        # The options first, the other words in a second call: what the first one leaves is no mistake.
+        return argparse.ArgumentParser.parse_known_args(self, args, namespace)
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Raises UserError where a word is none of the parser's."""
+        given, unknown = self.parse_known_intermixed_args(list(words))
+        if unknown:
+            self.refuse(unknown)
+        return given
+
+
+class _HydraParser(IntermixedParser):
     def see(self) -> str:
         return "da6401 train --hydra-help lists the flags"
 
@@ -100,10 +110,7 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     short = [word for word in words if re.match("-[^-]", word) and f"-{word}" in flags]  # -multirun, not -m -u -l ...
     if short:
         parser.refuse(short)
-    given, unknown = parser.parse_known_intermixed_args(list(words))
-    if unknown:
-        parser.refuse(unknown)
-    return given
+    return parser.parse(words)
 
 
 def _with_hints(unknown: Sequence[str], options: Sequence[str]) -> Iterator[str]:

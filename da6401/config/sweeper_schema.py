@@ -78,7 +78,7 @@ PRUNERS: dict[str, type] = {
     "none": NonePruner, "median": MedianPruner, "percentile": PercentilePruner, "successive_halving": HalvingPruner,
     "hyperband": HalvingPruner, "patient": PatientPruner,
 }  # fmt: skip
-OPEN = ("_target_", "sampler", "pruner", "params", "conditional", "first")  # checked elsewhere: samplers by Optuna itself
+OPEN = ("_target_", "sampler", "pruner", "params", "conditional", "first")  # checked elsewhere
 
 
 def sweeper_problems(node: Mapping[str, Any]) -> list[str]:

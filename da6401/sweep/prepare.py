@@ -133,7 +133,7 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     suggester = Suggester(study, space, extend and functools.partial(extend, config), in_order, seed, stored)
     total = len(trials) if is_race else _total(suggester, trials, keys.n_trials)
     clock = worker_pool.clock_of(study, settings.minutes)
-    race = RaceTrials(study, space, composer, folder, clock, seed) if is_race else None
+    race = RaceTrials(study, space, composer, folder, clock, seed, settings.members) if is_race else None
     return Sweep(
         study=study, space=space, suggester=suggester, folder=folder, storage=address, total=total, pruner=pruner,
         settings=settings, max_failures=math.inf if is_race else keys.max_failure_rate * total, composer=composer,

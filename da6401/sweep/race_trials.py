@@ -31,6 +31,7 @@ from da6401.study.clock import Clock
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import Job, JobComposer
 from da6401.sweep.leases import ATTEMPTS
+from da6401.sweep.trial_timeout import LANDING_SECONDS
 from da6401.training.speed import Speed, macs_of, measure
 from da6401.tune.race import Candidate, Losses, Race, Step, Tried
 
@@ -41,6 +42,7 @@ TOTAL = "race_seconds"  # user attribute of the study: from the first training t
 SAMPLED = 60  # candidates besides the given ones
 CHANGED = 0.4  # the probability that a sampled candidate departs from the defaults in a key
 START_SECONDS = 1.5  # to start and end a training, until one has shown it
+MOST_RESERVE = 0.1  # of sweep.minutes
 SCRATCH_EPOCHS = 6  # of a network trained from scratch: the least, and ...
 MANY = 20  # times its configured epochs the most
 MANY_PRETRAINED = 4
@@ -56,7 +58,7 @@ class RaceTrials:
     folder: Path
     clock: Clock
     seed: int
-    reserve: float = 3.0  # seconds for the hand-over
+    members: int  # most networks in the model that is handed over
     _speeds: dict[int, Speed | None] = field(default_factory=dict)
     _losses: dict[int, Losses | None] = field(default_factory=dict)
 
@@ -94,6 +96,21 @@ class RaceTrials:
             create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs={"fixed_params": dict(point)})
         )
         return new.number + 1
+
+    @property
+    def reserve(self) -> float:
+        """Seconds that are kept for the hand-over and the summary."""
+        first = self._speeds.get(0)
+        wanted = LANDING_SECONDS + START_SECONDS + self.members * (first.answers if first else 0.0)
+        return min(wanted, max(LANDING_SECONDS, MOST_RESERVE * self.clock.limit))
+
+    def affordable_members(self) -> int:
+        """How many networks can answer the validation images in the time left, besides the summary."""
+        first = self._speeds.get(0)
+        if first is None:
+            return self.members if self.clock.left == math.inf else 0
+        left = max(0.0, self.clock.left - LANDING_SECONDS)
+        return self.members if left > self.members * first.answers else math.floor(left / first.answers)
 
     def point(self, number: int) -> Point:
         """The values of a candidate: one of the given ones, or one near the defaults, the same in every process."""

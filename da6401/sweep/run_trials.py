@@ -12,6 +12,7 @@ import math
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -30,10 +31,12 @@ from da6401.errors import (
 )
 from da6401.redact import duration
 from da6401.runs.run_folder import holds_run, read_result
+from da6401.runs.trial_folders import trial_folder
 from da6401.study.storage import is_shared
 from da6401.sweep import worker_pool
 from da6401.sweep.confirm import seconds_to_confirm
 from da6401.sweep.failures import machine_failure, sweep_failure
+from da6401.sweep.hand_over import Trained, best_run, hand_over_best, trained_runs
 from da6401.sweep.jobs import Ended, Job
 from da6401.sweep.leases import FINISHED, REASON, SKIPPED, Worker
 from da6401.sweep.prepare import Sweep
@@ -117,11 +120,21 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
     _report_end(sweep, trial, ended, run)
     trials = sweep.study.get_trials(deepcopy=False)
     sweep.checkpoints.prune(trials)
+    if sweep.race is not None:
+        keep_best(sweep, trials)
     log.info(progress_line(sweep.objective, trials, trial.number, sweep.total, started=sweep.started,
                            hours=sweep.settings.max_hours))  # fmt: skip
     failure = sweep_failure(trials, most=sweep.max_failures)
     if failure is not None and not isinstance(failure, AllFailedError):  # later trials may succeed
         raise failure
+
+
+def keep_best(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[Trained]:
+    """Of a race: let `model` be the best network so far; returns the trainings, best first."""
+    trained = trained_runs([trial_folder(sweep.folder, trial) for trial in trials], sweep.objective)
+    if trained and (best_run(sweep.folder) != trained[0].run.name):
+        hand_over_best(sweep.folder, trained[0], seconds=sweep.clock.spent)
+    return trained
 
 
 def _which(sweep: Sweep, claimed: FrozenTrial) -> str:

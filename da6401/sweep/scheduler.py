@@ -22,9 +22,10 @@ from da6401.sweep import worker_pool
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.dry_run import print_dry_run
 from da6401.sweep.failures import sweep_failure
+from da6401.sweep.hand_over import HandedOver, hand_over
 from da6401.sweep.leases import FINISHED, ended_here
 from da6401.sweep.prepare import Sweep, prepare
-from da6401.sweep.run_trials import end_here, run_trials
+from da6401.sweep.run_trials import end_here, keep_best, run_trials
 from da6401.sweep.summary import write_summary
 from da6401.sweep.trial_timeout import deadline, end_at
 from da6401.training.tracking import track_sweep
@@ -54,14 +55,16 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
     finished = len(sweep.study.get_trials(deepcopy=False, states=FINISHED))
     if finished:
         log.info("study %s continues: %d of %d trials are finished", sweep.study.study_name, finished, sweep.total)
-    confirmed, is_last = list[Confirmed](), False
+    confirmed, handed, is_last = list[Confirmed](), None, False
     problem: UserError | None = None
     try:
         with sweep.clock.saving(sweep.study), end_at(sweep.clock, functools.partial(end_here, sweep)):
             _run_workers(sweeper, given, sweep, arguments)
             # Of many machines, the one that ran the last trial confirms; once all were finished before, any that asks.
             is_last = finished >= sweep.total or not is_shared(sweep.storage) or ended_here(sweep.study)
-            if is_last:
+            if sweep.race is not None:
+                handed = _hand_over(sweep)
+            elif is_last:
                 with deadline(sweep.clock):
                     confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.run_jobs)
     except UserError as error:  # a worker's; it is raised after the summary
@@ -69,7 +72,9 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
     finally:
         seconds = time.perf_counter() - sweep.started
         try:
-            write_summary(sweep.study, sweep.folder, sweep.settings, seconds=seconds, confirmed=confirmed)
+            write_summary(
+                sweep.study, sweep.folder, sweep.settings, seconds=seconds, confirmed=confirmed, handed=handed
+            )
         except WriteError as error:  # an earlier error comes first
             problem = problem or error
     if not isinstance(problem, MachineError):
@@ -80,6 +85,16 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
         )
     if problem is not None:
         raise problem
+
+
+def _hand_over(sweep: Sweep) -> HandedOver | None:
+    """The race's model, from as many networks as the time left allows."""
+    assert sweep.race is not None, "only a race hands a model over"
+    trained = keep_best(sweep, sweep.study.get_trials(deepcopy=False))
+    if not trained:
+        return None
+    members = sweep.race.affordable_members()
+    return hand_over(sweep.folder, trained, members=members, seconds=sweep.clock.spent)
 
 
 def _run_workers(sweeper: StudySweeper, given: Setup, sweep: Sweep, arguments: Sequence[str]) -> None:

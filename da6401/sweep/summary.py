@@ -13,7 +13,7 @@ from typing import Any, cast
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich import box
-from rich.console import JustifyMethod
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,23 +24,26 @@ from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
 from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
-from da6401.runs.trial_folders import trial_folder
+from da6401.runs.trial_folders import MODEL, trial_folder
 from da6401.study.objective import Candidate, Objective
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
+from da6401.sweep.hand_over import HandedOver
 from da6401.sweep.leases import FINISHED, REASON, REQUEUED
 
 log = logging.getLogger(__name__)
 
 
 def write_summary(
-    study: optuna.Study, folder: Path, settings: SweepConfig, *, seconds: float, confirmed: Sequence[Confirmed]
-) -> None:
+    study: optuna.Study, folder: Path, settings: SweepConfig, *, seconds: float, confirmed: Sequence[Confirmed],
+    handed: HandedOver | None = None,
+) -> None:  # fmt: skip
     """Write sweep.json, best.yaml and the curve, and print the table of trials, the winner and its command."""
     objective, trials = Objective.of(settings), study.trials
     best = objective.best(trials)
     states = Counter(trial.state.name.lower() for trial in trials)
     winner = confirmed[0].run if confirmed else trial_folder(folder, best[0].trial) if best else None
+    winner = handed.option.runs[0] if handed else winner
     command = None if winner is None else f"da6401 reproduce {shlex.quote(str(winner))}"
     write_json(
         folder / SUMMARY,
@@ -52,6 +55,8 @@ def write_summary(
             "best": [_entry(each, folder) for each in best],
             "confirmed": [item.as_json() for item in confirmed],
             "winner": None if winner is None else str(winner),
+            **({"model": handed.as_json(folder)} if handed else {}),
+            **({"ledger": ledger(trials, seconds)} if settings.strategy == "race" else {}),
             "epochs_run": sum(_epochs(trial_folder(folder, trial)) for trial in trials),
             "seconds": seconds,
         },
@@ -72,7 +77,9 @@ def write_summary(
         write_text(folder / "best.yaml", head + (winner / CONFIG).read_text(encoding="utf-8"))
         if settings.plot_by:
             console.print(write_curve(folder, settings.plot_by))
-    if confirmed:
+    if handed is not None:
+        _print_model(console, handed, folder)
+    elif confirmed:
         first, (metric, *_) = confirmed[0], objective.metrics
         reached = f"{objective.text([first.mean])} +- {metric.text(first.deviation)}"
         console.print(f"winner, confirmed: trial {first.trial}, {reached}")
@@ -80,6 +87,37 @@ def write_summary(
         parts = (_which(best[0]), objective.text(best[0].values), parameters(best[0].trial))
         console.print(escape(f"winner: {', '.join(filter(None, parts))}"))
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
+
+
+def _print_model(console: Console, handed: HandedOver, folder: Path) -> None:
+    """What a race hands over, and what it is better than."""
+    if len(handed.tried) > 1:
+        console.print(options_table(handed))
+    names = ", ".join(run.name for run in handed.option.runs)
+    console.print(escape(f"model: {handed.option.words} ({names}), val_accuracy {handed.val_accuracy:.4f}"))
+    console.print(f"test it: [bold]da6401 evaluate {escape(shlex.quote(str(folder / MODEL)))}[/bold]")
+
+
+def options_table(handed: HandedOver) -> Table:
+    """What was tried as the model to hand over, on the validation images."""
+    table = Table(title="what could be handed over", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading, justify in (("model", "left"), ("val_accuracy", "right"), ("val_loss", "right")):
+        table.add_column(heading, justify=cast(JustifyMethod, justify))
+    for each in handed.tried:
+        star = "*" if each["chosen"] else " "
+        table.add_row(f"{star}{each['model']}", f"{each['val_accuracy']:.4f}", f"{each['val_loss']:.4f}")
+    return table
+
+
+def ledger(trials: Sequence[FrozenTrial], seconds: float) -> list[dict[str, Any]]:
+    """What a race planned and spent, in seconds: each training, and all else together."""
+    rows: list[dict[str, Any]] = []
+    for trial in trials:
+        names = ("phase", "candidate", "epochs", "planned_seconds")
+        spent = trial.duration.total_seconds() if trial.duration else None
+        rows.append({"trial": trial.number, **{name: trial.user_attrs.get(name) for name in names}, "seconds": spent})
+    rest = seconds - sum(row["seconds"] or 0.0 for row in rows)
+    return [*rows, {"phase": "start, unfinished trainings, hand-over", "seconds": rest}]
 
 
 def data_lines(trials: Sequence[FrozenTrial], folder: Path) -> list[str]:

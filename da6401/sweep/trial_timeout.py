@@ -17,7 +17,7 @@ from da6401.sweep import worker_pool
 from da6401.training.signals import TimeLimit, limit_runs
 
 GRACE_SECONDS = 30.0  # after sweep.trial_minutes, until a process that has not checked it is killed
-LANDING_SECONDS = 3.0  # before the end of sweep.minutes: for a run's last checkpoint and the summary
+LANDING_SECONDS = 4.0  # before the end of sweep.minutes: for a run's last checkpoint and the summary
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def deadline(clock: Clock, *, reserve: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def end_at(clock: Clock, end: Callable[[str], None]) -> Iterator[None]:
-    """Call ``end`` in another thread where the clock's time is over and the block has not ended, whatever hangs in it."""
+    """Call ``end`` in another thread where the clock's time is over and the block, which hangs, has not ended."""
     if clock.limit == math.inf:
         yield
         return

@@ -33,7 +33,7 @@ class Speed:
     load: float  # to read and decode the images; the next run of this process finds them in memory
     features: float  # to compute the features of the frozen stages that are kept; 0 where none are
     epoch: float  # training and validation
-    validation: float  # of that, the pass over the validation images
+    answers: float  # the whole network on the validation images
     images: int  # training images
 
 
@@ -90,7 +90,10 @@ def measure(cfg: RunConfig) -> Speed:
     frozen_seconds = _seconds(through_frozen, device) * an_image if cut else 0.0
     validation = _seconds(validate, device) * an_image * len(data.validation.labels_N)
     epoch = _seconds(step, device) * an_image * len(train.labels_N) + validation
-    return Speed(load, frozen_seconds * kept.rows if kept else 0.0, epoch, validation, len(train.labels_N))
+    return Speed(
+        load=load, features=frozen_seconds * kept.rows if kept else 0.0, epoch=epoch,
+        answers=validation + frozen_seconds * len(data.validation.labels_N), images=len(train.labels_N),
+    )  # fmt: skip
 
 
 @restore_torch_settings()

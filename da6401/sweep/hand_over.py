@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from da6401.config.schema import RunConfig
 from da6401.data.sources import load_training_data
 from da6401.errors import RunError
+from da6401.models.stages import StagedModel
 from da6401.runs.atomic_files import explain_write_errors, write_json
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import (
@@ -129,7 +130,7 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
         trained: best first, at least one.
         members: most networks in a mean; 0 takes the best alone, and nothing is computed.
     """
-    loaded = []
+    loaded: list[tuple[StagedModel, RunConfig, list[str], Trained]] = []
     for each in trained[: max(1, members)]:
         network, cfg, class_names = load_network(each.run)
         if not loaded or (class_names, cfg.data) == (loaded[0][2], loaded[0][1].data):
@@ -147,13 +148,14 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
         for flips in ((False, True) if members else (False,))
     ]
     chosen = choose(options, labels_N)
+    alone = accuracy(options[0].probabilities_NK, labels_N)
     tried = [
         {"model": option.words, "val_accuracy": accuracy(option.probabilities_NK, labels_N),
          "val_loss": float(_losses(option.probabilities_NK, labels_N).mean()), "chosen": option is chosen}
         for option in options
     ]  # fmt: skip
     _write(folder, chosen, [each for *_, each in loaded[: len(chosen.runs)]], seconds=seconds)
-    return HandedOver(chosen, tried, accuracy(chosen.probabilities_NK, labels_N), tried[0]["val_accuracy"])
+    return HandedOver(chosen, tried, accuracy(chosen.probabilities_NK, labels_N), alone)
 
 
 def choose(options: Sequence[Option], labels_N: npt.NDArray[np.int64]) -> Option:

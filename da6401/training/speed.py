@@ -69,7 +69,8 @@ def measure(cfg: RunConfig) -> Speed:
     def through_frozen() -> torch.Tensor:
         with torch.inference_mode(), learner.arithmetic.autocast():
             x = learner.arithmetic.in_layout(augment(pixels_BCHW, rows_B))
-            return model.run_stages(model.normalise(x), 0, cut)
+            frozen: torch.Tensor = model.run_stages(model.normalise(x), 0, cut)
+            return frozen
 
     model.eval()
     features_BCHW = through_frozen().clone() if cut else pixels_BCHW

@@ -8,7 +8,6 @@ every key accepted. ``validate.py`` then checks the configuration, ``read_space.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -22,20 +21,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from da6401.config.arguments import parse_flags
-from da6401.config.compose import config_of, known_values, plain_tree
+from da6401.config.compose import config_of, plain_tree
 from da6401.config.domains import Interval
 from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
 from da6401.config.objective_rules import objective_problems
-from da6401.config.read_space import read_space
 from da6401.config.schema import RunConfig
-from da6401.config.search_path import SearchPath, as_job, hydra_overrides
+from da6401.config.search_path import SearchPath, as_job
 from da6401.config.search_space import SearchSpace, parse_override
+from da6401.config.sweep_space import Search, option_problems, sweep_space
 from da6401.config.sweeper_schema import sweeper_problems
-from da6401.config.validate import config_from_tree, is_network, model_has_key, value_problems
+from da6401.config.validate import config_from_tree, model_has_key, value_problems
 from da6401.config.written_where import written_where
 from da6401.errors import ConfigError, did_you_mean
 
-OPTIONAL_GROUPS = ("experiment", "sweep")
 HYDRA_GROUPS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner", "hydra.sweeper", "hydra.launcher")  # with slashes
 OUR_SWEEPER = "da6401"
 JOB_NUMBER = re.compile(r"\$\{hydra[:.]job\.(num|id)\}")
@@ -203,92 +201,6 @@ def _space(
     node = _sweeper_node(composed)
     search = Search(node.get("params"), node.get("conditional"), node.get("first"))
     return sweep_space(composed, search, arguments, groups, problems, network)
-
-
-@dataclass(frozen=True)
-class Search:
-    """The keys of hydra.sweeper that say what is searched, as they are written."""
-
-    params: Any
-    conditional: Any
-    first: Any
-
-
-def sweep_space(
-    composed: DictConfig,
-    search: Search,
-    arguments: Sequence[str],
-    groups: Mapping[str, Sequence[str]],
-    problems: list[str],
-    network: Callable[[str], str],
-) -> SearchSpace:
-    """The search space of a composed sweep, for the check and for the sweeper; problems are added to the list.
-
-    Args:
-        arguments: the overrides of the command line; those of Hydra's own keys are left out.
-        groups: each config group's options.
-        network: the name of the network of an option of `model`; asked for those that are not named after one.
-    """
-    with as_job(composed, multirun=True):
-        known = known_values(composed)
-    params, conditional, first = search.params, search.conditional, search.first
-    for name, value, kind, what in (
-        ("params", params, Mapping, "a mapping of keys"),
-        ("conditional", conditional, (list, tuple), "a list of {when: ..., params: ...}"),
-        ("first", first, (list, tuple), "a list of {KEY: VALUE, ...}"),
-    ):
-        if value is not None and not isinstance(value, kind):
-            problems.append(f"hydra.sweeper.{name}={value}: must be {what}")
-    first = list(first) if isinstance(first, (list, tuple)) else []
-    space = read_space(
-        params if isinstance(params, Mapping) else {},
-        conditional if isinstance(conditional, (list, tuple)) else [],
-        [text for text in arguments if not text.lstrip("+~").startswith(("hydra.", "hydra/"))],
-        known=known,
-        options=groups,
-        problems=problems,
-        value_problems=value_check(groups),
-        lenient=not any("hydra.sweeper.conditional" in text for text in hydra_overrides(composed)),
-    )
-    problems += _first_problems(first, space, known)
-    searched = [str(option) for each in space.parameters if each.key == "model" for option in each.domain]
-    networks = {name: network(name) for name in searched if not is_network(name)}
-    return dataclasses.replace(
-        space, networks=networks, first=tuple(each for each in first if isinstance(each, Mapping))
-    )
-
-
-def _first_problems(first: Sequence[Any], space: SearchSpace, known: Mapping[str, Any]) -> list[str]:
-    """What is wrong with hydra.sweeper.first. A key that the command line fixes is no mistake, nor is its value."""
-    keys = {*known, *(parameter.key for parameter in space.parameters)}
-    problems = []
-    for number, each in enumerate(first):
-        where = f"hydra.sweeper.first[{number}]"
-        if not isinstance(each, Mapping):
-            problems.append(f"{where}={each}: must be {{KEY: VALUE, ...}}")
-            continue
-        for key, value in each.items():
-            domains = [parameter.domain for parameter in space.parameters if parameter.key == key]
-            if key not in keys:
-                problems.append(f"{where}: {key}: no such key{did_you_mean(key, keys)}")
-            elif domains and not any(value in domain for domain in domains):
-                problems.append(f"{where}: {key}={value}: is not among the values that are searched")
-    return problems
-
-
-def value_check(groups: Mapping[str, Sequence[str]]) -> Callable[[str, Any], list[str]]:
-    """What is wrong with one value of a key, or of a config group."""
-    return lambda key, value: option_problems(key, value, groups[key]) if key in groups else value_problems(key, value)
-
-
-def option_problems(group: str, value: Any, options: Sequence[str]) -> list[str]:
-    """What is wrong with an option of a config group, or with a list of them; [] where there is such a file."""
-    if isinstance(value, list):
-        return [problem for each in value for problem in option_problems(group, each, options)]
-    if str(value) in options or (value is None and group in OPTIONAL_GROUPS):
-        return []
-    shown = "null" if value is None else value
-    return [f"{group}={shown}: no such option of {group}: {', '.join(options)}{did_you_mean(value, options)}"]
 
 
 def _study(composed: DictConfig, typed: Sequence[tuple[str, Override]]) -> str:

@@ -16,11 +16,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial
 
-from da6401.config.command_line import Search, sweep_space
 from da6401.config.compose import plain_tree
 from da6401.config.schema import SweepConfig
 from da6401.config.search_path import group_options, network_of
 from da6401.config.search_space import SearchSpace
+from da6401.config.sweep_space import Search, sweep_space
 from da6401.config.validate import config_from_tree
 from da6401.errors import ConfigError
 from da6401.study.clock import Clock

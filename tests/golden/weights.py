@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,12 @@ CONFIGURATIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
 }  # fmt: skip
 
+# What stood in the experiment's own files at COMMIT, and has other values now: for the code of today.
+THEN: dict[str, tuple[str, ...]] = {
+    name: ("model.convolutions=1", "optimizer.lr=2e-3", "augmentation.plain_end=0")[:count]
+    for name, count in (("part_a", 3), ("part_a_residual", 1))
+}
+
 Weights = dict[str, list[str]]  # of each run folder: the hash of the weights after the last epoch, and of the best
 
 PROGRAM = """
@@ -96,10 +103,19 @@ for words in json.load(sys.stdin):
 """
 
 
-def commands(name: str) -> list[list[str]]:
-    """The words after `da6401` of a configuration's trainings; their run folders are in the folder ``name``."""
+def commands(name: str, then: Mapping[str, Sequence[str]] = THEN) -> list[list[str]]:
+    """The words after `da6401` of a configuration's trainings; their run folders are in the folder ``name``.
+
+    Args:
+        then: further words of a configuration; none for the code of COMMIT.
+    """
     return [
-        ["train", *words, f"hydra.sweep.dir={name}" if "--multirun" in words else f"hydra.run.dir={name}/{number}"]
+        [
+            "train",
+            *words,
+            *then.get(name, ()),
+            f"hydra.sweep.dir={name}" if "--multirun" in words else f"hydra.run.dir={name}/{number}",
+        ]
         for number, words in enumerate(CONFIGURATIONS[name])
     ]
 
@@ -113,13 +129,13 @@ def trained(folder: Path) -> Weights:
     }
 
 
-def train(checkout: Path) -> dict[str, Weights]:
+def train(checkout: Path, then: Mapping[str, Sequence[str]] = THEN) -> dict[str, Weights]:
     """Train all configurations with the package of a checkout, in a process of its own.
 
     Raises:
         SystemExit: a training failed, or another package was imported.
     """
-    words = [each for name in CONFIGURATIONS for each in commands(name)]
+    words = [each for name in CONFIGURATIONS for each in commands(name, then)]
     with tempfile.TemporaryDirectory() as place:
         here = {"PYTHONPATH": str(checkout.resolve()), "DA6401_CACHE_DIR": f"{place}/cache", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -139,7 +155,7 @@ def one_hash(weights: Weights) -> str:
 def train_commit() -> dict[str, Weights]:
     """The same with the code of COMMIT."""
     with files_of(COMMIT, repository=REPOSITORY) as before:
-        return train(before)
+        return train(before, {})
 
 
 def main() -> int:

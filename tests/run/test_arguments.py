@@ -10,7 +10,7 @@ from da6401.cli import main
 from da6401.config.arguments import parse_flags
 
 MISSPELT = {
-    "trian seed=1": "trian: no such verb: train, reproduce, compare, evaluate, predict, ...; did you mean train?",
+    "trian seed=1": "trian: no such verb: train, tune, reproduce, compare, evaluate, predict, ...; did you mean train?",
     "predct RUN a.jpg": "predct: no such verb: ...; did you mean predict?",
     "predict --jsn RUN a.jpg": "predict: --jsn: no such option; did you mean --json?",
     "report --prot 3 DIR": "report: --prot: no such option; did you mean --port?",

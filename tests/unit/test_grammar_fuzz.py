@@ -7,10 +7,11 @@ import contextlib
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from da6401.config.command_line import check_command_line, hydra_arguments, value_check
+from da6401.config.command_line import check_command_line, hydra_arguments
 from da6401.config.quoting import quoted
 from da6401.config.read_space import read_space
 from da6401.config.search_space import SearchSpace
+from da6401.config.sweep_space import value_check
 from da6401.errors import UserError
 
 KNOWN = {

@@ -10,11 +10,12 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from da6401.config.command_line import check_command_line, value_check
+from da6401.config.command_line import check_command_line
 from da6401.config.domains import Choices, Interval, domain_of, written
 from da6401.config.read_space import read_space
 from da6401.config.search_path import SearchPath
 from da6401.config.search_space import Point, SearchSpace, key_of, parse_override
+from da6401.config.sweep_space import value_check
 from da6401.errors import ConfigError
 from da6401.sweep.suggest import distribution_of, next_point, total_trials
 

@@ -26,6 +26,7 @@ from da6401.report.run_record import RunRecord, read_run
 from da6401.runs.run_folder import BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
 from da6401.training.checkpoint import load_checkpoint, model_state, weights_sha256
 from da6401.training.run import run
+from da6401.training.trained_model import read_members
 
 NOT_REPRODUCED = 4
 # Where files are and what is tracked: keys without effect on the weights, besides those of NO_EFFECT_ON_WEIGHTS.
@@ -56,6 +57,9 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     Raises:
         UserError: the folder, an override or the data cannot be used; DivergedError as the run.
     """
+    members = read_members(folder)
+    if members is not None:  # a race's model: each network of it
+        return max(reproduce_run(folder.parent / name, overrides) for name in members.runs)
     before = saved_config(folder / CONFIG)
     cfg = saved_config(folder / CONFIG, from_shell(overrides))
     then = read_run(folder)  # before the training: a damaged folder costs no hours

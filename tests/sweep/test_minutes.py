@@ -1,0 +1,105 @@
+"""sweep.minutes: a sweep ends in time, whatever its trials do; its clock is in the study."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from da6401.cli import main
+from da6401.runs.run_folder import read_json, read_metrics, read_result
+from da6401.study.clock import SPENT, Clock, spent_of
+from da6401.sweep.trial_timeout import LANDING_SECONDS
+from tests.sweep.sweeps import FOLDER, RATE, SWEEP, folder, open_study, states, summary
+
+LATE = 5.0  # seconds that a sweep may end after its minutes
+
+
+@given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 1000)), max_size=8), st.floats(0.1, 100))
+def test_the_clock_counts_what_was_worked_and_not_what_lies_between(
+    sessions: list[tuple[float, float]], minutes: float
+) -> None:
+    now, study = [0.0], optuna.create_study()
+    for pause, work in sessions:
+        now[0] += pause
+        clock = Clock(minutes, began=now[0], spent=spent_of(study), now=lambda: now[0])
+        now[0] += work
+        assert clock.left == pytest.approx(60 * minutes - clock.spent)
+        clock.save(study)
+    assert spent_of(study) == pytest.approx(sum(work for _, work in sessions), abs=1e-6)
+
+
+def test_without_minutes_there_is_always_time_and_nothing_is_written() -> None:
+    study = optuna.create_study()
+    clock = Clock(0, began=0)
+    with clock.saving(study):
+        assert clock.left == math.inf
+    assert not study.user_attrs
+
+
+def test_a_trial_is_interrupted_in_time_and_goes_on_with_more_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*SWEEP, RATE, "hydra.sweeper.n_trials=2", "trainer.epochs=100000"]
+    started = time.perf_counter()
+    main([*words, "sweep.minutes=0.25"])
+    assert time.perf_counter() - started < 60 * 0.25 + LATE
+    assert "sweep.minutes=0.25 are over" in capsys.readouterr().out
+    assert states() == ["WAITING"]
+    assert read_result(folder(0)).status == "interrupted"
+    epochs, spent = len(read_metrics(folder(0))), float(open_study().user_attrs[SPENT])
+    assert 60 * 0.25 - LANDING_SECONDS - 1 < spent < 60 * 0.25 + LATE
+    main([*words, "sweep.minutes=0.4"])
+    assert states() == ["WAITING"]
+    assert len(read_metrics(folder(0))) > epochs
+    assert float(open_study().user_attrs[SPENT]) < 60 * 0.4 + LATE
+
+
+HANGS = """
+import os, sys, threading
+import da6401.training.loop as loop
+from da6401.cli import main
+evaluate, calls = loop.evaluate, []
+def hang(*given, **named):
+    calls.append(1)
+    if len(calls) > int(os.environ["EPOCHS"]):
+        threading.Event().wait()
+    return evaluate(*given, **named)
+loop.evaluate = hang
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("epochs", "code", "minutes"), [(0, 1, 0.25), (1, 0, 0.4)])
+def test_a_trial_that_hangs_does_not_hold_the_sweep_up(tmp_path: Path, epochs: int, code: int, minutes: float) -> None:
+    """With a finished trial the sweep has done something; without one it has failed."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, *SWEEP, RATE, "hydra.sweeper.n_trials=2", f"sweep.minutes={minutes}"],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1", "EPOCHS": str(epochs)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert time.perf_counter() - started < 60 * minutes + LATE
+    assert "the last step has not ended: this process ends" in done.stdout + done.stderr
+    assert read_json(tmp_path / FOLDER / "sweep.json")["trials"]["complete"] == epochs
+
+
+def test_the_confirmation_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    started = time.perf_counter()
+    main([*SWEEP, RATE, "hydra.sweeper.n_trials=1000", "sweep.confirm_top=1", "sweep.confirm_seeds=2",
+          "sweep.minutes=0.25"])  # fmt: skip
+    assert time.perf_counter() - started < 60 * 0.25 + LATE
+    assert len(summary()["confirmed"]) == 1
+    assert summary()["trials"]["complete"] < 1000

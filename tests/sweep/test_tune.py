@@ -1,0 +1,135 @@
+"""A race over tiny trainings: what it plans, writes down and hands over, and what the verbs make of that."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from da6401.cli import main
+from da6401.runs.predictions import read_predictions
+from da6401.runs.run_folder import ENSEMBLE, read_result
+from da6401.sweep.hand_over import Option, choose
+from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE
+from da6401.training.trained_model import load_model
+from tests.sweep.sweeps import FOLDER, SWEEP, folder, open_study, summary
+from tests.tiny_runs import da6401, typed
+
+RACE = (
+    *SWEEP, "sweep.strategy=race", "model.dropout=interval(0.0,0.5)", "sweep.minutes=0.35",
+    "hydra.sweeper.first=[{model.dropout: 0.5}]", "data.images_per_class=40", "trainer.epochs=2",
+)  # fmt: skip
+MODEL = FOLDER / "model"
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which a race was run."""
+    place = tmp_path_factory.mktemp("race")
+    started = time.perf_counter()
+    code, said, complained = typed(*RACE, cwd=place)
+    assert code == 0, said + complained
+    assert time.perf_counter() - started < 60 * 0.35 + 5
+    assert "da6401 evaluate outputs/sweeps/s/model" in said
+    return place
+
+
+@pytest.fixture
+def place(raced: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(raced)
+    return raced
+
+
+def test_the_first_trial_is_the_defaults_and_the_last_is_long(place: Path) -> None:
+    trials = open_study().trials
+    first, last = trials[0], trials[-1]
+    assert first.user_attrs[CANDIDATE] == 0
+    assert first.params["model.dropout"] == 0.0
+    assert first.user_attrs[EPOCHS] <= max(trial.user_attrs[EPOCHS] for trial in trials)
+    assert last.user_attrs[PHASE] == "long"
+    for trial in trials:
+        if trial.state.is_finished():
+            assert read_result(folder(trial.number)).epochs_run == trial.user_attrs[EPOCHS]
+
+
+def test_the_summary_has_the_ledger_and_the_model(place: Path) -> None:
+    content = summary()
+    rows = content["ledger"]
+    assert len(rows) == len(open_study().trials) + 1
+    assert sum(row["seconds"] or 0 for row in rows) == pytest.approx(content["seconds"])
+    chosen = [each for each in content["model"]["options"] if each["chosen"]]
+    assert len(chosen) == 1
+    assert chosen[0]["val_accuracy"] == content["model"]["val_accuracy"]
+    assert content["winner"] == str(FOLDER / content["model"]["runs"][0])
+
+
+def test_the_model_answers_as_its_files_say(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = read_result(MODEL)
+    answers = read_predictions(MODEL / "validation.csv")
+    assert float((answers.predicted == answers.labels_N).mean()) == pytest.approx(result.val_accuracy)
+    assert main(["evaluate", str(MODEL)]) == 0
+    assert read_result(MODEL).test_accuracy is not None
+    assert "recorded" in capsys.readouterr().out
+    model, _, names = load_model(MODEL)
+    assert len(names) == 3
+    assert sum(each.numel() for each in model.parameters()) == result.parameters
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_a_mean_of_networks_is_exported_explained_and_reproduced(
+    place: Path, flips: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = [f"trial-{each.number}" for each in open_study().trials if each.state.name == "COMPLETE"][:2]
+    other = FOLDER / f"two-{flips}"
+    other.mkdir()
+    for file in MODEL.iterdir():
+        if file.is_file():
+            (other / file.name).write_bytes(file.read_bytes())
+    (other / ENSEMBLE).write_text(f'{{"runs": {done!r}, "flips": {str(flips).lower()}}}'.replace("'", '"'))
+    for words in (["export", str(other)], ["explain", str(other)])[0 if flips else 1 :]:
+        assert main(words) == 0, capsys.readouterr().err
+    assert main(["reproduce", str(other)]) == 0
+    assert capsys.readouterr().out.count("then: ") == len(done)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"runs": [], "flips": false}', '{"runs": ["../x"], "flips": false}',
+                '{"runs": ["/x"], "flips": true}', '{"runs": ["trial-0"], "flips": 3}',
+                '{"runs": ["model"], "flips": true}']
+)  # fmt: skip
+def test_a_damaged_or_hostile_ensemble_is_refused(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ENSEMBLE).write_text(content)
+    (tmp_path / "model" / "result.json").write_text("{}")
+    assert main(["predict", str(tmp_path / "model"), "x.png"]) == 2
+    assert "model" in capsys.readouterr().err
+
+
+def test_what_shows_no_gain_is_not_taken() -> None:
+    labels = np.tile(np.arange(4), 100)
+    rng = np.random.default_rng(0)
+
+    def option(runs: int, good: float) -> Option:
+        logits = rng.normal(0, 1, (400, 4))
+        logits[np.arange(400), labels] += good
+        return Option(
+            (Path("a"),) * runs, flips=False, probabilities_NK=np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        )
+
+    alone = option(1, 2.0)
+    assert choose([alone, Option((Path("a"),) * 2, False, alone.probabilities_NK)], labels) is alone
+    assert choose([alone, option(2, 1.0)], labels) is alone
+    better = option(2, 4.0)
+    assert choose([alone, better], labels) is better
+
+
+def test_tune_needs_a_folder_and_minutes(tmp_path: Path) -> None:
+    assert "--minutes" in da6401("tune", "x", cwd=tmp_path).stderr
+    missing = da6401("tune", "x", "--minutes", "1", "trainer.threads=1", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "x" in missing.stderr
+    assert not (tmp_path / "outputs").exists()

@@ -126,4 +126,44 @@ class TableConfig(ImageFiles):
     table: TableKeys = field(default_factory=TableKeys)
 
 
-DataConfig = DigitsConfig | FolderConfig | SyntheticConfig | TableConfig
+@dataclass(frozen=True, kw_only=True)
+class ShardsConfig(ImageFiles):
+    """WebDataset shards: .tar files whose members of one name are a sample (000.jpg, 000.cls)."""
+
+    source: Literal["shards"] = key("shards", "where the images come from")
+    root: str = key("", "the folder of the .tar files", pattern="(?s:.+)", shape="the path of a folder", path=True)
+    label: str = key("auto", "the member that holds the label: its ending (cls, txt), or json:KEY; auto: the only one")
+    names: str = key("", "a file below data.root with the name of class 0, 1, ... on its lines; empty: no names")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFaceConfig(ImageFiles):
+    """A Hugging Face data set on the disk: a folder of `save_to_disk`, or Parquet files with the images in them."""
+
+    source: Literal["huggingface"] = key("huggingface", "where the images come from")
+    root: str = key(
+        "", "the folder of `save_to_disk`, or of the .parquet files", pattern="(?s:.+)", shape="the path of a folder",
+        path=True,
+    )  # fmt: skip
+    image: str = key("auto", "the column of images; auto: the only one")
+    label: str = key("auto", "the column of labels; auto: the only ClassLabel, or one named label or class")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionConfig(ImageFiles):
+    """A data set of torchvision.datasets by its name, with the splits that it has."""
+
+    source: Literal["torchvision"] = key("torchvision", "where the images come from")
+    root: str = key(
+        "", "the folder that torchvision.datasets is given as root", pattern="(?s:.+)", shape="the path of a folder",
+        path=True,
+    )  # fmt: skip
+    name: str = key(
+        "CIFAR10", "its name in torchvision.datasets: CIFAR10, MNIST, Flowers102, Food101, EuroSAT or another"
+    )
+    download: bool = key(False, "fetch what is not there; else it is an error, and nothing needs a network")
+
+
+DataConfig = (
+    DigitsConfig | FolderConfig | SyntheticConfig | TableConfig | ShardsConfig | HuggingFaceConfig | TorchvisionConfig
+)

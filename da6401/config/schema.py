@@ -15,11 +15,14 @@ from da6401.config.data_schema import (
     DigitsConfig,
     FolderConfig,
     FolderLayout,
+    HuggingFaceConfig,
     ImageFiles,
     Resize,
+    ShardsConfig,
     SyntheticConfig,
     TableConfig,
     TableKeys,
+    TorchvisionConfig,
 )
 from da6401.config.model_schema import (
     Activation,
@@ -44,6 +47,7 @@ __all__ = [  # of other modules; what is defined below needs no mention
     "FeatureDtype",
     "FolderConfig",
     "FolderLayout",
+    "HuggingFaceConfig",
     "ImageFiles",
     "LibraryConfig",
     "ModelConfig",
@@ -51,10 +55,12 @@ __all__ = [  # of other modules; what is defined below needs no mention
     "Pooling",
     "PretrainedConfig",
     "Resize",
+    "ShardsConfig",
     "SweepConfig",
     "SyntheticConfig",
     "TableConfig",
     "TableKeys",
+    "TorchvisionConfig",
     "ValRole",
 ]
 

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from da6401.config.schema import FolderConfig, ImageFiles, TableConfig
-from da6401.data.flat import list_flat
+import importlib
+
+from da6401.config.schema import (
+    FolderConfig,
+    HuggingFaceConfig,
+    ImageFiles,
+    ShardsConfig,
+    TableConfig,
+    TorchvisionConfig,
+)
 from da6401.data.listing import Listing
-from da6401.data.table_listing import list_table
+
+# "module:function" that lists a data set; imported when it is asked for, since some import torch or pyarrow.
+LISTS: dict[type[ImageFiles], str] = {
+    FolderConfig: "da6401.data.flat:list_flat",
+    TableConfig: "da6401.data.table_listing:list_table",
+    ShardsConfig: "da6401.data.shards:list_shards",
+    HuggingFaceConfig: "da6401.data.huggingface:list_huggingface",
+    TorchvisionConfig: "da6401.data.torchvision_sets:list_torchvision",
+}
 
 
 def list_images(cfg: ImageFiles) -> Listing:
@@ -14,7 +30,6 @@ def list_images(cfg: ImageFiles) -> Listing:
     Raises:
         DataError: there is none, or what it holds is ambiguous.
     """
-    if isinstance(cfg, TableConfig):
-        return list_table(cfg)
-    assert isinstance(cfg, FolderConfig), cfg.source
-    return list_flat(cfg)
+    module, _, name = LISTS[type(cfg)].partition(":")
+    listing: Listing = getattr(importlib.import_module(module), name)(cfg)
+    return listing

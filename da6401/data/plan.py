@@ -20,7 +20,7 @@ from da6401.data.groups import exclude_note, excluded_names, groups_of, readable
 from da6401.data.listing import Listing
 from da6401.data.tree import BadFile, LabelledFile, SplitFiles, by_folder
 from da6401.errors import DataError
-from da6401.redact import listed
+from da6401.redact import listed, one_line
 
 Rows = npt.NDArray[np.int64]
 
@@ -76,7 +76,8 @@ def make_plan(listing: Listing, cfg: ImageFiles) -> Plan:
     keep = np.array([name not in asked for name in listing.names], dtype=bool)
     notes = exclude_note(cfg.exclude, asked, [*listing.names, *(file.name for file in listing.bad)])
     if not keep.any():
-        raise DataError(f"{listing.root}: it holds no image.")
+        first = "".join(f" ({one_line(file.name)}: {one_line(file.reason)})" for file in listing.bad[:1])
+        raise DataError(f"{listing.root}: it holds no usable image{first}.")
     listing = _without_empty_classes(listing, keep)
     splits, groups = listing.splits_N.copy(), None
     keep = np.array([name not in asked for name in listing.names], dtype=bool)

@@ -17,10 +17,13 @@ from da6401.config.schema import (
     DataConfig,
     DigitsConfig,
     FolderConfig,
+    HuggingFaceConfig,
     ImageFiles,
     Resize,
+    ShardsConfig,
     SyntheticConfig,
     TableConfig,
+    TorchvisionConfig,
 )
 from da6401.registry import DATA_SOURCES, DataSourceEntry
 
@@ -32,10 +35,9 @@ DATA_SOURCES.register(
     "folder", DataSourceEntry(schema=FolderConfig, source="da6401.data.folder:open_folder", reads_files=True)
 )
 DATA_SOURCES.register("synthetic", DataSourceEntry(schema=SyntheticConfig, source="da6401.data.synthetic:Synthetic"))
-for _name, _schema in {"table": TableConfig}.items():
-    DATA_SOURCES.register(
-        _name, DataSourceEntry(schema=_schema, source="da6401.data.listed:open_listed", reads_files=True)
-    )
+for _schema in (TableConfig, ShardsConfig, HuggingFaceConfig, TorchvisionConfig):
+    _entry = DataSourceEntry(schema=_schema, source="da6401.data.listed:open_listed", reads_files=True)
+    DATA_SOURCES.register(_schema().source, _entry)
 
 
 class Source(Protocol):

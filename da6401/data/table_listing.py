@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from da6401.config.schema import TableConfig
 from da6401.data.draw import DRAWN, SPLITS, Splits
+from da6401.data.labels import numbered
 from da6401.data.layout import FOLDER_NAMES
 from da6401.data.listing import Listing
 from da6401.data.table import Table, open_table
@@ -183,14 +184,10 @@ def _unique(names: Sequence[str], labels: Sequence[str], splits: Splits) -> tupl
 
 def _classes(cfg: TableConfig, root: Path, labels: Sequence[str]) -> tuple[tuple[str, ...], npt.NDArray[np.int32], str]:
     """The names of the classes, each row's place among them, and what to say of the names. Numbers sort as numbers."""
-    values = set(labels)
-    numeric = all(value.lstrip("-").isdecimal() for value in values)
-    ordered = sorted(values, key=lambda value: (int(value) if numeric else 0, value))
-    number = {value: place for place, value in enumerate(ordered)}
-    labels_N = np.fromiter((number[label] for label in labels), dtype=np.int32, count=len(labels))
+    ordered, labels_N = numbered(labels)
     if not cfg.table.names:
         return tuple(ordered), labels_N, ""
-    names, said = _names(cfg, root / cfg.table.names, values)
+    names, said = _names(cfg, root / cfg.table.names, set(ordered))
     return tuple(names[value] for value in ordered), labels_N, said
 
 

@@ -33,7 +33,8 @@ STABLE = {
 }
 
 # The user must give these: their default breaks their own rule on purpose.
-REQUIRED = {(name, "root") for name in ("FolderConfig", "TableConfig")}
+FILES = ("FolderConfig", "TableConfig", "ShardsConfig", "HuggingFaceConfig", "TorchvisionConfig")
+REQUIRED = {(name, "root") for name in FILES}
 
 
 Key = tuple[type[Any], dataclasses.Field[Any]]

@@ -1,0 +1,264 @@
+"""Images inside other files: WebDataset shards, Hugging Face tables, torchvision's data sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import struct
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+from da6401.config.schema import HuggingFaceConfig, ImageFiles, ShardsConfig, TorchvisionConfig
+from da6401.data import decode
+from da6401.data.image_sets import ImageSet, TrainingData
+from da6401.data.sources import load_test_data, load_training_data
+from da6401.data.tree_check import check_data, describe_data
+from da6401.errors import ConfigError, DataError
+
+
+def pixels(seed: int, side: int = 8) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def png(seed: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels(seed)).save(out, "PNG")
+    return out.getvalue()
+
+
+def assert_pixels(part: ImageSet, seed_of: dict[str, int]) -> None:
+    """Every image is the one of its name; the side is that of the file, so no pixel is resampled."""
+    assert part.names
+    for row, name in enumerate(part.names):
+        image = part.images_NCHW[torch.tensor([row])][0].permute(1, 2, 0).numpy()
+        assert np.array_equal(image, pixels(seed_of[name])), name
+
+
+def parts_of(cfg: ImageFiles) -> tuple[TrainingData, ImageSet]:
+    data = load_training_data(cfg)  # type: ignore[arg-type]
+    return data, load_test_data(cfg, data.class_names)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A cache of the test's own; counts the files that are decoded."""
+    monkeypatch.setenv("DA6401_CACHE_DIR", str(tmp_path / "cache"))
+    counts: list[int] = []
+    plain = decode.decode_files
+
+    def counted(files: Any, *arguments: Any, **keys: Any) -> Any:
+        counts.append(len(files))
+        return plain(files, *arguments, **keys)
+
+    monkeypatch.setattr("da6401.data.cache.image_cache.decode_files", counted)
+    return counts
+
+
+def assert_decoded_once(cfg: ImageFiles, counts: list[int]) -> None:
+    """A second, differently split training decodes nothing."""
+    data = load_training_data(cfg)  # type: ignore[arg-type]
+    assert counts == [len(data.train.names) + len(data.validation.names)]
+    moved = load_training_data(dataclasses.replace(cfg, val_fraction=0.4))  # type: ignore[arg-type]
+    assert len(counts) == 1
+    assert len(moved.validation.names) > len(data.validation.names)
+
+
+# ---- WebDataset -------------------------------------------------------------------------------------------------
+
+
+def shard(path: Path, samples: list[dict[str, bytes]], start: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for number, sample in enumerate(samples, start=start):
+            for ending, content in sample.items():
+                member = tarfile.TarInfo(f"{number:04d}.{ending}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def test_shards_with_splits(tmp_path: Path, cache: list[int]) -> None:
+    seeds: dict[str, int] = {}
+    for name, chosen in (("train-000", range(12)), ("train-001", range(12, 24)), ("test-000", range(24, 30))):
+        samples = [{"cls": str(seed % 2).encode(), "png": png(seed)} for seed in chosen]
+        shard(tmp_path / "data" / f"{name}.tar", samples, start=chosen[0])
+        seeds |= {f"{name}/{seed:04d}.png": seed for seed in chosen}
+    (tmp_path / "data" / "classes.txt").write_text("cat\ndog\n")
+    cfg = ShardsConfig(root=str(tmp_path / "data"), image_size=8, names="classes.txt")
+    data, test = parts_of(cfg)
+    assert data.class_names == ("cat", "dog")
+    assert data.notes[0] == "Layout: 3 WebDataset shards; labels in cls (data.label), splits by the shards' names."
+    assert {name.split("-")[0] for name in data.train.names} == {"train"}
+    for part in (data.train, data.validation, test):
+        assert_pixels(part, seeds)
+        assert [seeds[name] % 2 for name in part.names] == part.labels_N.tolist()
+    assert len(test.names) == 6
+    cache.clear()
+    (tmp_path / "cache").rename(tmp_path / "old")
+    assert_decoded_once(dataclasses.replace(cfg, split_seed=7), cache)
+    report = check_data(cfg)
+    assert report.clean
+    assert len(report.files) == 30
+    assert len(describe_data(cfg).files) == 30
+
+
+def test_shards_written_by_webdataset(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.TarWriter(str(tmp_path / "all.tar")) as sink:
+        for seed in range(20):
+            sink.write({"__key__": f"{seed:03d}", "png": png(seed), "cls": seed % 2})
+    data, test = parts_of(ShardsConfig(root=str(tmp_path), image_size=8, cache="off"))
+    assert_pixels(data.train, {f"all/{seed:03d}.png": seed for seed in range(20)})
+    assert len(data.train.names) + len(data.validation.names) + len(test.names) == 20
+
+
+@pytest.mark.parametrize(
+    ("sample", "label", "message"),
+    [
+        ({"json": json.dumps({"kind": "a", "n": 1}).encode()}, "auto", r"data\.label=one of json:kind, json:n"),
+        ({"bin": b"1"}, "auto", r"none of \.cls, \.txt, \.json"),
+        ({"cls": b"1"}, "txt", "a sample without a label"),
+    ],
+)
+def test_shards_whose_label_is_not_clear(sample: dict[str, bytes], label: str, message: str, tmp_path: Path) -> None:
+    shard(tmp_path / "a.tar", [{**sample, "png": png(s)} for s in range(12)])
+    cfg = ShardsConfig(root=str(tmp_path), label=label, cache="off")
+    with pytest.raises(DataError, match=message):
+        load_training_data(cfg)
+
+
+def test_a_json_label_and_what_is_no_shard(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no \.tar"):
+        load_training_data(ShardsConfig(root=str(tmp_path)))
+    shard(tmp_path / "a.tar", [{"json": json.dumps({"k": "ab"[s % 2]}).encode(), "png": png(s)} for s in range(12)])
+    assert load_training_data(ShardsConfig(root=str(tmp_path), cache="off", image_size=8)).class_names == ("a", "b")
+    (tmp_path / "b.tar").write_bytes(b"no archive" * 100)
+    with pytest.raises(DataError, match=r"b\.tar cannot be read as an uncompressed \.tar"):
+        load_training_data(ShardsConfig(root=str(tmp_path), cache="off"))
+
+
+# ---- Hugging Face -----------------------------------------------------------------------------------------------
+
+
+def hub_dataset(seeds: range) -> Any:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"]))
+    rows = {"image": [{"bytes": png(s), "path": None} for s in seeds], "label": [s % 2 for s in seeds]}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_folder_of_save_to_disk(tmp_path: Path, cache: list[int]) -> None:
+    datasets = pytest.importorskip("datasets")
+    both = datasets.DatasetDict(train=hub_dataset(range(24)), test=hub_dataset(range(24, 30)))
+    both.save_to_disk(str(tmp_path / "data"))
+    cfg = HuggingFaceConfig(root=str(tmp_path / "data"), image_size=8)
+    data, test = parts_of(cfg)
+    assert data.class_names == ("cat", "dog")
+    assert "a folder of save_to_disk: images in column image, labels in column label" in data.notes[0]
+    seeds = {f"train/data-00000-of-00001/{s:07d}": s for s in range(24)}
+    for part in (data.train, data.validation):
+        assert_pixels(part, seeds)
+        assert [seeds[name] % 2 for name in part.names] == part.labels_N.tolist()
+    assert_pixels(test, {f"test/data-00000-of-00001/{s:07d}": 24 + s for s in range(6)})
+    cache.clear()
+    (tmp_path / "cache").rename(tmp_path / "old")
+    assert_decoded_once(dataclasses.replace(cfg, split_seed=7), cache)
+    assert check_data(cfg).clean
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_parquet_with_images_in_it(tmp_path: Path) -> None:
+    whole = hub_dataset(range(40))
+    for number in range(2):
+        part = whole.shard(2, number, contiguous=True)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        part.to_parquet(str(tmp_path / "data" / f"train-{number:05d}-of-00002.parquet"), batch_size=7)
+    cfg = HuggingFaceConfig(root=str(tmp_path), image_size=8, cache="off")
+    data = load_training_data(cfg)
+    seeds = {f"data/train-{s // 20:05d}-of-00002/{s % 20:07d}": s for s in range(40)}
+    for part in (data.train, data.validation):
+        assert_pixels(part, seeds)
+        assert [seeds[name] % 2 for name in part.names] == part.labels_N.tolist()
+    assert len(data.train.names) + len(data.validation.names) == 40
+    assert check_data(cfg).clean
+
+
+def test_hugging_face_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    with pytest.raises(DataError, match=r"neither \.parquet files nor"):
+        load_training_data(HuggingFaceConfig(root=str(tmp_path)))
+    images = [{"bytes": png(s), "path": ""} for s in range(12)]
+    table = pyarrow.table({"image": images, "fine": [s % 3 for s in range(12)], "coarse": [s % 2 for s in range(12)]})
+    parquet.write_table(table, tmp_path / "all.parquet")
+    with pytest.raises(DataError, match=r"data\.label=one of fine, coarse"):
+        load_training_data(HuggingFaceConfig(root=str(tmp_path)))
+    cfg = HuggingFaceConfig(root=str(tmp_path), label="coarse", cache="off", image_size=8)
+    assert load_training_data(cfg).class_names == ("0", "1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"pip install 'da6401\[tables\]'"):
+        load_training_data(HuggingFaceConfig(root=str(tmp_path)))
+
+
+# ---- torchvision ------------------------------------------------------------------------------------------------
+
+
+def mnist(root: Path, kind: str, count: int) -> npt.NDArray[np.uint8]:
+    """Files as MNIST has them, of random images; the images (N, 28, 28)."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    images = np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    head = struct.pack(">IIII", 2051, count, 28, 28)
+    (raw / f"{kind}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    (raw / f"{kind}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+    return images
+
+
+def test_torchvision_by_name_without_a_network(tmp_path: Path, cache: list[int]) -> None:
+    images = {"train": mnist(tmp_path / "tv", "train", 60), "test": mnist(tmp_path / "tv", "t10k", 20)}
+    cfg = TorchvisionConfig(root=str(tmp_path / "tv"), name="mnist", image_size=28)
+    data, test = parts_of(cfg)
+    assert data.notes[0] == "Layout: torchvision.datasets.MNIST; its splits: train, test."
+    assert data.class_names[3] == "3 - three"
+    assert len(data.train.names) + len(data.validation.names) == 60
+    for part in (data.train, data.validation, test):
+        for row, name in enumerate(part.names):
+            split, _, number = name.partition("/")
+            image = part.images_NCHW[torch.tensor([row])][0]
+            assert np.array_equal(image.numpy(), np.repeat(images[split][int(number)][None], 3, axis=0))
+            assert int(part.labels_N[row]) == int(number) % 10
+    cache.clear()
+    (tmp_path / "cache").rename(tmp_path / "old")
+    assert_decoded_once(dataclasses.replace(cfg, split_seed=7), cache)
+    assert check_data(cfg).clean
+
+
+def test_torchvision_files_without_splits_are_drawn(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / "eurosat" / "2750" / ("Forest", "River")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number))
+    cfg = TorchvisionConfig(root=str(tmp_path), name="EuroSAT", image_size=8, cache="off")
+    data, test = parts_of(cfg)
+    assert data.class_names == ("Forest", "River")
+    assert len(data.train.names) + len(data.validation.names) + len(test.names) == 20
+    listed = [*range(0, 20, 2), *range(1, 20, 2)]  # a class after the other
+    assert_pixels(data.train, {f"EuroSAT/{row:07d}": seed for row, seed in enumerate(listed)})
+
+
+def test_torchvision_refusals(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean CIFAR10"):
+        load_training_data(TorchvisionConfig(root=str(tmp_path), name="CIFAR-10"))
+    with pytest.raises(DataError, match=r"cannot be read in .*data\.download=true"):
+        load_training_data(TorchvisionConfig(root=str(tmp_path), name="CIFAR10"))

@@ -67,8 +67,11 @@ def list_torchvision(cfg: TorchvisionConfig) -> Listing:
         raise ConfigError([f"data.name={cfg.name}: must be one of {known}{did_you_mean(cfg.name, KINDS)}"])
     root = Path(cfg.root).expanduser().resolve()
     splits = KINDS[name].splits
-    asked: dict[SplitName | None, Arguments] = {None: {}} if splits is None else {**splits}
-    sets = {role: _open(cfg, name, arguments) for role, arguments in asked.items()}
+    sets: dict[SplitName | None, Any] = {}
+    if splits is None:
+        sets[None] = _open(cfg, name, {})
+    for role, arguments in (splits or {}).items():
+        sets[role] = _open(cfg, name, arguments)
     names: list[str] = []
     labels: list[int] = []
     sides: list[int] = []

@@ -70,8 +70,8 @@ def list_torchvision(cfg: TorchvisionConfig) -> Listing:
     sets: dict[SplitName | None, Any] = {}
     if splits is None:
         sets[None] = _open(cfg, name, {})
-    for role, arguments in (splits or {}).items():
-        sets[role] = _open(cfg, name, arguments)
+    for given, arguments in (splits or {}).items():
+        sets[given] = _open(cfg, name, arguments)
     names: list[str] = []
     labels: list[int] = []
     sides: list[int] = []
@@ -94,10 +94,10 @@ def list_torchvision(cfg: TorchvisionConfig) -> Listing:
         content = functools.partial(_pixels, data, place)
         return LabelledFile(names[row], stored, class_names[labels[row]], content)
 
-    given = ", ".join(str(role) for role in sets if role) or "none, so they are drawn"
+    told = ", ".join(str(role) for role in sets if role) or "none, so they are drawn"
     return Listing(
         root=root,
-        found=f"Layout: torchvision.datasets.{name}; its splits: {given}.",
+        found=f"Layout: torchvision.datasets.{name}; its splits: {told}.",
         class_names=class_names,
         names=names,
         labels_N=np.array(labels, dtype=np.int32),

@@ -263,27 +263,35 @@ BACKBONES.register(
 )
 
 
-def _make_lite0(image_size: int) -> nn.Module:
-    from da6401.models.lite import EfficientNetLite0
+def _make_lite(width: float, depth: float) -> Callable[[int], nn.Module]:
+    def make(image_size: int) -> nn.Module:
+        from da6401.models.lite import EfficientNetLite
 
-    return EfficientNetLite0(num_classes=1000)
+        return EfficientNetLite(num_classes=1000, width=width, depth=depth)
 
-
-def _lite0_file() -> Path:
-    from da6401.models.weights import lite0_file
-
-    return lite0_file()
+    return make
 
 
-BACKBONES.register(
-    "efficientnet_lite0",
-    BackboneEntry(
-        stages=("stem", "blocks1", "blocks2", "blocks3", "blocks4", "blocks5", "blocks6", "blocks7", "conv_head"),
-        make=_make_lite0,
-        cut=lambda net: list(net.stages()),
-        features=1280,
-        statistics=((0.498,) * 3, (0.502,) * 3),
-        imagenet_file=_lite0_file,
-        replaced=("_fc.",),
-    ),
-)
+def _lite_file(version: int) -> Callable[[], Path]:
+    def file() -> Path:
+        from da6401.models.weights import lite_file
+
+        return lite_file(version)
+
+    return file
+
+
+# Lite0, 1 and 2 were trained on 224, 240 and 260 px.
+for _version, (_width, _depth) in enumerate(((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))):
+    BACKBONES.register(
+        f"efficientnet_lite{_version}",
+        BackboneEntry(
+            stages=("stem", "blocks1", "blocks2", "blocks3", "blocks4", "blocks5", "blocks6", "blocks7", "conv_head"),
+            make=_make_lite(_width, _depth),
+            cut=lambda net: list(net.stages()),
+            features=1280,
+            statistics=((0.498,) * 3, (0.502,) * 3),
+            imagenet_file=_lite_file(_version),
+            replaced=("_fc.",),
+        ),
+    )

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: EfficientNet-B0 with ReLU6 and without squeeze-and-excitation, stem and head not scaled.
+"""EfficientNet-Lite: EfficientNet with ReLU6 and without squeeze-and-excitation, stem and head not scaled.
 
 Source: github.com/tensorflow/tpu, models/official/efficientnet/lite. Modules have the names of the PyTorch port's
 state dict (`_blocks.0._depthwise_conv.weight`), so its weights load as they are. The port's stochastic depth is
@@ -9,20 +9,56 @@ left out: it has no weights, and dropout and augmentation are there for more reg
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Repeats, kernel, stride of the first repeat, expansion, input and output channels of each of the seven block groups.
+
+class BlockGroup(NamedTuple):
+    """Blocks of one width of output."""
+
+    repeats: int
+    kernel_size: int
+    stride: int  # of the first block; the others have 1
+    expansion: int
+    filters: int
+
+
+# Of Lite0; the others have more blocks (depth) and wider ones (width).
 BLOCK_GROUPS = (
-    (1, 3, 1, 1, 32, 16),
-    (2, 3, 2, 6, 16, 24),
-    (2, 5, 2, 6, 24, 40),
-    (3, 3, 2, 6, 40, 80),
-    (3, 5, 1, 6, 80, 112),
-    (4, 5, 2, 6, 112, 192),
-    (1, 3, 1, 6, 192, 320),
+    BlockGroup(1, 3, 1, 1, 16),
+    BlockGroup(2, 3, 2, 6, 24),
+    BlockGroup(2, 5, 2, 6, 40),
+    BlockGroup(3, 3, 2, 6, 80),
+    BlockGroup(3, 5, 1, 6, 112),
+    BlockGroup(4, 5, 2, 6, 192),
+    BlockGroup(1, 3, 1, 6, 320),
 )
+STEM = 32
 FEATURES = 1280
+
+
+def scaled_groups(width: float, depth: float) -> list[BlockGroup]:
+    """The seven groups with filters times `width` (a multiple of 8) and repeats times `depth` (rounded up).
+
+    The first and the last group keep their number of blocks, as in the source.
+    """
+    last = len(BLOCK_GROUPS) - 1
+    return [
+        group._replace(
+            filters=_multiple_of_8(group.filters * width),
+            repeats=group.repeats if position in (0, last) else math.ceil(group.repeats * depth),
+        )
+        for position, group in enumerate(BLOCK_GROUPS)
+    ]
+
+
+def _multiple_of_8(filters: float) -> int:
+    """The nearest one, but never more than a tenth below."""
+    nearest = max(8, int(filters + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * filters else nearest + 8
 
 
 class SameConv2d(nn.Conv2d):
@@ -64,34 +100,44 @@ class MBConv(nn.Module):
         return projected + x_BCHW if self._shortcut else projected
 
 
-class EfficientNetLite0(nn.Module):
-    """The whole network, 4.7 M parameters at 1000 classes, for images of any size."""
+class EfficientNetLite(nn.Module):
+    """The whole network for images of any size; without scaling it is Lite0, 4.7 M parameters at 1000 classes.
 
-    def __init__(self, *, num_classes: int) -> None:
+    Args:
+        num_classes: outputs of the last layer.
+        width: factor of the blocks' filters; 1.1 for Lite2.
+        depth: factor of the groups' numbers of blocks; 1.1 for Lite1, 1.2 for Lite2.
+    """
+
+    def __init__(self, *, num_classes: int, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__()
-        self._conv_stem = _conv(3, 32, 3, stride=2)
-        self._bn0 = _norm(32)
-        self._blocks = nn.ModuleList(
-            MBConv(
-                in_channels=in_channels if repeat == 0 else filters,
-                filters=filters,
-                kernel_size=kernel_size,
-                stride=stride if repeat == 0 else 1,
-                expansion=expansion,
-            )
-            for repeats, kernel_size, stride, expansion, in_channels, filters in BLOCK_GROUPS
-            for repeat in range(repeats)
-        )
-        self._conv_head = _conv(BLOCK_GROUPS[-1][-1], FEATURES, 1)
+        self._groups = scaled_groups(width, depth)
+        self._conv_stem = _conv(3, STEM, 3, stride=2)
+        self._bn0 = _norm(STEM)
+        self._blocks = nn.ModuleList()
+        channels = STEM
+        for group in self._groups:
+            for repeat in range(group.repeats):
+                self._blocks.append(
+                    MBConv(
+                        in_channels=channels,
+                        filters=group.filters,
+                        kernel_size=group.kernel_size,
+                        stride=group.stride if repeat == 0 else 1,
+                        expansion=group.expansion,
+                    )
+                )
+                channels = group.filters
+        self._conv_head = _conv(channels, FEATURES, 1)
         self._bn1 = _norm(FEATURES)
         self._fc = nn.Linear(FEATURES, num_classes)
 
     def stages(self) -> tuple[nn.Sequential, ...]:
         """Stem, the seven groups of blocks, and the head convolution with the mean of each map: (B, 1280)."""
         groups, first = [], 0
-        for repeats, *_ in BLOCK_GROUPS:
-            groups.append(nn.Sequential(*self._blocks[first : first + repeats]))
-            first += repeats
+        for group in self._groups:
+            groups.append(nn.Sequential(*self._blocks[first : first + group.repeats]))
+            first += group.repeats
         stem = nn.Sequential(self._conv_stem, self._bn0, nn.ReLU6())
         head = nn.Sequential(self._conv_head, self._bn1, nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         return (stem, *groups, head)

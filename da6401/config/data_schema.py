@@ -122,7 +122,7 @@ class TableConfig(ImageFiles):
 
     source: Literal["table"] = key("table", "where the images come from")
     root: str = key("", "the folder of the table, or the table itself", pattern="(?s:.+)", shape="a path", path=True)
-    follow_links: bool = key(False, "read images whose paths or links leave the root; else they are refused")
+    follow_links: bool = key(False, "read images whose paths leave the root (../, /home); else they are refused")
     table: TableKeys = field(default_factory=TableKeys)
 
 

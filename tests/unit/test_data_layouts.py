@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -19,8 +18,6 @@ from da6401.data import tree
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.data.tree_check import check_data, describe_data
 from da6401.errors import ConfigError, DataError
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def picture(path: Path) -> None:
@@ -292,20 +289,3 @@ def test_a_changed_exclude_file_is_read_again(tmp_path: Path) -> None:
     assert len(load_training_data(cfg).train.names) + len(load_training_data(cfg).validation.names) == 11
     listing.write_text("train/cat/000.png\ntrain/dog/000.png\n")
     assert len(load_training_data(cfg).train.names) + len(load_training_data(cfg).validation.names) == 10
-
-
-@pytest.mark.skipif(not (SHARED / "sign-digits").is_dir(), reason="sign-digits is not beside this checkout")
-def test_sign_digits_by_person() -> None:
-    """Ten pictures in a row are one person's: IMG_1118 and IMG_1119 ... are, IMG_1128 is another's."""
-    names = {"group_by": r"IMG_(\d+)\d\."}
-    plain, grouped = (describe_data(config(SHARED / "sign-digits", **keys)) for keys in ({}, names))
-    for report, together in ((plain, False), (grouped, True)):
-        assert report.clean
-        sides: dict[str, set[str]] = {}
-        for file in report.files:
-            match = re.search(r"IMG_(\d+)\d\.", file.name)
-            assert match is not None
-            sides.setdefault(match[1], set()).add(file.split)
-        assert all(len(where) == 1 for where in sides.values()) == together
-        for name in report.class_names:
-            assert report.counts("test")[name] == pytest.approx(41, abs=4)

@@ -234,3 +234,28 @@ def test_grocery_as_it_is_published(label: str, classes: int, first: str) -> Non
     assert report.clean
     with pytest.raises(DataError, match=r"data\.table\.label=2 \(0, 1, 2, \.\.\.\) or 3"):
         describe_data(config(SHARED / "grocery-small"))
+
+
+@pytest.mark.skipif(not (SHARED / "sign-digits").is_dir(), reason="sign-digits is not beside this checkout")
+def test_sign_digits_by_person(tmp_path: Path) -> None:
+    """A person's pictures are taken one after the other, from 0 to 9: the numbers say who, and no pattern does."""
+    root = (SHARED / "sign-digits" / "Dataset").resolve()
+    found = sorted((int(path.stem.removeprefix("IMG_")), int(path.parent.name), path) for path in root.glob("*/*.JPG"))
+    rows: Rows = [("path", "digit", "person")]
+    person, last = 0, (0, 9)
+    for number, digit, path in found:
+        person += digit <= last[1] or number - last[0] > 3
+        last = number, digit
+        rows.append((str(path.relative_to(root)), str(digit), str(person)))
+    write(tmp_path / "persons.csv", rows)
+    who = {row[0]: row[2] for row in rows}
+    for group_by in ("", "person"):
+        report = describe_data(config(tmp_path, group_by, label="digit", images=str(root)))
+        assert report.clean
+        sides: dict[str, set[str]] = {}
+        for file in report.files:
+            sides.setdefault(who[file.name], set()).add(file.split)
+        assert all(len(where) == 1 for where in sides.values()) == bool(group_by)
+        assert len(report.files) == 2062
+        for split, count in (("test", 41), ("validation", 33)):
+            assert all(abs(report.counts(split)[name] - count) <= 2 for name in report.class_names)

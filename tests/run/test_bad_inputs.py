@@ -226,6 +226,43 @@ case("a weights file that is not there")(
 case("a data folder that is not there")(lambda cwd: FOLDER)
 
 
+@case("nested classes, which may be read in several ways")
+def _(cwd: Path) -> list[str]:
+    for name in ("Fruit/Apple", "Fruit/Kiwi", "Milk/Oat"):
+        (cwd / "images/train" / name).mkdir(parents=True)
+        (cwd / "images/train" / name / "0.png").write_bytes(picture())
+    return FOLDER
+
+
+@case("splits without a training split")
+def _(cwd: Path) -> list[str]:
+    for split in ("val", "test"):
+        for name in ("cat", "dog"):
+            (cwd / "images" / split / name).mkdir(parents=True)
+            (cwd / "images" / split / name / "0.png").write_bytes(picture())
+    return FOLDER
+
+
+def table_of(cwd: Path, *lines: str) -> list[str]:
+    (cwd / "images").mkdir()
+    (cwd / "images/labels.csv").write_text("\n".join(lines))
+    return ["train", "data=table", *FOLDER[2:]]
+
+
+case("a table with two columns that may be labels")(
+    lambda cwd: table_of(cwd, "path,fine,coarse", "0.png,Apple,Fruit", "1.png,Oat,Milk")
+)
+case("a table in which an image has two labels")(lambda cwd: table_of(cwd, "path,label", "0.png,cat", "0.png,dog"))
+case("a pattern of groups that fits no name")(lambda cwd: [*clean(cwd), "data.group_by=patient(\\\\d+)"])
+
+
+def clean(cwd: Path) -> list[str]:
+    folder = images(cwd)
+    for number in range(1, 4):
+        (folder / f"{number}.png").write_bytes(picture())
+    return FOLDER
+
+
 @case("a truncated, an empty and a text file among the images")
 def _(cwd: Path) -> list[str]:
     folder = images(cwd)

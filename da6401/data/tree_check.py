@@ -170,7 +170,7 @@ def _examine_splits(cfg: FolderConfig, read: Read) -> TreeReport:
     if layout is not None and layout.validation is None and not problems:
         held_out = held_out_names(train, cfg)
     class_names = tuple(sorted({name for split in splits for name in split.class_names}))
-    left_out = [name for split in splits for name in split.excluded]
+    named = [each.name for split in listed for each in (*split.files, *split.bad_files)]
     return TreeReport(
         root=root,
         layout=layout,
@@ -182,7 +182,7 @@ def _examine_splits(cfg: FolderConfig, read: Read) -> TreeReport:
         loose=tuple(name for split in splits for name in split.loose),
         notes=(
             *(layout.notes if layout else ()),
-            *exclude_note(cfg.exclude, excluded, left_out),
+            *exclude_note(cfg.exclude, excluded, named),
             *alike_notes(class_names),
         ),
         used=() if layout is None else _used(layout, cfg.val_role),

@@ -281,6 +281,14 @@ def test_excluded_images_are_left_out_of_every_split(tmp_path: Path) -> None:
         load_training_data(cfg)
 
 
+def test_a_list_of_other_names_is_refused_by_check_too(tmp_path: Path) -> None:
+    images(tmp_path / "data", train__cat=6, train__dog=6)
+    listing = tmp_path / "exclude.txt"
+    listing.write_text("cat/000.png\n")
+    with pytest.raises(DataError, match=r"none of its 1 names \(cat/000\.png\) .* look like train/cat/000\.png"):
+        check_data(config(tmp_path / "data", exclude=str(listing)))
+
+
 def test_a_changed_exclude_file_is_read_again(tmp_path: Path) -> None:
     images(tmp_path / "data", train__cat=6, train__dog=6)
     listing = tmp_path / "exclude.txt"

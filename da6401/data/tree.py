@@ -56,6 +56,11 @@ class SplitFiles:
     before: tuple[LabelledFile, ...] = ()  # the files with those, where there are some
 
     @property
+    def names(self) -> list[str]:
+        """Of all files, the bad ones last."""
+        return [*(file.name for file in self.files), *(file.name for file in self.bad_files)]
+
+    @property
     def drawn_from(self) -> tuple[LabelledFile, ...]:
         """All files, those left out too: a split that is drawn does not move with data.exclude."""
         return self.before or self.files
@@ -66,8 +71,7 @@ class SplitFiles:
             return self
         files = tuple(file for file in self.files if file.name not in names)
         bad = tuple(file for file in self.bad_files if file.name not in names)
-        present = [*(file.name for file in self.files), *(file.name for file in self.bad_files)]
-        left_out = tuple(name for name in present if name in names)
+        left_out = tuple(name for name in self.names if name in names)
         had, has = ({file.class_name for file in each} for each in (self.files, files))
         classes = tuple(name for name in self.class_names if name in has or name not in had)
         before = tuple(file for file in self.files if file.class_name in has)

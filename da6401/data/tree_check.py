@@ -170,7 +170,7 @@ def _examine_splits(cfg: FolderConfig, read: Read) -> TreeReport:
     if layout is not None and layout.validation is None and not problems:
         held_out = held_out_names(train, cfg)
     class_names = tuple(sorted({name for split in splits for name in split.class_names}))
-    named = [each.name for split in listed for each in (*split.files, *split.bad_files)]
+    named = [name for split in listed for name in split.names]
     return TreeReport(
         root=root,
         layout=layout,

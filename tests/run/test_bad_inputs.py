@@ -253,7 +253,7 @@ case("a table with two columns that may be labels")(
     lambda cwd: table_of(cwd, "path,fine,coarse", "0.png,Apple,Fruit", "1.png,Oat,Milk")
 )
 case("a table in which an image has two labels")(lambda cwd: table_of(cwd, "path,label", "0.png,cat", "0.png,dog"))
-case("a pattern of groups that fits no name")(lambda cwd: [*clean(cwd), "data.group_by=patient(\\\\d+)"])
+case("a pattern of groups that fits no name")(lambda cwd: [*clean(cwd), "data.group_by=patient([0-9]+)"])
 
 
 def clean(cwd: Path) -> list[str]:

@@ -127,7 +127,9 @@ def tune(words: list[str]) -> int:
     parser = IntermixedParser(prog="da6401 tune", description=TUNE, allow_abbrev=False)
     parser.add_argument("root", metavar="ROOT", help="a folder of labelled images")
     parser.add_argument("--minutes", type=float, required=True, metavar="M", help="of the whole command")
-    parser.add_argument("--part", choices=("a",), default="a", help="a: a CNN from scratch")
+    parser.add_argument(
+        "--part", choices=("a", "b", "both"), default="both", help="a CNN from scratch, a pretrained backbone, both"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train; study=NAME goes on with it")
     given = parser.parse(words)
     images = ["data=folder", f"data.root={quote(given.root)}"]

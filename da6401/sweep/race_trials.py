@@ -6,6 +6,7 @@ are the candidate's, as in any sweep.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -43,6 +44,7 @@ SAMPLED = 60  # candidates besides the given ones
 CHANGED = 0.4  # the probability that a sampled candidate departs from the defaults in a key
 START_SECONDS = 1.5  # to start and end a training, until one has shown it
 MOST_RESERVE = 0.1  # of sweep.minutes
+TO_MEASURE = 10.0  # seconds: with less time left no other candidate is timed
 SCRATCH_EPOCHS = 6  # of a network trained from scratch: the least, and ...
 MANY = 20  # times its configured epochs the most
 MANY_PRETRAINED = 4
@@ -65,8 +67,11 @@ class RaceTrials:
     def __post_init__(self) -> None:
         self.store = TrialStore(self.study)
         self.given = self.space.given_points()
-        count = len(self.given) + (SAMPLED if self.space.parameters else 0)
-        self.points = [self.point(number) for number in range(count)]
+        self.points = list(self.given)
+        if not isinstance(self._config(0).model, PretrainedConfig):  # whose trainings cost too differently to guess
+            for number in range(len(self.given), len(self.given) + SAMPLED):
+                if (point := self._sampled(number)) not in self.points:
+                    self.points.append(point)
 
     def extend(self) -> int:
         """Add the next training, unless one waits already, or none is worth it; returns the study's number of trials.
@@ -112,10 +117,8 @@ class RaceTrials:
         left = max(0.0, self.clock.left - LANDING_SECONDS)
         return self.members if left > self.members * first.answers else math.floor(left / first.answers)
 
-    def point(self, number: int) -> Point:
-        """The values of a candidate: one of the given ones, or one near the defaults, the same in every process."""
-        if number < len(self.given):
-            return self.given[number]
+    def _sampled(self, number: int) -> Point:
+        """A candidate near the defaults, the same in every process."""
         rng = random.Random(f"{self.seed} {number}")
 
         def value_of(parameter: Parameter) -> Value:
@@ -135,6 +138,8 @@ class RaceTrials:
     def _measured(self, number: int) -> Speed | None:
         """What a candidate's training takes; None where it cannot be trained, which is logged."""
         if number not in self._speeds:
+            if number and self.clock.left - self.reserve < TO_MEASURE:
+                return None
             try:
                 self._speeds[number] = measure(self._config(number))
             except UserError as error:
@@ -147,13 +152,12 @@ class RaceTrials:
     def _guessed(self, number: int) -> Speed | None:
         """What a sampled candidate's training takes: that of the defaults, by multiply-accumulates."""
         if number not in self._speeds:
-            first = self._measured(0)
-            try:
-                factor = macs_of(self._config(number)) / macs_of(self._config(0))
-            except UserError as error:  # values that do not fit together
-                log.debug("candidate %d is left out: %s", number, error)
-                first = None
-            self._speeds[number] = first and replace(first, epoch=first.epoch * factor)
+            first, cfg = self._measured(0), None
+            with contextlib.suppress(UserError):  # values that do not fit together
+                cfg = self._config(number)
+            known = first is not None and cfg is not None and not isinstance(cfg.model, PretrainedConfig)
+            factor = macs_of(cfg) / macs_of(self._config(0)) if cfg is not None and known else 0.0
+            self._speeds[number] = replace(first, epoch=first.epoch * factor) if first and factor else None
         return self._speeds[number]
 
     def _config(self, number: int) -> RunConfig:

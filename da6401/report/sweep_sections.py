@@ -13,6 +13,7 @@ from da6401.report.blocks import Block, cell, command, facts, section, table, te
 from da6401.report.charts import number
 from da6401.report.figures import STATES
 from da6401.report.importance import correlation, importance
+from da6401.report.race_sections import race_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import selection_warning, times
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
@@ -35,7 +36,7 @@ def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
     if not sweep.trials:
         return [section("Result", *problems, text("The study has no trials yet."))]
     result = [*_headline(sweep, metric), *_looks(sweep), command(winner) if winner else None]
-    sections = [section("Result", *problems, *result)]
+    sections = [section("Result", *problems, *result), *race_sections(sweep)]
     sections.append(section("History", *(figures.history(sweep, each) for each in sweep.objective.metrics)))
     if len(sweep.objective.metrics) > 1 and sweep.complete:
         others = [figures.pareto(sweep, metric, other) for other in sweep.objective.metrics[1:]]

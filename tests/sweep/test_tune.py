@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -133,3 +134,17 @@ def test_tune_needs_a_folder_and_minutes(tmp_path: Path) -> None:
     assert missing.returncode == 2
     assert "x" in missing.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_the_page_has_the_model_and_the_ledger(place: Path) -> None:
+    assert main(["report", str(FOLDER), "--out", "page.html"]) == 0
+    page = (place / "page.html").read_text()
+    assert "What the minutes went to" in page
+    assert "Handed over" in page
+
+
+@pytest.mark.parametrize("content", ['{"model": 3, "ledger": [3]}', '{"model": {"options": [[]]}, "ledger": {}}'])
+def test_a_page_of_a_summary_that_is_no_races_is_made_all_the_same(place: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(FOLDER, tmp_path / "other")
+    (tmp_path / "other" / "sweep.json").write_text(content)
+    assert main(["report", str(tmp_path / "other")]) == 0

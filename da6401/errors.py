@@ -36,6 +36,10 @@ class ModelError(UserError):
     """A network that cannot be built: shapes that do not fit, weights that are missing or do not match."""
 
 
+class UndefinedMetricError(UserError):
+    """A metric that has no value on some images; the message says why."""
+
+
 class RunError(UserError):
     """A run folder that is missing, unfinished, unreadable or already used."""
 

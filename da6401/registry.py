@@ -20,8 +20,13 @@ from da6401.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor, nn
     from torch.optim import Optimizer
+
+    Labels = npt.NDArray[np.int64]
+    Probabilities = npt.NDArray[np.floating[Any]]
 
 T = TypeVar("T")
 Defaults = Mapping[str, int | float]  # of an option: keys of its group that depart from the schema's defaults
@@ -236,6 +241,9 @@ def schedule(name: str, *, rise: Rise = float, **defaults: float) -> Callable[[S
 # ---- metrics ------------------------------------------------------------------------------------------------------
 
 
+Score = Callable[["Labels", "Probabilities"], float]  # a split's labels (N,) and probabilities (N, K) -> its value
+
+
 @dataclass(frozen=True)
 class MetricEntry:
     """A number of a finished run that a sweep can optimise: the field of its result of that name, or measured."""
@@ -244,6 +252,41 @@ class MetricEntry:
     maximise: bool
     form: str  # how a value is printed
     by_epoch: bool = False  # each epoch has its own, which a pruner can compare
+    of: Score | None = None  # of a split's answers: trainer.metric can name it, and every result has it
 
 
-METRICS: Registry[MetricEntry] = Registry("sweep.objectives", "da6401.config.metrics")
+METRICS: Registry[MetricEntry] = Registry("sweep.objectives", "da6401.metrics.scores")
+OF_VALIDATION = "val_"  # a metric of answers is an objective under its name with this before it
+
+
+def metric(name: str, words: str, *, maximise: bool, form: str = "{:.4f}") -> Callable[[Score], Score]:
+    """Register a metric of labels and probabilities: `trainer.metric=NAME`, `sweep.objectives=val_NAME`.
+
+    The function raises UndefinedMetricError where it has no value.
+    """
+
+    def decorate(score: Score) -> Score:
+        entry = MetricEntry(f"validation {words}", maximise, form, by_epoch=True, of=score)
+        METRICS.register(OF_VALIDATION + name, entry)
+        return score
+
+    return decorate
+
+
+class ScoreNames(Mapping[str, MetricEntry]):
+    """The metrics of answers among METRICS, by the names that `trainer.metric` takes."""
+
+    def __getitem__(self, name: str) -> MetricEntry:
+        """Raises UserError, with all names, where there is no such metric."""
+        if name not in set(self):
+            raise UserError(f"trainer.metric={name}: must be one of {', '.join(self)}{did_you_mean(name, self)}")
+        return METRICS[OF_VALIDATION + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(OF_VALIDATION) for name, entry in METRICS.entries.items() if entry.of)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+SCORES = ScoreNames()

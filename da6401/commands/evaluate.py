@@ -23,6 +23,7 @@ from da6401.data.list_images import list_images
 from da6401.data.plan import make_plan
 from da6401.data.sources import load_test_data, reads_files, resize_of
 from da6401.errors import DataError, UserError
+from da6401.metrics.scores import scores_of
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.redact import json_text, one_line, safe
@@ -61,7 +62,13 @@ def evaluate_run(folder: Path) -> int:
     probabilities_NK = answer.probabilities_NK.numpy()
     predictions = Predictions(tuple(class_names), images.names, images.labels_N.numpy(), probabilities_NK)
     write_predictions(folder / TEST_CSV, predictions)
-    write_result(folder, dataclasses.replace(result, test_accuracy=answer.accuracy, test_loss=answer.loss))
+    scored = scores_of(predictions)
+    undefined = result.undefined_metrics | {f"test_metrics.{name}": why for name, why in scored.undefined.items()}
+    tested = dataclasses.replace(
+        result, test_accuracy=answer.accuracy, test_loss=answer.loss, test_metrics=scored.values,
+        undefined_metrics=undefined,
+    )  # fmt: skip
+    write_result(folder, tested)
     print(
         f"test accuracy {answer.accuracy:.4f}  loss {answer.loss:.4f}  on {len(images.labels_N)} images, "
         f"recorded in {folder / RESULT} and {TEST_CSV}"

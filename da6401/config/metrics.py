@@ -6,13 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from da6401.registry import METRICS, MetricEntry
-
-METRICS.register("val_accuracy", MetricEntry("validation accuracy", maximise=True, form="{:.4f}", by_epoch=True))
-METRICS.register("val_loss", MetricEntry("validation loss", maximise=False, form="{:.4f}", by_epoch=True))
-METRICS.register("parameters", MetricEntry("parameters", maximise=False, form="{:,.0f}"))
-METRICS.register("macs", MetricEntry("multiply-accumulates", maximise=False, form="{:,.0f}"))
-METRICS.register("latency_ms", MetricEntry("latency ms", maximise=False, form="{:.3f}"))
+from da6401.registry import METRICS, OF_VALIDATION
 
 
 def word(name: str) -> str:
@@ -49,6 +43,11 @@ class Metric:
     def text(self, value: float) -> str:
         """A value for people, without the metric's name."""
         return (METRICS[self.name].form if self.name in METRICS else "{:.4g}").format(value)
+
+
+def chosen_metric(name: str) -> Metric:
+    """That of `trainer.metric`, by which a run's best epoch is chosen; its name is that in metrics.jsonl."""
+    return Metric(0, OF_VALIDATION + name, METRICS[OF_VALIDATION + name].maximise)
 
 
 def names_of(value: object) -> list[str]:

@@ -10,15 +10,17 @@ from typing import Any
 
 from da6401.config.schema import RunConfig
 from da6401.config.validate import DISCRIMINATORS, names_of, variants_of
-from da6401.registry import OPTIMIZERS, SCHEDULES
+from da6401.registry import OF_VALIDATION, OPTIMIZERS, SCHEDULES
 
 Node = dict[str, Any]
+OBJECTIVE = f"{OF_VALIDATION}${{trainer.metric}}"  # a sweep optimises what its runs choose their best epoch by
 
 
 def config_nodes() -> dict[str, Node]:
     """Each node under its name in Hydra's search path: schema, schema/data/folder, optimizer/sgd."""
     tree, groups = dataclasses.asdict(RunConfig()), variants_of(RunConfig)
     nodes = {"schema": {name: value for name, value in tree.items() if name not in DISCRIMINATORS}}
+    nodes["schema"]["sweep"]["objectives"] = [OBJECTIVE]
     for group, key in DISCRIMINATORS.items():
         for variant in groups[group]:
             schema = f"schema/{group}/{variant.__name__.removesuffix('Config').lower()}"

@@ -19,6 +19,7 @@ NOT_SEARCHED = (
     (r"device|trainer\.(threads|progress|resume|checkpoint_minutes)", "does not change what a trial learns"),
     (r"data\.(cache|cache_limit_gb)", "does not change what a trial learns"),
     (r"tracking(\..*)?", "says where the numbers go; all trials of a study go to one place"),
+    (r"trainer\.metric", "is what the trials are compared by"),
     (
         r"data\.(val_role|test_fraction|group_by|exclude|layout|class_depth)",
         "would let trials choose on the test split",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ class Rule:
     pattern: str = ""  # a regular expression that the whole text must match
     shape: str = ""  # the pattern in words
     path: bool = False  # the text names a file or folder
-    names: Registry[Any] | None = None  # the text, or each of a list, is one of these names
+    names: Registry[Any] | Mapping[str, Any] | None = None  # the text, or each of a list, is one of these names
 
 
 def key(default: Any, doc: str, **rule: Any) -> Any:

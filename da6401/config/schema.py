@@ -37,7 +37,7 @@ from da6401.config.model_schema import (
 from da6401.config.rule import key
 from da6401.config.splits import ValRole
 from da6401.config.sweep_schema import SweepConfig
-from da6401.registry import DATA_SOURCES, OPTIMIZERS, SCHEDULES
+from da6401.registry import DATA_SOURCES, OPTIMIZERS, SCHEDULES, SCORES
 
 __all__ = [  # of other modules; what is defined below needs no mention
     "Activation",
@@ -152,9 +152,13 @@ class TrainerConfig:
     ema_decay: float = key(
         0.0, "decay of the weights' moving average, used for validation and kept; 0 is off", low=0, below=1
     )
+    metric: str = key(
+        "accuracy", "of validation, by which the best epoch, early stopping, pruning and a sweep's winner are chosen",
+        names=SCORES,
+    )  # fmt: skip
     patience: int = key(
         0,
-        "stop after so many epochs without a better validation accuracy; 0 is off",
+        "stop after so many epochs without a better trainer.metric; 0 is off",
         unit="epochs",
         low=0,
         high=100_000,

@@ -20,7 +20,7 @@ class SweepConfig:
     warm_start: str = key("", "another study of outputs/sweeps, whose best trials are tried first")
     objectives: list[str] = key(
         ["val_accuracy"],
-        "what is optimised, [val_accuracy,parameters] for several; accuracy is maximised, the others minimised",
+        "what is optimised, [val_accuracy,parameters] for several; without it val_ and trainer.metric",
         names=METRICS,
     )
     max_parameters: int = key(0, "hard limit of the model's parameters; 0 is none", low=0, high=10**12)

@@ -29,6 +29,7 @@ ADDED: dict[str, Any] = {  # 0.2.0
     "augmentation.plain_end": 0.0, "model.convolutions": 1,
     "data.test_fraction": 0.2, "data.group_by": "", "data.exclude": "",
     "data.layout": "auto", "data.class_depth": "auto", "data.follow_links": False,
+    "trainer.metric": "accuracy",
 }  # fmt: skip
 HOLDS_A_KEY = ("sweep.curve", "sweep.plot_by")  # keys whose value is the name of a key
 SEARCH = ("hydra.sweeper.params", "hydra.sweeper.conditional")  # what they hold is named by whole keys

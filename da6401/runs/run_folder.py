@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -70,6 +70,10 @@ class RunResult:
     weights_sha256: str | None = None  # of the weights after the last epoch; None where the run did not complete
     best_weights_sha256: str | None = None  # of those in best.pt
     trainable_parameters: int = 0  # of those that some epoch trains; 0 in folders of before it was kept
+    # By the names of trainer.metric; None where one is undefined; {} in folders of before they were kept.
+    val_metrics: dict[str, float | None] = field(default_factory=dict)  # of validation.csv
+    test_metrics: dict[str, float | None] = field(default_factory=dict)  # of test.csv; {} until `da6401 evaluate`
+    undefined_metrics: dict[str, str] = field(default_factory=dict)  # "val_metrics.macro_auroc": why
     peak_memory_mb: float = 0.0  # of the device on CUDA, else of the process; 0 in folders of before it was kept
 
 
@@ -151,7 +155,7 @@ def read_result(run: Path) -> RunResult:
     value = read_json(run / RESULT)
     fields = dataclasses.fields(RunResult)
     names = {item.name for item in fields}
-    needed = {item.name for item in fields if item.default is dataclasses.MISSING}
+    needed = {item.name for item in fields if item.default is MISSING and item.default_factory is MISSING}
     if not needed <= set(value) <= names:
         raise RunError(
             f"{run / RESULT}: is not a result of this version (expected the keys {', '.join(sorted(names))})"

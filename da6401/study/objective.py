@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from da6401.config.metrics import Metric, directions_of, names_of
-from da6401.registry import METRICS
+from da6401.registry import METRICS, OF_VALIDATION
 
 if TYPE_CHECKING:
     from da6401.runs.run_folder import RunResult
@@ -150,7 +150,7 @@ class Objective:
         Args:
             latency_ms: measures the run's best model; called where it is asked for.
         """
-        found = [latency_ms() if name == "latency_ms" else getattr(result, name, None) for name in self.names]
+        found = [latency_ms() if name == "latency_ms" else number_of(result, name) for name in self.names]
         values = tuple(float(value) for value in found if value is not None)
         return values if len(values) == len(found) else None
 
@@ -237,6 +237,12 @@ class Objective:
             if each.is_within and not beaten:
                 front.setdefault(costs, []).append(each)
         return list(itertools.chain(*front.values()))
+
+
+def number_of(result: RunResult, name: str) -> float | None:
+    """A number of a finished run by a metric's name; None where it has none."""
+    found: float | None = getattr(result, name, None)
+    return result.val_metrics.get(name.removeprefix(OF_VALIDATION)) if found is None else found
 
 
 def _typed(attributes: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from da6401.config.freeze_rules import mixes
+from da6401.config.metrics import chosen_metric, word
 from da6401.config.schema import AugmentationConfig, RunConfig
 from da6401.config.validate import tree_of
 from da6401.data.augment.augmenter import Augmenter
@@ -22,6 +23,7 @@ from da6401.data.batches import batch_rows, batches, seeded
 from da6401.data.resident import send
 from da6401.errors import DivergedError, InterruptedRun
 from da6401.models.freezing import FreezePlan, freeze_plan
+from da6401.registry import OF_VALIDATION
 from da6401.runs.run_folder import append_metrics
 from da6401.training.checkpoint_writer import CheckpointWriter
 from da6401.training.epoch_inputs import EpochInputs
@@ -33,7 +35,7 @@ from da6401.training.setup import TrainingSetup
 from da6401.training.signals import StopFlag
 from da6401.training.state import EpochSums, History
 from da6401.training.tracking import Tracker
-from da6401.training.validation import evaluate
+from da6401.training.validation import evaluate, scores_by_epoch
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +98,12 @@ def fit(
         state.restore(resumed)
     about = {"class_names": list(setup.data.class_names), "config": tree_of(cfg)}
     checkpoints = CheckpointWriter(out, state, about=about, trainable=learner.trainable_names)
+    by_epoch, metric = scores_by_epoch(cfg), chosen_metric(trainer.metric)
     inputs: EpochInputs | None = None
     try:
         for epoch in range(history.epochs_run + 1, trainer.epochs + 1):
             if trainer.patience and history.epochs_run - history.last_improved_epoch >= trainer.patience:
-                log.info("stopped early: no better validation accuracy in %d epochs", trainer.patience)
+                log.info("stopped early: no better %s in %d epochs", word(metric.name), trainer.patience)
                 return
             plan = plan_epoch(cfg, epoch)
             if inputs is None or plan.freeze != learner.model.plan:
@@ -131,16 +134,17 @@ def fit(
                 "train_accuracy": state.sums.accuracy,
                 "val_loss": result.loss,
                 "val_accuracy": result.accuracy,
+                **{OF_VALIDATION + name: result.score(name) for name in by_epoch},
                 "lr": state.optimizer.param_groups[-1]["lr"],
                 "images_per_second": (state.sums.images - images_before) / train_seconds,
                 "seconds": time.perf_counter() - epoch_started,
             }
-            better = history.add(line)
+            better = history.add(line, metric)
             state.sums = EpochSums()
             checkpoints.save(best=result.probabilities_NK if better else None)
             append_metrics(out, line)
             hooks.tracker.log(epoch, line)
-            log.info(epoch_line(line, epochs=trainer.epochs, better=better))
+            log.info(epoch_line(line, metric, epochs=trainer.epochs, better=better))
             if hooks.watcher is not None:
                 hooks.watcher.epoch_done(epoch, line)
     finally:

@@ -25,6 +25,7 @@ from da6401.training.receipt import program
 from da6401.training.run_writer import RunWriter, ending_of
 from da6401.training.setup import TrainingSetup
 from da6401.training.signals import stop_on_signals
+from da6401.training.validation import check_metrics, reached
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def run(
         data = load_training_data(cfg.data)
         for note in data.notes:
             log.info(note)
+        check_metrics(cfg, data)
         memory = PeakMemory(device)
         model = build_model(cfg.model, num_classes=len(data.class_names), image_size=cfg.data.image_size)
         model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))  # counted as the last epoch trains it
@@ -77,7 +79,7 @@ def run(
                     raise
                 result = writer.finish(tracker, "completed")
                 log.info(
-                    "validation accuracy %.4f in epoch %d of %d, %.1f s, in %s",
-                    result.val_accuracy, result.best_epoch, result.epochs_run, result.seconds, out,
+                    "%s in epoch %d of %d, %.1f s, in %s",
+                    reached(cfg, result), result.best_epoch, result.epochs_run, result.seconds, out,
                 )  # fmt: skip
         return result

@@ -14,6 +14,7 @@ from typing import Any
 from da6401.config.schema import RunConfig
 from da6401.config.validate import tree_of
 from da6401.errors import DivergedError, InterruptedRun, MachineError, PrunedError, UserError
+from da6401.metrics.scores import Scored, scores_of
 from da6401.models.counts import count_stages
 from da6401.redact import redacted
 from da6401.runs.atomic_files import write_json, write_text, write_yaml
@@ -98,6 +99,8 @@ class RunWriter:
         """Write how the run ended; from now on it is finished."""
         setup, out, history = self.setup, self.out, self.history
         best = load_checkpoint(out / BEST) if status == "completed" else None
+        predictions = self._predictions(best) if best else None
+        scored = scores_of(predictions) if predictions else Scored()
         result = RunResult(
             status=status, val_accuracy=history.val_accuracy, val_loss=history.val_loss, best_epoch=history.best_epoch,
             epochs_run=history.epochs_run, test_accuracy=None, test_loss=None,
@@ -107,20 +110,27 @@ class RunWriter:
             weights_sha256=weights_sha256(setup.model.state_dict()) if best else None,
             best_weights_sha256=weights_sha256(model_state(best)) if best else None,
             trainable_parameters=sum(stage.trainable_parameters for stage in self.stages),
+            val_metrics=scored.values,
+            undefined_metrics={f"val_metrics.{name}": why for name, why in scored.undefined.items()},
             peak_memory_mb=self.memory.megabytes(),
         )  # fmt: skip
         self._write_receipt()
-        validation = setup.data.validation
-        if best and "probabilities" in best:  # a run that an older version began has none
-            labels_N, probabilities_NK = validation.labels_N.numpy(), best["probabilities"].numpy()
-            predictions = Predictions(setup.data.class_names, validation.names, labels_N, probabilities_NK)
+        if predictions is not None:
             write_predictions(out / VALIDATION_CSV, predictions)
         write_result(out, result)
-        tracker.finish(result, validation.picture)
+        tracker.finish(result, setup.data.validation.picture)
         if status != "interrupted":  # the run will not resume: delete the backups
             (out / PREVIOUS).unlink(missing_ok=True)
             (out / PREVIOUS_BEST).unlink(missing_ok=True)
         return result
+
+    def _predictions(self, best: Mapping[str, Any]) -> Predictions | None:
+        """The best epoch's answers on the validation split; a run that an older version began has none."""
+        if "probabilities" not in best:
+            return None
+        validation = self.setup.data.validation
+        labels_N, probabilities_NK = validation.labels_N.numpy(), best["probabilities"].numpy()
+        return Predictions(self.setup.data.class_names, validation.names, labels_N, probabilities_NK)
 
     def _write_receipt(self) -> None:
         write_json(self.out / RECEIPT, {**self._receipt, "features": list(self.setup.inputs.facts.values())})

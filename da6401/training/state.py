@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from da6401.config.metrics import Metric
 from da6401.errors import RunError
 from da6401.runs.run_folder import wrong_fields
 from da6401.training.optim import WeightAverage
@@ -26,7 +27,7 @@ class History:
     best_epoch: int | None = None
     val_accuracy: float | None = None  # of the best epoch, as is val_loss
     val_loss: float | None = None
-    last_improved_epoch: int = 0  # the last with a higher validation accuracy than all before it
+    last_improved_epoch: int = 0  # the last that was better by trainer.metric than all before it
     seconds: float = 0.0  # until the last checkpoint, in all processes that trained the run
     parts: int = 1  # a batch is computed in so many parts: more than 1 after the device ran out of memory
     lines: list[dict[str, float]] = field(default_factory=list)  # metrics.jsonl
@@ -46,17 +47,21 @@ class History:
         for name, value in values.items():
             setattr(self, name, value)
 
-    def add(self, line: dict[str, float]) -> bool:
-        """Add a finished epoch; whether it is the best: higher validation accuracy, at the same a lower loss."""
-        epoch, accuracy, loss = int(line["epoch"]), line["val_accuracy"], line["val_loss"]
+    def add(self, line: dict[str, float], metric: Metric) -> bool:
+        """Add a finished epoch; whether it is the best: better by the metric, at the same value by a lower loss."""
+        epoch, best = int(line["epoch"]), self._best_line()
         self.lines.append(line)
         self.epochs_run = epoch
-        if self.val_accuracy is None or self.val_loss is None or accuracy > self.val_accuracy:
+        if best is None or metric.better(line[metric.name], best[metric.name]):
             self.last_improved_epoch = epoch
-        elif (accuracy, -loss) <= (self.val_accuracy, -self.val_loss):
+        elif line[metric.name] != best[metric.name] or line["val_loss"] >= best["val_loss"]:
             return False
-        self.best_epoch, self.val_accuracy, self.val_loss = epoch, accuracy, loss
+        self.best_epoch, self.val_accuracy, self.val_loss = epoch, line["val_accuracy"], line["val_loss"]
         return True
+
+    def _best_line(self) -> dict[str, float] | None:
+        """The numbers of the best epoch so far."""
+        return next((line for line in self.lines if line["epoch"] == self.best_epoch), None)
 
 
 @dataclass

@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from da6401.config.metrics import chosen_metric, word
+from da6401.config.schema import RunConfig
 from da6401.data.batches import batches
-from da6401.data.image_sets import ImageSet
+from da6401.data.image_sets import ImageSet, TrainingData
+from da6401.metrics.scores import check_defined, score
+from da6401.registry import METRICS, OF_VALIDATION
+from da6401.runs.run_folder import RunResult
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.signals import StopFlag
 
@@ -23,6 +28,40 @@ class Evaluation:
     loss: float  # mean cross-entropy in nats, without label smoothing or class weights
     accuracy: float  # 0..1, ties go to the lower class
     probabilities_NK: Tensor  # float32, on the CPU
+    labels_N: Tensor
+
+    def score(self, name: str) -> float:
+        """One of the metrics that trainer.metric names. Raises UndefinedMetricError where it has no value."""
+        return score(name, self.labels_N.numpy(), self.probabilities_NK.numpy())
+
+
+def scores_by_epoch(cfg: RunConfig) -> list[str]:
+    """The metrics that each epoch computes: what the best epoch is chosen by, and what the sweep optimises.
+
+    Accuracy and loss are always there, and cost nothing.
+    """
+    asked = dict.fromkeys([OF_VALIDATION + cfg.trainer.metric, *cfg.sweep.objectives])
+    return [name.removeprefix(OF_VALIDATION) for name in asked if name != "val_accuracy" and METRICS[name].of]
+
+
+def check_metrics(cfg: RunConfig, data: TrainingData) -> None:
+    """Refuse what the epochs' metrics cannot say of this validation split.
+
+    Raises:
+        UserError: a metric is undefined on it.
+    """
+    labels_N = data.validation.labels_N.numpy()
+    check_defined(scores_by_epoch(cfg), labels_N, data.class_names, key="trainer.metric")
+
+
+def reached(cfg: RunConfig, result: RunResult) -> str:
+    """What a completed run reached on the validation split, in words."""
+    text = f"validation accuracy {result.val_accuracy:.4f}"
+    value = result.val_metrics.get(cfg.trainer.metric)
+    if cfg.trainer.metric == "accuracy" or value is None:
+        return text
+    metric = chosen_metric(cfg.trainer.metric)
+    return f"{word(metric.name)} {metric.text(value)}, {text.removeprefix('validation ')}"
 
 
 @torch.inference_mode()
@@ -59,4 +98,5 @@ def evaluate(
         loss=float(F.cross_entropy(logits_NK.double(), labels_N)),
         accuracy=int((logits_NK.argmax(1) == labels_N).sum()) / len(labels_N),
         probabilities_NK=logits_NK.softmax(1),
+        labels_N=labels_N,
     )

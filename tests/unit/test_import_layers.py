@@ -16,6 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("machine", "errors", "redact"),
     ("runs",),
     ("registry",),  # below what it lists: the configuration asks it, and it names the modules that fill it as texts
+    ("metrics",),
     ("config",),
     ("data",),
     ("models",),

@@ -16,16 +16,17 @@ from da6401.config.objective_rules import objective_problems
 from da6401.config.schema import RunConfig, SweepConfig
 from da6401.config.validate import config_from_tree, tree_of, value_problems
 from da6401.errors import ConfigError
-from da6401.registry import METRICS
+from da6401.registry import METRICS, SCORES
 from da6401.runs.run_folder import RunResult
 from da6401.study.objective import ATTRIBUTE, Objective
 from tests.tiny_runs import SMALL, compose
 
 RESULT = RunResult(
     status="completed", val_accuracy=0.5, val_loss=1.5, best_epoch=1, epochs_run=1, test_accuracy=None, test_loss=None,
-    parameters=100, macs=1000, seconds=1.0, reason="",
+    parameters=100, macs=1000, seconds=1.0, reason="", val_metrics=dict.fromkeys(SCORES, 0.25),
 )  # fmt: skip
 LINE = {"epoch": 1, "train_loss": 9.0, "val_loss": 1.5, "train_accuracy": 0.1, "val_accuracy": 0.5}
+LINE |= {f"val_{name}": 0.125 for name in SCORES if name != "accuracy"}
 PRUNER = {"pruner": {"name": "median"}}
 
 
@@ -54,6 +55,13 @@ def latency() -> float:
         ("parameters", "minimize", 100.0, None),
         ("macs", "minimize", 1000.0, None),
         ("latency_ms", "minimize", 2.5, None),
+        ("val_balanced_accuracy", "maximize", 0.25, 0.125),
+        ("val_macro_f1", "maximize", 0.25, 0.125),
+        ("val_top5", "maximize", 0.25, 0.125),
+        ("val_log_loss", "minimize", 0.25, 0.125),
+        ("val_macro_auroc", "maximize", 0.25, 0.125),
+        ("val_mcc", "maximize", 0.25, 0.125),
+        ("val_kappa", "maximize", 0.25, 0.125),
     ],
 )
 def test_a_metric_has_its_direction_its_value_and_what_an_epoch_tells(
@@ -70,7 +78,7 @@ def test_a_metric_has_its_direction_its_value_and_what_an_epoch_tells(
 
 
 def test_every_metric_is_in_the_table_above() -> None:
-    assert len(METRICS) == 5
+    assert len(METRICS) == 12
 
 
 def test_several_metrics_have_several_values_and_tell_a_pruner_nothing() -> None:

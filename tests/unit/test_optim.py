@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from da6401.config.metrics import chosen_metric
 from da6401.config.schema import OptimizerConfig, ScheduleConfig
 from da6401.training.learner import balanced_weights
 from da6401.training.optim import WeightAverage, build_optimizer, set_learning_rate
@@ -115,7 +116,7 @@ def test_the_better_epoch_has_the_higher_accuracy_then_the_lower_loss() -> None:
     history = History()
     epochs = [(0.5, 1.0), (0.5, 0.9), (0.5, 0.9), (0.4, 0.1), (0.6, 9.0), (0.5, 0.1)]
     better = [
-        history.add({"epoch": number, "val_accuracy": accuracy, "val_loss": loss})
+        history.add({"epoch": number, "val_accuracy": accuracy, "val_loss": loss}, chosen_metric("accuracy"))
         for number, (accuracy, loss) in enumerate(epochs, start=1)
     ]
     assert better == [True, True, False, False, True, False]

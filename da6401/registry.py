@@ -252,6 +252,7 @@ class MetricEntry:
     maximise: bool
     form: str  # how a value is printed
     by_epoch: bool = False  # each epoch has its own, which a pruner can compare
+    is_share: bool = False  # of the images: its interval is Wilson's
     of: Score | None = None  # of a split's answers: trainer.metric can name it, and every result has it
 
 
@@ -259,14 +260,16 @@ METRICS: Registry[MetricEntry] = Registry("sweep.objectives", "da6401.metrics.sc
 OF_VALIDATION = "val_"  # a metric of answers is an objective under its name with this before it
 
 
-def metric(name: str, words: str, *, maximise: bool, form: str = "{:.4f}") -> Callable[[Score], Score]:
+def metric(
+    name: str, words: str, *, maximise: bool, form: str = "{:.4f}", is_share: bool = False
+) -> Callable[[Score], Score]:
     """Register a metric of labels and probabilities: `trainer.metric=NAME`, `sweep.objectives=val_NAME`.
 
     The function raises UndefinedMetricError where it has no value.
     """
 
     def decorate(score: Score) -> Score:
-        entry = MetricEntry(f"validation {words}", maximise, form, by_epoch=True, of=score)
+        entry = MetricEntry(f"validation {words}", maximise, form, by_epoch=True, is_share=is_share, of=score)
         METRICS.register(OF_VALIDATION + name, entry)
         return score
 

@@ -12,17 +12,21 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from da6401.commands.paired_lines import paired_lines
 from da6401.commands.side_by_side import RECORDED, side_by_side
 from da6401.config.metrics import names_of
 from da6401.errors import RunError
 from da6401.machine.terminal import table_console
+from da6401.metrics.intervals import wilson
 from da6401.redact import safe
 from da6401.report.run_record import RunRecord, read_run
 from da6401.runs.looks import comparison_warnings
 from da6401.runs.run_folder import CONFIG, differences, flat, read_yaml
 
+INTERVAL = "95% interval"
 REACHED = (
-    *("status", "val_accuracy", "val_loss", "best_epoch", "epochs_run", "test_accuracy", "test_loss"),
+    *("status", "val_accuracy", f"val_accuracy: {INTERVAL}", "val_loss", "best_epoch", "epochs_run"),
+    *("test_accuracy", f"test_accuracy: {INTERVAL}", "test_loss"),
     "test_looks",  # how often the test split was looked at
     *("parameters", "macs", "seconds"),
 )
@@ -40,7 +44,7 @@ def compare_runs(folders: Sequence[Path]) -> int:
     if not 2 <= len(folders) <= len(string.ascii_uppercase):
         raise RunError(f"compare takes 2 to {len(string.ascii_uppercase)} run folders, not {len(folders)}")
     labels = string.ascii_uppercase[: len(folders)]
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_run(folder, predictions=True) for folder in folders]
     differing = differences(*map(_settings, runs))
     console = table_console()
     for label, folder in zip(labels, folders, strict=True):
@@ -51,11 +55,11 @@ def compare_runs(folders: Sequence[Path]) -> int:
         console.print(side_by_side(headings, map(_rounded, differing), title="keys that differ"))
     else:
         console.print("\nno key differs: config, data, code, versions and device are the same")
-    reached = [
-        {**(vars(run.result) if run.result else {}), "status": run.status, "test_looks": len(run.looks)} for run in runs
-    ]
+    reached = [_reached(run) for run in runs]
     rows = (_rounded([name, *(each.get(name) for each in reached)]) for name in REACHED)
     console.print(side_by_side(headings, rows, title="reached"))
+    for line in paired_lines(labels, runs):
+        console.print(escape(line), soft_wrap=True, highlight=False)
     for warning in comparison_warnings(folders):
         console.print(escape(warning), soft_wrap=True, highlight=False)
     for name in CURVES:
@@ -70,6 +74,17 @@ def sparkline(values: Sequence[float], *, low: float, high: float, marks: str) -
     chosen = [values[math.ceil((place + 1) * len(values) / count) - 1] for place in range(count)]
     span = (high - low) or 1.0
     return "".join(marks[min(len(marks) - 1, int((value - low) / span * len(marks)))] for value in chosen)
+
+
+def _reached(run: RunRecord) -> dict[str, Any]:
+    result = run.result
+    found = {**(vars(result) if result else {}), "status": run.status, "test_looks": len(run.looks)}
+    shares = {"validation": result.val_accuracy, "test": result.test_accuracy} if result else {}
+    for split, value in shares.items():
+        if value is not None and (answers := run.predictions.get(split)):
+            low, high = wilson(value, len(answers.labels_N))
+            found[f"{'val' if split == 'validation' else split}_accuracy: {INTERVAL}"] = f"{low:.3f} to {high:.3f}"
+    return found
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:

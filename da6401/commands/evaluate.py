@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import torch
 
+from da6401.commands.unlike_validation import warnings_on_test
+from da6401.config.metrics import chosen_metric, word
 from da6401.config.schema import FolderConfig, RunConfig
 from da6401.config.splits import TEST
 from da6401.data.flat import is_flat
@@ -23,13 +25,14 @@ from da6401.data.list_images import list_images
 from da6401.data.plan import make_plan
 from da6401.data.sources import load_test_data, reads_files, resize_of
 from da6401.errors import DataError, UserError
+from da6401.metrics.intervals import interval_of, span, wilson
 from da6401.metrics.scores import scores_of
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.redact import json_text, one_line, safe
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
-from da6401.runs.predictions import Predictions, write_predictions
-from da6401.runs.run_folder import RESULT, SUMMARY, TEST_CSV, read_json, read_result, write_result
+from da6401.runs.predictions import Predictions, read_predictions, write_predictions
+from da6401.runs.run_folder import RESULT, SUMMARY, TEST_CSV, RunResult, read_json, read_result, write_result
 from da6401.runs.trial_folders import sweep_of
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import choose_device, prepare, restore_torch_settings
@@ -47,7 +50,7 @@ def evaluate_run(folder: Path) -> int:
     result = read_result(folder)
     if result.test_accuracy is not None:
         print(
-            f"test accuracy {result.test_accuracy:.4f}  loss {result.test_loss:.4f}  "
+            f"test accuracy {result.test_accuracy:.4f}{_recorded_interval(folder, result)}  loss {result.test_loss:.4f}  "
             f"(recorded; evaluated once; test split looked at {times(len(read_looks(folder)))})"
         )
         return 0
@@ -62,7 +65,7 @@ def evaluate_run(folder: Path) -> int:
     probabilities_NK = answer.probabilities_NK.numpy()
     predictions = Predictions(tuple(class_names), images.names, images.labels_N.numpy(), probabilities_NK)
     write_predictions(folder / TEST_CSV, predictions)
-    scored = scores_of(predictions)
+    scored, count = scores_of(predictions), len(images.labels_N)
     undefined = result.undefined_metrics | {f"test_metrics.{name}": why for name, why in scored.undefined.items()}
     tested = dataclasses.replace(
         result, test_accuracy=answer.accuracy, test_loss=answer.loss, test_metrics=scored.values,
@@ -70,10 +73,29 @@ def evaluate_run(folder: Path) -> int:
     )  # fmt: skip
     write_result(folder, tested)
     print(
-        f"test accuracy {answer.accuracy:.4f}  loss {answer.loss:.4f}  on {len(images.labels_N)} images, "
-        f"recorded in {folder / RESULT} and {TEST_CSV}"
+        f"test accuracy {answer.accuracy:.4f} ({span(wilson(answer.accuracy, count))})  loss {answer.loss:.4f}  "
+        f"on {count} images, recorded in {folder / RESULT} and {TEST_CSV}"
     )
+    for line in (*_chosen(cfg, predictions), *warnings_on_test(folder, cfg, predictions, images)):
+        print(safe(line))
     return 0
+
+
+def _recorded_interval(folder: Path, result: RunResult) -> str:
+    """The interval of the recorded test accuracy; "" where its answers are gone."""
+    if result.test_accuracy is None or not (folder / TEST_CSV).exists():
+        return ""
+    return f" ({span(wilson(result.test_accuracy, len(read_predictions(folder / TEST_CSV).labels_N)))})"
+
+
+def _chosen(cfg: RunConfig, predictions: Predictions) -> list[str]:
+    """The metric that chose the model, where it is not accuracy, on the test split."""
+    name = cfg.trainer.metric
+    value = scores_of(predictions).values[name]
+    if name == "accuracy" or value is None:
+        return []
+    interval = span(interval_of(name, predictions))
+    return [f"test {word(chosen_metric(name).name).removeprefix('validation ')} {value:.4f} ({interval})"]
 
 
 def look_at_test(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TOP = 5  # classes that top5 accepts
 
 
-@metric("accuracy", "accuracy", maximise=True)
+@metric("accuracy", "accuracy", maximise=True, is_share=True)
 def accuracy(labels_N: Labels, probabilities_NK: Probabilities) -> float:
     """Share of the images whose most probable class is the true one; ties go to the lower class."""
     return float((probabilities_NK.argmax(1) == labels_N).mean())
@@ -53,7 +53,7 @@ def macro_f1(labels_N: Labels, probabilities_NK: Probabilities) -> float:
     return float((2 * counts_KK.diagonal()[both_K > 0] / both_K[both_K > 0]).mean())
 
 
-@metric("top5", "top-5 accuracy", maximise=True)
+@metric("top5", "top-5 accuracy", maximise=True, is_share=True)
 def top5(labels_N: Labels, probabilities_NK: Probabilities) -> float:
     """Share of the images whose class is among the five most probable ones; of equal ones the higher class counts."""
     import numpy as np

@@ -105,12 +105,12 @@ function views(plot, choices) {
 
 function trials(block, part) {
   const rows = block.trials.map((trial) => {
-    const cells = [trial.number, trial.state, ...trial.values, trial.seconds, trial.epochs,
+    const cells = [trial.number, trial.state, ...trial.values, ...(block.intervals ? [trial.interval] : []), trial.seconds, trial.epochs,
       ...block.params.map((name) => trial.params[name] ?? null)];
     const text = block.columns.map((name, at) => `${name}=${show(cells[at])}`).join(" ") + " " + trial.reason;
     const row = make("tr", { class: trial.best ? "best" : null, click: () => open(block, trial, part) },
       cells.map((value, at) => at === 0
-        ? make("td", {}, make("button", { type: "button", "aria-label": `open trial ${value}` }, String(value)))
+        ? make("td", {}, make("button", { type: "button", "aria-label": `open trial ${value}` }, String(value)), trial.mark)
         : at === 1 ? make("td", {}, make("span", { class: `state ${value}` }, value))
         : make("td", { class: isNumber(value) ? "number" : null }, show(value))));
     return { trial, cells, row, text: text.toLowerCase() };

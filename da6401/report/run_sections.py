@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scipy.stats import binomtest
-
+from da6401.metrics.intervals import interval_of, span, wilson
+from da6401.metrics.scores import scores_of
 from da6401.redact import duration, safe
+from da6401.registry import SCORES
 from da6401.report import run_figures
 from da6401.report.blocks import Block, command, facts, section, table, text
 from da6401.report.charts import number
@@ -33,6 +34,8 @@ def run_sections(run: RunRecord) -> list[dict[str, Any]]:
     if run.epochs:
         charts = run_figures.run_curves(run)
         sections.append(section("Curves", {"kind": "charts", "items": charts}))
+    if run.predictions:
+        sections.append(section("Metrics", _metrics(run)))
     split = next(iter(run.predictions), None)
     if split is None:
         remedy = "da6401 evaluate writes those of the test split" if result else "they come with the end of the run"
@@ -71,8 +74,7 @@ def _reached(run: RunRecord) -> Block:
         if value is not None:
             if found := run.predictions.get(split.lower()):
                 count = len(found.labels_N)
-                low, high = binomtest(round(value * count), count).proportion_ci(method="wilson")
-                note += f", 95% interval {low:.3f} to {high:.3f}, n = {count}"
+                note += f", {span(wilson(value, count))}, n = {count}"
             shares.append((f"{split} accuracy", number(value), note))
     speed = [line["images_per_second"] for line in run.epochs if "images_per_second" in line]
     fast = f"{result.epochs_run} epochs, {max(speed):,.0f} images/s" if speed else f"{result.epochs_run} epochs"
@@ -91,9 +93,27 @@ def _looks(run: RunRecord) -> Block:
     return {**table(title, ["time (UTC)", "by da6401", "purpose"], rows), "folded": True}
 
 
+def _metrics(run: RunRecord) -> Block:
+    """Every metric of the answers, with its interval; what has no value says why."""
+    rows = []
+    scored = {split: scores_of(found) for split, found in run.predictions.items()}
+    chosen = (run.config.get("trainer") or {}).get("metric", "accuracy")
+    for name, entry in SCORES.items():
+        row: list[Any] = [entry.words.removeprefix("validation ") + (" (trainer.metric)" if name == chosen else "")]
+        for split, found in run.predictions.items():
+            value = scored[split].values[name]
+            interval = None if value is None else interval_of(name, found)
+            row += [scored[split].undefined.get(name, "") if value is None else number(value),
+                    "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"]  # fmt: skip
+        rows.append(row)
+    heads = [head for split, found in run.predictions.items()
+             for head in (f"{split}, n = {len(found.labels_N)}", "95% interval")]  # fmt: skip
+    return table("Metrics (intervals: Wilson's for shares of images, else the bootstrap's)", ["metric", *heads], rows)
+
+
 def _classes(predictions: Predictions) -> Block:
     rows = [[c.name, c.precision, c.recall, c.f1, c.images, c.predicted] for c in predictions.by_class()]
-    columns = ["class", "precision", "recall", "F1", "images", "predicted"]
+    columns = ["class", "precision", "recall", "F1", "images (support)", "predicted"]
     return table("Precision and recall of each class", columns, rows)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from da6401.config.metrics import Metric, word
+from da6401.metrics.intervals import Interval
 from da6401.redact import duration, safe
 from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
@@ -18,6 +19,7 @@ from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import selection_warning, times
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
 from da6401.study.objective import Candidate
+from da6401.study.told_apart import MARK, ToldApart, told_apart
 
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
 
@@ -53,7 +55,9 @@ def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
         sections.append(section("Timeline", figures.timeline(sweep)))
     if sweep.best:
         sections.append(section("The winner's config", _changes(sweep, sweep.best[0])))
-    return [*sections, section("Trials", _trials(sweep))]
+    told = _told_apart(sweep)
+    note = text(told.sentence) if told.sentence else None
+    return [*sections, section("Trials", note, _trials(sweep, told))]
 
 
 def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
@@ -140,7 +144,13 @@ def _changes(sweep: SweepRecord, winner: TrialRecord) -> Block:
     return table(f"Trial {winner.number} {against}", ["key", "default", "winner"], rows)
 
 
-def _trials(sweep: SweepRecord) -> Block:
+def _told_apart(sweep: SweepRecord) -> ToldApart:
+    """Which trials cannot be told from the winner."""
+    folders = {trial.number: trial.run.folder for trial in sweep.complete}
+    return told_apart(folders, sweep.best[0].number if sweep.best else None, sweep.objective)
+
+
+def _trials(sweep: SweepRecord, told: ToldApart) -> Block:
     best, metrics = {trial.number for trial in sweep.best}, sweep.objective.metrics
     rows = []
     for trial in sweep.trials:
@@ -154,6 +164,8 @@ def _trials(sweep: SweepRecord) -> Block:
             {
                 "number": trial.number, "state": trial.state, "values": [trial.reached(metric) for metric in metrics],
                 "params": {key: cell(value) for key, value in trial.params.items()}, "best": trial.number in best,
+                "mark": f" {MARK}" if trial.number in told.same else "",
+                "interval": _span(told.intervals.get(trial.number)),
                 "seconds": took,
                 "epochs": len(trial.run.epochs), "parameters": result.parameters if result else None,
                 "macs": result.macs if result else None, "reason": safe(trial.reason), "slot": trial.slot,
@@ -163,12 +175,17 @@ def _trials(sweep: SweepRecord) -> Block:
                 "same": "This is the default configuration." if trial.is_default else "No key differs.",
             }
         )  # fmt: skip
-    names = [word(metric.name) for metric in metrics]
+    names, intervals = [word(metric.name) for metric in metrics], ["95% interval"] if told.intervals else []
     return {
         "kind": "trials", "params": sweep.params, "goals": names, "trials": rows,
-        "columns": ["trial", "state", *names, "seconds", "epochs", *sweep.params],
+        "intervals": bool(told.intervals),
+        "columns": ["trial", "state", *names, *intervals, "seconds", "epochs", *sweep.params],
         "against": "Against the default configuration" if sweep.default else "Parameters", "before": "default",
     }  # fmt: skip
+
+
+def _span(interval: Interval | None) -> str | None:
+    return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _short(value: float | None) -> float | None:

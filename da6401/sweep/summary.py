@@ -25,13 +25,16 @@ from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
 from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
 from da6401.runs.trial_folders import MODEL, trial_folder
-from da6401.study.objective import Candidate, Objective
+from da6401.study.objective import Candidate, Objective, is_complete
+from da6401.study.told_apart import MARK, ToldApart, told_apart
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 from da6401.sweep.hand_over import HandedOver
 from da6401.sweep.leases import FINISHED, REASON, REQUEUED
 
 log = logging.getLogger(__name__)
+
+INTERVAL = "95% interval"
 
 
 def write_summary(
@@ -45,6 +48,8 @@ def write_summary(
     winner = confirmed[0].run if confirmed else trial_folder(folder, best[0].trial) if best else None
     winner = handed.option.runs[0] if handed else winner
     command = None if winner is None else f"da6401 reproduce {shlex.quote(str(winner))}"
+    completed = {trial.number: trial_folder(folder, trial) for trial in trials if is_complete(trial)}
+    told = told_apart(completed, best[0].trial.number if best else None, objective)
     write_json(
         folder / SUMMARY,
         {
@@ -53,6 +58,7 @@ def write_summary(
             "trials": {state.name.lower(): states.get(state.name.lower(), 0) for state in TrialState},
             "objective": {**objective.as_json(), "directions": objective.directions},
             "best": [_entry(each, folder) for each in best],
+            "not_told_from_best": sorted(told.same),
             "confirmed": [item.as_json() for item in confirmed],
             "winner": None if winner is None else str(winner),
             **({"model": handed.as_json(folder)} if handed else {}),
@@ -62,7 +68,9 @@ def write_summary(
         },
     )
     console = table_console()
-    console.print(trial_table(trials, objective, title=f"study {study.study_name}"))
+    console.print(trial_table(trials, objective, told, title=f"study {study.study_name}"))
+    if told.sentence:
+        console.print(told.sentence)
     if confirmed:
         console.print(confirmed_table(confirmed, objective))
     for line in data_lines(trials, folder):
@@ -213,11 +221,12 @@ def _over(trial: FrozenTrial) -> str:
     return f" ({' and '.join(over)} over the limit)" if over else ""
 
 
-def trial_table(trials: Sequence[FrozenTrial], objective: Objective, *, title: str) -> Table:
-    """One row a trial: number, state, values, seconds, its parameters, and why it failed or cannot win."""
+def trial_table(trials: Sequence[FrozenTrial], objective: Objective, told: ToldApart, *, title: str) -> Table:
+    """One row a trial: number, state, values, interval, seconds, its parameters, and why it failed or cannot win."""
     winners = {each.trial.number for each in objective.best(trials)}
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     columns = [("trial", "right"), ("state", "left"), *((name, "right") for name in objective.names)]
+    columns += [(INTERVAL, "right")] if told.intervals else []
     for heading, justify in [*columns, ("seconds", "right")]:
         table.add_column(heading, justify=cast(JustifyMethod, justify), no_wrap=True)
     table.add_column("searched", overflow="fold")  # `parameters` is the name of an objective
@@ -226,10 +235,13 @@ def trial_table(trials: Sequence[FrozenTrial], objective: Objective, *, title: s
             values = [each.text(value) for each, value in zip(objective.metrics, trial.values, strict=True)]
         else:
             values = ["-"] * len(objective.metrics)
+        if told.intervals:
+            interval = told.intervals.get(trial.number)
+            values.append("-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}")
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else "-"
         attribute = REASON if trial.state is not TrialState.WAITING else REQUEUED
         reason = f"  ({trial.user_attrs[attribute]})" if attribute in trial.user_attrs else _over(trial)
-        star = "*" if trial.number in winners else " "
+        star = "*" if trial.number in winners else MARK if trial.number in told.same else " "
         name = f"{star}{trial.number}"
         table.add_row(name, trial.state.name.lower(), *values, seconds, escape(parameters(trial) + reason))
     return table

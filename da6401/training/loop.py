@@ -144,7 +144,7 @@ def fit(
             checkpoints.save(best=result.probabilities_NK if better else None)
             append_metrics(out, line)
             hooks.tracker.log(epoch, line)
-            log.info(epoch_line(line, metric, epochs=trainer.epochs, better=better))
+            log.info(epoch_line(line, metric, epochs=trainer.epochs, images=len(result.labels_N), better=better))
             if hooks.watcher is not None:
                 hooks.watcher.epoch_done(epoch, line)
     finally:

@@ -78,8 +78,7 @@ def run(
                         writer.finish(tracker, *ending)
                     raise
                 result = writer.finish(tracker, "completed")
-                log.info(
-                    "%s in epoch %d of %d, %.1f s, in %s",
-                    reached(cfg, result), result.best_epoch, result.epochs_run, result.seconds, out,
-                )  # fmt: skip
+                value = reached(cfg, result, images=len(data.validation.names))
+                epochs = f"epoch {result.best_epoch} of {result.epochs_run}"
+                log.info("%s in %s, %.1f s, in %s", value, epochs, result.seconds, out)
         return result

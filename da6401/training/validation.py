@@ -14,6 +14,7 @@ from da6401.config.metrics import chosen_metric, word
 from da6401.config.schema import RunConfig
 from da6401.data.batches import batches
 from da6401.data.image_sets import ImageSet, TrainingData
+from da6401.metrics.intervals import span, wilson
 from da6401.metrics.scores import check_defined, score
 from da6401.registry import METRICS, OF_VALIDATION
 from da6401.runs.run_folder import RunResult
@@ -54,9 +55,10 @@ def check_metrics(cfg: RunConfig, data: TrainingData) -> None:
     check_defined(scores_by_epoch(cfg), labels_N, data.class_names, key="trainer.metric")
 
 
-def reached(cfg: RunConfig, result: RunResult) -> str:
-    """What a completed run reached on the validation split, in words."""
-    text = f"validation accuracy {result.val_accuracy:.4f}"
+def reached(cfg: RunConfig, result: RunResult, *, images: int) -> str:
+    """What a completed run reached on the validation split, of so many images, in words."""
+    assert result.val_accuracy is not None, "a completed run has one"
+    text = f"validation accuracy {result.val_accuracy:.4f} ({span(wilson(result.val_accuracy, images))})"
     value = result.val_metrics.get(cfg.trainer.metric)
     if cfg.trainer.metric == "accuracy" or value is None:
         return text

@@ -1,0 +1,96 @@
+"""Runs compared on the same images: the difference of each pair, its interval, and whether it is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+from da6401.config.metrics import chosen_metric, word
+from da6401.errors import UndefinedMetricError
+from da6401.metrics.paired import LEVEL, Difference, corrected, difference, on_same_images, only_right
+from da6401.registry import SCORES
+from da6401.report.run_record import RunRecord
+from da6401.runs.predictions import Predictions
+
+ALL_PAIRS = 4  # runs; of more each is compared with the best
+SPLITS = ("validation", "test")
+
+Pair = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A pair of runs by one metric on one split."""
+
+    pair: Pair
+    split: str
+    metric: str
+    answers: tuple[Predictions, Predictions]
+    difference: Difference
+
+
+def paired_lines(labels: Sequence[str], runs: Sequence[RunRecord]) -> list[str]:
+    """A line for each pair of runs, split and metric; p-values are corrected for the number of lines (Holm)."""
+    pairs = _pairs(runs)
+    found = list(_compared(runs, pairs))
+    lines = []
+    for each, p in zip(found, corrected([each.difference.p for each in found]), strict=True):
+        lines.append(_line(labels, dataclasses.replace(each, difference=dataclasses.replace(each.difference, p=p))))
+    for split in SPLITS:
+        there = [pair for pair in pairs if all(split in runs[index].predictions for index in pair)]
+        told = {each.pair for each in found if each.split == split}
+        apart = [f"{labels[one]} and {labels[other]}" for one, other in there if (one, other) not in told]
+        if apart:
+            lines.append(f"{split}: {', '.join(apart)} were not asked about the same images: no paired test")
+    if len(found) > 1:
+        lines.append(f"(p-values are corrected for {len(found)} tests by Holm's method; a difference is shown below "
+                     f"{LEVEL})")  # fmt: skip
+    return lines
+
+
+def _pairs(runs: Sequence[RunRecord]) -> list[Pair]:
+    if len(runs) <= ALL_PAIRS:
+        return list(itertools.combinations(range(len(runs)), 2))
+    reached = [run.result.val_accuracy or 0.0 if run.result else 0.0 for run in runs]
+    best = reached.index(max(reached))
+    return [(best, index) for index in range(len(runs)) if index != best]
+
+
+def _compared(runs: Sequence[RunRecord], pairs: Sequence[Pair]) -> Iterator[Compared]:
+    for split in SPLITS:
+        for one, other in pairs:
+            answers = [runs[index].predictions.get(split) for index in (one, other)]
+            if answers[0] is None or answers[1] is None:
+                continue
+            same = on_same_images(answers[0], answers[1])
+            if same is None:
+                continue
+            for metric in dict.fromkeys(["accuracy", *_chosen(runs[one]), *_chosen(runs[other])]):
+                try:
+                    gap = difference(metric, answers[0], same)
+                except UndefinedMetricError:
+                    continue
+                yield Compared((one, other), split, metric, (answers[0], same), gap)
+
+
+def _chosen(run: RunRecord) -> list[str]:
+    name = (run.config.get("trainer") or {}).get("metric")
+    return [name] if name in set(SCORES) else []
+
+
+def _line(labels: Sequence[str], each: Compared) -> str:
+    one, other = (labels[index] for index in each.pair)
+    gap, (low, high) = each.difference, each.difference.interval
+    counts = ""
+    if each.metric == "accuracy":
+        alone, other_alone = only_right(*each.answers)
+        counts = f", only {one} right on {alone} and only {other} on {other_alone}"
+    metric = chosen_metric(each.metric)
+    better = one if metric.better(gap.value, 0.0) else other
+    verdict = f"{better} is better" if gap.is_shown else "no difference shown"
+    words = f"{each.split} {word(metric.name).removeprefix('validation ')}"
+    return (
+        f"{words}, {one} - {other}: {gap.value:+.4f} (95% interval "
+        f"{low:+.4f} to {high:+.4f}, n = {gap.images}){counts}; {gap.test}, p = {gap.p:.3g}: {verdict}"
+    )

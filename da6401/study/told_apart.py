@@ -1,0 +1,85 @@
+"""Which trials of a sweep cannot be told from its winner: paired tests on the same validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from da6401.config.metrics import Metric
+from da6401.errors import RunError, UndefinedMetricError
+from da6401.metrics.intervals import FEWEST, RESAMPLES, Interval, interval_of
+from da6401.metrics.paired import LEVEL, corrected, difference, on_same_images
+from da6401.registry import OF_VALIDATION, SCORES
+from da6401.runs.predictions import Predictions, read_predictions
+from da6401.runs.run_folder import VALIDATION_CSV
+from da6401.study.objective import Objective
+
+MANY = 20  # comparisons, above which fewer resamples are drawn
+MARK = "~"
+
+
+@dataclass(frozen=True)
+class ToldApart:
+    """What the validation answers of a sweep's trials say of its ranking."""
+
+    intervals: Mapping[int, Interval] = field(default_factory=dict)  # 95%, by trial
+    same: frozenset[int] = frozenset()  # trials that cannot be told from the winner
+    tested: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """What the marks mean; "" where nothing was tested."""
+        if not self.tested:
+            return ""
+        return (
+            f"{MARK} cannot be told from the winner on these validation images: {len(self.same)} of {self.tested} "
+            f"other trials (paired tests, corrected for {self.tested}, p >= {LEVEL})"
+        )
+
+
+def told_apart(folders: Mapping[int, Path], winner: int | None, objective: Objective) -> ToldApart:
+    """Compare each completed trial with the winner.
+
+    Args:
+        folders: the run folder of each completed trial.
+        winner: its trial; None: there is none, as of several metrics.
+    """
+    name = score_name(objective.alone)
+    if name is None:
+        return ToldApart()
+    answers = {number: found for number, folder in folders.items() if (found := _answers(folder)) is not None}
+    intervals = {number: span for number, each in answers.items() if (span := interval_of(name, each)) is not None}
+    if winner is None or winner not in answers:
+        return ToldApart(intervals)
+    p_values = _p_values(name, answers, winner)
+    raised = corrected(list(p_values.values()))
+    same = frozenset(number for number, p in zip(p_values, raised, strict=True) if p >= LEVEL)
+    return ToldApart(intervals, same, len(p_values))
+
+
+def score_name(metric: Metric | None) -> str | None:
+    """The metric of answers that an objective is; None where it is another number, such as the parameters."""
+    name = metric.name.removeprefix(OF_VALIDATION) if metric and metric.name.startswith(OF_VALIDATION) else ""
+    name = "log_loss" if name == "loss" else name
+    return name if name in set(SCORES) else None
+
+
+def _p_values(name: str, answers: Mapping[int, Predictions], winner: int) -> dict[int, float]:
+    resamples = RESAMPLES if len(answers) <= MANY else FEWEST
+    found = {}
+    for number, each in answers.items():
+        same = None if number == winner else on_same_images(answers[winner], each)
+        if same is not None:
+            try:
+                found[number] = difference(name, answers[winner], same, resamples=resamples).p
+            except UndefinedMetricError:
+                continue
+    return found
+
+
+def _answers(folder: Path) -> Predictions | None:
+    try:
+        return read_predictions(folder / VALIDATION_CSV)
+    except RunError:  # of an older version, or removed
+        return None

@@ -49,9 +49,10 @@ def evaluate_run(folder: Path) -> int:
     """Evaluate the best checkpoint on the test split; a second time, print the recorded value."""
     result = read_result(folder)
     if result.test_accuracy is not None:
+        looked = times(len(read_looks(folder)))
         print(
-            f"test accuracy {result.test_accuracy:.4f}{_recorded_interval(folder, result)}  loss {result.test_loss:.4f}  "
-            f"(recorded; evaluated once; test split looked at {times(len(read_looks(folder)))})"
+            f"test accuracy {result.test_accuracy:.4f}{_recorded_interval(folder, result)}  "
+            f"loss {result.test_loss:.4f}  (recorded; evaluated once; test split looked at {looked})"
         )
         return 0
     model, cfg, class_names = load_model(folder)

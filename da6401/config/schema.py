@@ -149,6 +149,24 @@ class TrainerConfig:
     label_smoothing: float = key(0.0, "share of the target spread over all classes", low=0, below=1)
     clip_norm: float = key(0.0, "largest norm of the gradient; 0 is off", low=0, high=1e6)
     class_weights: bool = key(False, "weight each class by the inverse of its count in train")
+    class_weights_by: Literal["inverse", "effective"] = key(
+        "inverse", "of class_weights: the inverse of the count, or of the effective number (arXiv 1901.05555)"
+    )
+    effective_beta: float = key(
+        0.999, "of the effective number: 0 weighs all classes alike, towards 1 they are inverse to the counts",
+        low=0, below=1,
+    )  # fmt: skip
+    sampler: Literal["shuffle", "balanced"] = key(
+        "shuffle", "balanced draws each class as often as any other, and so some images several times in an epoch"
+    )
+    logit_adjustment: float = key(
+        0.0, "tau of logit adjustment: in training tau log(share of the class) is added (arXiv 2007.07314); 0 is off",
+        low=0, high=10,
+    )  # fmt: skip
+    focal_gamma: float = key(
+        0.0, "gamma of focal loss: images that are predicted well count less (arXiv 1708.02002); 0 is off",
+        low=0, high=10,
+    )  # fmt: skip
     ema_decay: float = key(
         0.0, "decay of the weights' moving average, used for validation and kept; 0 is off", low=0, below=1
     )

@@ -7,7 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from da6401.data.image_sets import Pixels
+from da6401.data.cache.image_cache import CachedRows
+from da6401.data.image_sets import ImageSet, Pixels
 
 SHARE = 0.25  # of the device's free memory, for all that stays there: the network needs the rest
 CHUNK = 64e6  # bytes that are read and copied at once
@@ -33,10 +34,29 @@ class ChosenRows:
         places_B = positions_B if self._places_N is None else self._places_N[positions_B]
         return self._rows[send(places_B, self._device)].to(self._dtype)
 
+    def select(self, positions_N: Tensor) -> ChosenRows:
+        """The rows at some of these positions, in their order."""
+        places_N = positions_N if self._places_N is None else self._places_N[positions_N]
+        return ChosenRows(self._rows, places_N, self._dtype)
+
     @property
     def is_resident(self) -> bool:
         """Whether they stay on a device other than the CPU."""
         return self._device.type != "cpu"
+
+
+def chosen_images(images: ImageSet, rows_N: Tensor) -> ImageSet:
+    """The images at some rows, in their order; a row may come several times."""
+    pixels = images.images_NCHW
+    chosen: Pixels
+    if isinstance(pixels, CachedRows):
+        chosen = pixels.select(rows_N.numpy())
+    elif isinstance(pixels, ChosenRows):
+        chosen = pixels.select(rows_N)
+    else:
+        chosen = ChosenRows(pixels, rows_N, torch.uint8)
+    names = tuple(images.names[row] for row in rows_N.tolist())
+    return ImageSet(chosen, images.labels_N[rows_N], names)
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:

@@ -19,7 +19,7 @@ from da6401.data.batches import Batch, seeded
 from da6401.data.cache.image_cache import CachedRows
 from da6401.data.cache.store import CacheEntry
 from da6401.data.image_sets import ImageSet, TrainingData
-from da6401.data.resident import ChosenRows, bring, room_on
+from da6401.data.resident import ChosenRows, bring, chosen_images, room_on
 from da6401.errors import DataError
 from da6401.models.counts import Counts
 from da6401.models.stages import StagedModel
@@ -40,8 +40,12 @@ class EpochInputs(Protocol):
     count: int  # training images
     validation: ImageSet
 
-    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter) -> ImageSet:
-        """The training images of an epoch that sees them in this order."""
+    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter, rows_N: Tensor) -> ImageSet:
+        """The training images of an epoch that sees them in this order.
+
+        Args:
+            rows_N: the images, of which some may come several times and others not at all; N is ``count``.
+        """
 
     def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
         """The input of stage ``first_stage`` for a training batch."""
@@ -60,8 +64,8 @@ class ImageInputs:
             room -= data.train.images_NCHW.shape.numel()
         self.validation = resident_images(data.validation, device, room=room)
 
-    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter) -> ImageSet:
-        return self.train
+    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter, rows_N: Tensor) -> ImageSet:
+        return self.train if torch.equal(rows_N, torch.arange(self.count)) else chosen_images(self.train, rows_N)
 
     def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
         return augment(batch.images_BCHW, batch.rows_B)
@@ -95,14 +99,14 @@ class FeatureInputs:
         last_rows = self._choice(torch.arange(rows - len(data.validation.names), rows))
         self.validation = dataclasses.replace(data.validation, images_NCHW=last_rows)
 
-    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter) -> ImageSet:
+    def images_of(self, epoch: int, order_N: Tensor, augment: Augmenter, rows_N: Tensor) -> ImageSet:
         views_N = torch.zeros(self.count, dtype=torch.int64)
         if self._flips:
             views_N[order_N] = augment.mirrored(torch.arange(self.count)).long()
         elif self._views > 1 and not is_plain(dataclasses.replace(augment.cfg, flip=0.0)):  # else the plain view
             views_N = torch.randint(self._views, (self.count,), generator=seeded(self._seed, CHOICE, epoch))
-        places_N = views_N * self.count + torch.arange(self.count)
-        return dataclasses.replace(self._train, images_NCHW=self._choice(places_N))
+        pixels, labels_N = self._choice(views_N * self.count + rows_N), self._train.labels_N[rows_N]
+        return dataclasses.replace(self._train, images_NCHW=pixels, labels_N=labels_N)
 
     def _choice(self, places_N: Tensor) -> ChosenRows:
         return ChosenRows(self._rows, places_N, self._computed)

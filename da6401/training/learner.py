@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from da6401.data.batches import equal_parts
 from da6401.models.freezing import freeze_plan, rate_factors
 from da6401.training.arithmetic import Arithmetic
+from da6401.training.balance import ClassLoss
 from da6401.training.device import check_precision
 from da6401.training.optim import WeightAverage, build_optimizer
 from da6401.training.reading import LATE, Reading
@@ -47,11 +47,8 @@ class Learner:
         self._forward = torch.compile(self.model) if trainer.compile else self.model
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._clip_norm = trainer.clip_norm
-        self._label_smoothing = trainer.label_smoothing
-        self._class_weights_K: Tensor | None = None
-        if trainer.class_weights:
-            weights_K = balanced_weights(setup.data.train.labels_N, len(setup.data.class_names))
-            self._class_weights_K = weights_K.to(device)
+        self.labels_N = setup.data.train.labels_N
+        self._loss = ClassLoss(trainer, self.labels_N, len(setup.data.class_names), device)
         groups = self.model.parameter_groups()
         rates = rate_factors(cfg.model, len(groups.stages))
         optimizer = build_optimizer(
@@ -129,12 +126,3 @@ class Learner:
         if state.average is not None:
             state.average.update()
         return reading
-
-    def _loss(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BK, labels_B, self._class_weights_K, label_smoothing=self._label_smoothing)
-
-
-def balanced_weights(labels_N: Tensor, classes: int) -> Tensor:
-    """Class weights inverse to the class counts, with mean 1 over the images: N / (K n_k)."""
-    counts_K = torch.bincount(labels_N, minlength=classes).clamp(min=1)
-    return len(labels_N) / (classes * counts_K.float())

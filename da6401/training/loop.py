@@ -25,6 +25,7 @@ from da6401.errors import DivergedError, InterruptedRun
 from da6401.models.freezing import FreezePlan, freeze_plan
 from da6401.registry import OF_VALIDATION
 from da6401.runs.run_folder import append_metrics
+from da6401.training.balance import balanced_rows
 from da6401.training.checkpoint_writer import CheckpointWriter
 from da6401.training.epoch_inputs import EpochInputs
 from da6401.training.learner import Learner, Targets
@@ -39,7 +40,7 @@ from da6401.training.validation import evaluate, scores_by_epoch
 
 log = logging.getLogger(__name__)
 
-ORDER, AUGMENT, MIX = range(3)  # the purposes that have random numbers of their own
+ORDER, AUGMENT, MIX, SAMPLE = range(4)  # the purposes that have random numbers of their own
 
 
 class Watcher(Protocol):
@@ -168,7 +169,11 @@ def train_epoch(
     if state.sums.batches == 0:
         state.mixing.set_state(seeded(cfg.seed, MIX, plan.epoch).get_state())
     augment = Augmenter(plan.augmentation, count=count, generator=seeded(cfg.seed, AUGMENT, plan.epoch))
-    images = inputs.images_of(plan.epoch, torch.randperm(count, generator=seeded(cfg.seed, ORDER, plan.epoch)), augment)
+    rows_N = torch.arange(count)
+    if trainer.sampler == "balanced":
+        rows_N = balanced_rows(learner.labels_N, seeded(cfg.seed, SAMPLE, plan.epoch))
+    order_N = torch.randperm(count, generator=seeded(cfg.seed, ORDER, plan.epoch))
+    images = inputs.images_of(plan.epoch, order_N, augment, rows_N)
     order = seeded(cfg.seed, ORDER, plan.epoch)
     stream = batches(images, batch_size=trainer.batch_size, device=device, shuffle=order)
     done = state.sums.batches

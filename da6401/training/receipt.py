@@ -16,6 +16,7 @@ import torch
 
 from da6401.models.counts import count_stages
 from da6401.redact import redacted
+from da6401.training.balance import imbalance_of
 from da6401.training.setup import TrainingSetup
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "optuna", "wandb", "scikit-learn")
@@ -32,6 +33,7 @@ def receipt(setup: TrainingSetup) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "data_fingerprint": data.fingerprint,
+        "imbalance": vars(imbalance_of(data.train.labels_N, data.class_names)),
         "class_names": list(data.class_names),
         **program(),
         "skipped": [vars(bad) for bad in data.skipped],

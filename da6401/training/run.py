@@ -16,6 +16,7 @@ from da6401.models.counts import check_batch_norm, count, describe
 from da6401.models.freezing import describe_schedule, freeze_plan
 from da6401.runs.run_folder import RunResult
 from da6401.runs.run_lock import can_resume, lock_run, refuse_links
+from da6401.training.balance import imbalance_of, tell_imbalance
 from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.epoch_inputs import TrainingInputs
 from da6401.training.loop import RunHooks, Watcher, fit
@@ -56,6 +57,8 @@ def run(
         for note in data.notes:
             log.info(note)
         check_metrics(cfg, data)
+        imbalance = imbalance_of(data.train.labels_N, data.class_names)
+        tell_imbalance(imbalance, cfg.trainer, fingerprint=data.fingerprint)
         memory = PeakMemory(device)
         model = build_model(cfg.model, num_classes=len(data.class_names), image_size=cfg.data.image_size)
         model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))  # counted as the last epoch trains it

@@ -25,6 +25,7 @@ from da6401.models.build import build_model
 from da6401.models.counts import count
 from da6401.training import epoch_inputs, reading
 from da6401.training.arithmetic import Arithmetic
+from da6401.training.balance import ClassLoss
 from da6401.training.checkpoint_writer import CheckpointWriter
 from da6401.training.epoch_inputs import TrainingInputs
 from da6401.training.learner import Learner
@@ -47,6 +48,14 @@ RUNS = {
     "mixed": (*SMALL, "augmentation.mixup=0.4", "augmentation.cutmix=1", "trainer.ema_decay=0.9"),
     "clipped": (*SMALL, "trainer.clip_norm=1", "trainer.label_smoothing=0.1"),
     "weighted": (*SMALL, "trainer.class_weights=true"),
+    "unbalanced": (
+        *SMALL,
+        "trainer.class_weights=true",
+        "trainer.class_weights_by=effective",
+        "trainer.sampler=balanced",
+        "trainer.logit_adjustment=1",
+        "trainer.focal_gamma=2",
+    ),
     "head": HEAD,
     **{f"by {name}": (*SMALL, f"optimizer={name}") for name in ("sgd", "adam", "adamw", "nadam", "rmsprop")},
 }
@@ -179,14 +188,14 @@ def test_a_step_that_waits_is_noticed(
     name: str, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = Trained(SMALL, device, tmp_path)
-    own = Learner._loss
+    own = ClassLoss.__call__
 
-    def waiting(self: Learner, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+    def waiting(self: ClassLoss, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         loss = own(self, logits_BK, labels_B)
         WAITS[name](loss)
         return loss
 
-    monkeypatch.setattr(Learner, "_loss", waiting)
+    monkeypatch.setattr(ClassLoss, "__call__", waiting)
     with pytest.raises((RuntimeError, NotImplementedError, AssertionError)), no_waits():
         trained.epoch()
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from da6401.config.metrics import chosen_metric
 from da6401.config.schema import OptimizerConfig, ScheduleConfig
-from da6401.training.learner import balanced_weights
+from da6401.training.balance import balanced_weights
 from da6401.training.optim import WeightAverage, build_optimizer, set_learning_rate
 from da6401.training.schedules import lr_factor
 from da6401.training.state import History

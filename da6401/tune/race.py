@@ -24,7 +24,7 @@ Losses = npt.NDArray[np.float64]  # (N,): of each validation image, nats
 
 JUDGE_SHARE = 0.2  # of the race's time goes to judging at most
 JUDGE_EACH = 0.06  # and so much to each candidate,
-FIRST_SHARE = 0.12  # or as much as its least epochs take, up to this,
+FIRST_SHARE = 0.12  # or as much as one epoch takes, up to this,
 JUDGE_EPOCHS = 1 / 6  # or a training of this share of the most epochs, where that is shorter
 ROOM_FOR_ERROR = 0.92  # of the time left is planned: trainings take some percent longer than measured
 STANDARD_ERRORS = 1.0  # by which a candidate must beat one that stands before it
@@ -94,7 +94,7 @@ class Race:
         """The first candidate that was not tried, as long as the judges' share lasts."""
         first = self.candidate(0)
         each = min(JUDGE_EACH * self.total, first.seconds(math.ceil(JUDGE_EPOCHS * first.most_epochs)))
-        each = max(each, min(first.seconds(first.least_epochs), FIRST_SHARE * self.total))
+        each = max(each, min(first.seconds(1), FIRST_SHARE * self.total))
         if not tried:
             epochs = first.epochs(min(each, left))
             return Step(0, epochs, "judge", first.seconds(epochs)) if epochs >= 1 else None

@@ -88,7 +88,7 @@ def test_any_value_of_any_key_is_taken_or_refused_by_name(key: str, value: Any) 
         *groups, name = key.split(".")
         node = tree
         for group in groups:
-            node = node[group]
+            node = node.get(group, {})  # data.table is of one source alone
         if name not in node:
             continue
         node[name] = value

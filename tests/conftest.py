@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from da6401.machine.cores import available_cores
 from tests.logs import logging_kept
 
 # Read when torch is first imported: tests measure outcomes, not speed, and two may run side by side.
@@ -27,11 +26,6 @@ os.environ["DA6401_CACHE_DIR"] = tempfile.mkdtemp(prefix="da6401-tests-", dir=os
 atexit.register(shutil.rmtree, os.environ["DA6401_CACHE_DIR"], ignore_errors=True)
 
 UNTIL = float(os.environ.get("DA6401_TESTS_UNTIL", "inf"))  # set by quick.py
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than the cores: some tests wait for SLURM, for Ray, or for a worker that is taken for dead."""
-    return available_cores() + 1
 
 
 def pytest_runtest_setup() -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from da6401.models.torch_internals import watch_operations
+
 BATCH = 3  # images on the meta device: a number that is no usual count of channels or tokens
 OPENINGS = 5  # parts that are looked into, one after the other
 ENOUGH = 4  # parts; with fewer, the part that has the most parameters is looked into
@@ -122,17 +124,13 @@ def _images(image_size: int) -> Tensor:
 
 
 def _operations(modules: Sequence[nn.Module], x: Tensor) -> list[tuple[str, tuple[tuple[int, ...], ...]]]:
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     done: list[tuple[str, tuple[tuple[int, ...], ...]]] = []
 
-    class Record(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            name = str(func).replace("_.", ".")  # the tracer writes x += y as x = x + y: the same numbers
-            done.append((name, tuple(tuple(each.shape) for each in args if isinstance(each, Tensor))))
-            return func(*args, **(kwargs or {}))
+    def record(operation: Any, arguments: tuple[Any, ...]) -> None:
+        name = str(operation).replace("_.", ".")  # the tracer writes x += y as x = x + y: the same numbers
+        done.append((name, tuple(tuple(each.shape) for each in arguments if isinstance(each, Tensor))))
 
-    with torch.no_grad(), Record():  # type: ignore[no-untyped-call]
+    with torch.no_grad(), watch_operations(record):
         for module in modules:
             x = module(x)
     return done

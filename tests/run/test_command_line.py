@@ -93,7 +93,10 @@ OPTIONS = SearchPath().options()
 @pytest.mark.parametrize("group", OPTIONS)
 def test_every_option_of_every_group_composes(group: str) -> None:
     for name in OPTIONS[group]:
-        extra = {"folder": ["data.root=x"], "inception_v3": ["data.image_size=96"]}.get(name, [])
+        extra = {
+            "inception_v3": ["data.image_size=96"], "timm": ["model.arch=resnet18"],
+            "torchvision": ["data.name=MNIST", "data.root=x"] if group == "data" else ["model.arch=resnet18"],
+        }.get(name, ["data.root=x"] if group == "data" and name not in ("digits", "synthetic") else [])  # fmt: skip
         check_command_line([f"{group}={name}", *extra], multirun=True)
 
 

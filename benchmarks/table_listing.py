@@ -43,7 +43,7 @@ def measure(folder: Path, group_by: str) -> None:
 
     def told(step: str) -> None:
         status = Path("/proc/self/status").read_text(encoding="ascii")
-        peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # Linux; KiB
+        peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # Linux has the line, in KiB
         print(f"  {step}: {time.perf_counter() - started:6.1f} s, peak {peak:6.0f} MiB", flush=True)
 
     started = time.perf_counter()

@@ -48,7 +48,7 @@ def list_huggingface(cfg: HuggingFaceConfig) -> Listing:
         DataError: pyarrow is not installed, there are no tables, or which columns are images and labels is not clear.
     """
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow  # noqa: F401  # whether it is there; what is used of it is imported below
     except ImportError as error:
         raise DataError(f"data=huggingface needs pyarrow: {INSTALL}.") from error
     root = given_folder(cfg.root).resolve()

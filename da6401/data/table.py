@@ -189,7 +189,7 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _pyarrow_parquet(path: Path):  # type: ignore[no-untyped-def]
+def _pyarrow_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow, which may not be here, has no types
     try:
         import pyarrow
         import pyarrow.parquet

@@ -19,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from da6401.config.compose import saved_config
 from da6401.config.schema import RunConfig
 from da6401.data.sources import load_training_data
 from da6401.errors import RunError
+from da6401.metrics.scores import accuracy
 from da6401.models.stages import StagedModel
 from da6401.runs.atomic_files import explain_write_errors, write_json
 from da6401.runs.predictions import Predictions, write_predictions
@@ -41,11 +43,11 @@ from da6401.runs.run_folder import (
 from da6401.runs.trial_folders import MODEL
 from da6401.study.objective import Objective
 from da6401.training.arithmetic import Arithmetic
-from da6401.training.checkpoint import load_checkpoint
+from da6401.training.checkpoint import Checkpoint, load_checkpoint
 from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.trained_model import load_network, read_members
 from da6401.training.validation import evaluate
-from da6401.tune.race import is_lower
+from da6401.tune.race import image_losses, is_lower
 
 Probabilities = npt.NDArray[np.float64]  # (N, K)
 
@@ -118,8 +120,9 @@ def best_run(folder: Path) -> str | None:
 
 def hand_over_best(folder: Path, best: Trained, *, seconds: float) -> None:
     """Let `model` be this training's best network alone."""
-    alone = Option((best.run,), flips=False, probabilities_NK=_probabilities(best.run))
-    _write(folder, alone, [best], seconds=seconds)
+    content = load_checkpoint(best.run / BEST)
+    alone = Option((best.run,), flips=False, probabilities_NK=_probabilities(content))
+    _write(folder, alone, [best], saved_config(best.run / CONFIG), content["class_names"], seconds=seconds)
 
 
 @restore_torch_settings()
@@ -138,7 +141,7 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
     cfg = loaded[0][1]
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     labels_N = load_training_data(cfg.data).validation.labels_N.numpy()
-    plain = [_probabilities(each.run) for *_, each in loaded]
+    plain = [_probabilities(load_checkpoint(each.run / BEST)) for *_, each in loaded]
     mirrored = [_answers(Mirrored(network), each) for network, each, _, _ in loaded if members]
     both = [np.mean(pair, axis=0) for pair in zip(plain, mirrored, strict=False)]
     runs = [each.run for *_, each in loaded]
@@ -148,14 +151,14 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
         for flips in ((False, True) if members else (False,))
     ]
     chosen = choose(options, labels_N)
-    alone = accuracy(options[0].probabilities_NK, labels_N)
+    alone = accuracy(labels_N, options[0].probabilities_NK)
     tried = [
-        {"model": option.words, "val_accuracy": accuracy(option.probabilities_NK, labels_N),
-         "val_loss": float(_losses(option.probabilities_NK, labels_N).mean()), "chosen": option is chosen}
+        {"model": option.words, "val_accuracy": accuracy(labels_N, option.probabilities_NK),
+         "val_loss": float(image_losses(labels_N, option.probabilities_NK).mean()), "chosen": option is chosen}
         for option in options
     ]  # fmt: skip
-    _write(folder, chosen, [each for *_, each in loaded[: len(chosen.runs)]], seconds=seconds)
-    return HandedOver(chosen, tried, accuracy(chosen.probabilities_NK, labels_N), alone)
+    _write(folder, chosen, [each for *_, each in loaded[: len(chosen.runs)]], cfg, loaded[0][2], seconds=seconds)
+    return HandedOver(chosen, tried, accuracy(labels_N, chosen.probabilities_NK), alone)
 
 
 def choose(options: Sequence[Option], labels_N: npt.NDArray[np.int64]) -> Option:
@@ -166,25 +169,16 @@ def choose(options: Sequence[Option], labels_N: npt.NDArray[np.int64]) -> Option
     half_N = np.zeros(len(labels_N), dtype=bool)
     for label in np.unique(labels_N):  # every second image of each class
         half_N[np.flatnonzero(labels_N == label)[::2]] = True
-    losses = [_losses(option.probabilities_NK, labels_N) for option in options]
+    losses = [image_losses(labels_N, option.probabilities_NK) for option in options]
     best = min(range(len(options)), key=lambda index: float(losses[index][half_N].mean()))
-    correct = [accuracy(options[index].probabilities_NK[~half_N], labels_N[~half_N]) for index in (0, best)]
+    correct = [accuracy(labels_N[~half_N], options[index].probabilities_NK[~half_N]) for index in (0, best)]
     shown = is_lower(losses[best][~half_N], losses[0][~half_N]) and correct[1] >= correct[0]
     return options[best] if shown else options[0]
 
 
-def accuracy(probabilities_NK: Probabilities, labels_N: npt.NDArray[np.int64]) -> float:
-    """Share of the images whose most probable class is theirs."""
-    return float((probabilities_NK.argmax(1) == labels_N).mean())
-
-
-def _losses(probabilities_NK: Probabilities, labels_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    return -np.log(np.maximum(probabilities_NK[np.arange(len(labels_N)), labels_N], 1e-6))
-
-
-def _probabilities(run: Path) -> Probabilities:
-    """Those of the best epoch on the validation images."""
-    found: Probabilities = load_checkpoint(run / BEST)["probabilities"].numpy().astype(np.float64)
+def _probabilities(best: Checkpoint) -> Probabilities:
+    """Those of a run's best epoch on the validation images, from its checkpoint."""
+    found: Probabilities = best["probabilities"].numpy().astype(np.float64)
     return found
 
 
@@ -211,16 +205,22 @@ def _answers(model: nn.Module, cfg: RunConfig) -> Probabilities:
     return found.probabilities_NK.numpy().astype(np.float64)
 
 
-def _write(folder: Path, option: Option, members: Sequence[Trained], *, seconds: float) -> None:
-    """Replace `model`; a test split that was looked at for the one before is not looked at for this one."""
+def _write(
+    folder: Path, option: Option, members: Sequence[Trained], cfg: RunConfig, class_names: Sequence[str], *,
+    seconds: float,
+) -> None:  # fmt: skip
+    """Replace `model`; a test split that was looked at for the one before is not looked at for this one.
+
+    Args:
+        cfg: of the first member, as are the class names.
+    """
     first, place = members[0], folder / MODEL
-    _, cfg, class_names = load_network(first.run)
     validation = load_training_data(cfg.data).validation
     labels_N = validation.labels_N.numpy()
     views = 2 if option.flips else 1
     result = RunResult(
-        status="completed", val_accuracy=accuracy(option.probabilities_NK, labels_N),
-        val_loss=float(_losses(option.probabilities_NK, labels_N).mean()), best_epoch=first.result.best_epoch,
+        status="completed", val_accuracy=accuracy(labels_N, option.probabilities_NK),
+        val_loss=float(image_losses(labels_N, option.probabilities_NK).mean()), best_epoch=first.result.best_epoch,
         epochs_run=first.result.epochs_run, test_accuracy=None, test_loss=None,
         parameters=sum(each.result.parameters for each in members),
         macs=views * sum(each.result.macs for each in members), seconds=seconds, reason="",

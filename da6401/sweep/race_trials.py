@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -29,12 +28,13 @@ from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import RECEIPT, VALIDATION_CSV, read_json, read_metrics
 from da6401.runs.trial_folders import trial_folder
 from da6401.study.clock import Clock
+from da6401.study.objective import is_complete
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import Job, JobComposer
 from da6401.sweep.leases import ATTEMPTS
 from da6401.sweep.trial_timeout import LANDING_SECONDS
 from da6401.training.speed import Speed, macs_of, measure
-from da6401.tune.race import Candidate, Losses, Race, Step, Tried
+from da6401.tune.race import Candidate, Losses, Race, Step, Tried, image_losses
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,16 @@ TO_MEASURE = 10.0  # seconds: with less time left no other candidate is timed
 SCRATCH_EPOCHS = 6  # of a network trained from scratch: the least, and ...
 MANY = 20  # times its configured epochs the most
 MANY_PRETRAINED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What a training of a candidate took."""
+
+    candidate: int
+    epochs: int
+    seconds: float  # in all, without the features that no other training has to compute again
+    epoch: float  # seconds of the loop
 
 
 @dataclass
@@ -86,7 +96,7 @@ class RaceTrials:
             self._measured(0)  # reads and decodes the images: no training's time
             total = self.clock.left - self.reserve
             self.study.set_user_attr(TOTAL, total)
-        candidate = functools.cache(functools.partial(self._candidate, trials))
+        candidate = functools.cache(functools.partial(self._candidate, self._spent(trials)))
         race = Race([self._family(point) for point in self.points], candidate, float(total))
         step = race.next_step([self._tried(trial) for trial in trials if CANDIDATE in trial.user_attrs],
                               self.clock.left - self.reserve)  # fmt: skip
@@ -163,17 +173,22 @@ class RaceTrials:
     def _config(self, number: int) -> RunConfig:
         return self.composer.config_of(Job(tuple(self.space.overrides(self.points[number]))))
 
-    def _candidate(self, trials: Sequence[FrozenTrial], number: int) -> Candidate:
-        """From its own trainings, else from a few steps of it and what such estimates were worth so far."""
+    def _spent(self, trials: Sequence[FrozenTrial]) -> list[Spent]:
+        """What the race's completed trainings took."""
         done = [trial for trial in trials if CANDIDATE in trial.user_attrs and is_complete(trial)]
-        runs = {trial.number: trial_folder(self.folder, trial) for trial in done}
-        spent = [
-            (trial, _seconds(trial) - _feature_seconds(runs[trial.number]), _epoch_seconds(runs[trial.number]))
-            for trial in done
-        ]
-        start = min((seconds - each * _epochs(trial) for trial, seconds, each in spent), default=START_SECONDS)
-        start = max(0.0, start)
-        own = [(trial, seconds) for trial, seconds, _ in spent if trial.user_attrs[CANDIDATE] == number]
+        runs = [trial_folder(self.folder, trial) for trial in done]
+        return [
+            Spent(
+                candidate=int(trial.user_attrs[CANDIDATE]), epochs=int(trial.user_attrs[EPOCHS]),
+                seconds=_seconds(trial) - _feature_seconds(run), epoch=_epoch_seconds(run),
+            )
+            for trial, run in zip(done, runs, strict=True)
+        ]  # fmt: skip
+
+    def _candidate(self, spent: Sequence[Spent], number: int) -> Candidate:
+        """From its own trainings, else from a few steps of it and what such estimates were worth so far."""
+        start = max(0.0, min((one.seconds - one.epoch * one.epochs for one in spent), default=START_SECONDS))
+        own = [one for one in spent if one.candidate == number]
         speed = self._measured(number) if number < len(self.given) else self._guessed(number)
         if speed is None:
             return Candidate(math.inf, 1.0, 1, 1)
@@ -183,12 +198,11 @@ class RaceTrials:
         else:
             least, most = SCRATCH_EPOCHS, MANY * cfg.trainer.epochs
         if own:
-            trial, seconds = own[-1]
-            return Candidate(start, (seconds - start) / _epochs(trial), least, most)
+            return Candidate(start, (own[-1].seconds - start) / own[-1].epochs, least, most)
         drift = [
-            seconds / known.epoch / _epochs(trial)
-            for trial, seconds, _ in spent
-            if (known := self._speeds.get(int(trial.user_attrs[CANDIDATE]))) and known.features == 0
+            one.seconds / known.epoch / one.epochs
+            for one in spent
+            if (known := self._speeds.get(one.candidate)) and known.features == 0
         ]
         factor = statistics.median(drift) if drift else 1.0
         return Candidate(start + factor * speed.features, factor * speed.epoch, least, most)
@@ -200,13 +214,7 @@ def losses_of(run: Path) -> Losses | None:
         answers = read_predictions(run / VALIDATION_CSV)
     except RunError:
         return None
-    chosen_N = answers.probabilities_NK[np.arange(len(answers.labels_N)), answers.labels_N]
-    return -np.log(np.maximum(chosen_N.astype(np.float64), 1e-6))
-
-
-def is_complete(trial: FrozenTrial) -> bool:
-    """Whether a trial ran to its end."""
-    return trial.state is TrialState.COMPLETE
+    return image_losses(answers.labels_N, answers.probabilities_NK)
 
 
 def epochs_of(trial: FrozenTrial) -> list[str]:
@@ -225,10 +233,6 @@ def _other(parameter: Parameter, default: Value, rng: random.Random) -> Value:
     value = back(rng.gauss(forth(middle), (forth(high) - forth(low)) / 6))
     value = min(max(value, low), high)
     return round(value) if domain.is_whole else value
-
-
-def _epochs(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs[EPOCHS])
 
 
 def _seconds(trial: FrozenTrial) -> float:

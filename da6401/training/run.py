@@ -11,20 +11,18 @@ from types import MappingProxyType
 from da6401.config.schema import RunConfig
 from da6401.config.validate import tree_of
 from da6401.data.sources import load_training_data
-from da6401.models.build import build_model
-from da6401.models.counts import check_batch_norm, count, describe
-from da6401.models.freezing import describe_schedule, freeze_plan
+from da6401.models.counts import check_batch_norm, describe
+from da6401.models.freezing import describe_schedule
 from da6401.runs.run_folder import RunResult
 from da6401.runs.run_lock import can_resume, lock_run, refuse_links
 from da6401.training.balance import imbalance_of, tell_imbalance
 from da6401.training.device import choose_device, prepare, restore_torch_settings
-from da6401.training.epoch_inputs import TrainingInputs
 from da6401.training.loop import RunHooks, Watcher, fit
 from da6401.training.machine_failures import explain_failures
 from da6401.training.memory import PeakMemory
 from da6401.training.receipt import program
 from da6401.training.run_writer import RunWriter, ending_of
-from da6401.training.setup import TrainingSetup
+from da6401.training.setup import set_up
 from da6401.training.signals import stop_on_signals
 from da6401.training.validation import check_metrics, reached
 
@@ -60,14 +58,11 @@ def run(
         imbalance = imbalance_of(data.train.labels_N, data.class_names)
         tell_imbalance(imbalance, cfg.trainer, fingerprint=data.fingerprint)
         memory = PeakMemory(device)
-        model = build_model(cfg.model, num_classes=len(data.class_names), image_size=cfg.data.image_size)
-        model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))  # counted as the last epoch trains it
-        counts = count(model, cfg.data.image_size)
-        check_batch_norm(counts.layers, batch_size=min(cfg.trainer.batch_size, len(data.train.labels_N)))
+        setup = set_up(cfg, device, data)
+        layers = setup.counts.layers
+        check_batch_norm(layers, batch_size=min(cfg.trainer.batch_size, len(data.train.labels_N)))
         schedule = describe_schedule(cfg.model, epochs=cfg.trainer.epochs)
-        log.info("\n".join([describe(counts.layers), *schedule]))
-        inputs = TrainingInputs(cfg, model, data, counts, device)
-        setup = TrainingSetup(cfg, device, data, model, counts, inputs)
+        log.info("\n".join([describe(layers), *schedule]))
 
         # ---- train, and write how it ended ----
         with lock_run(out, tree, resume=resume) as resumes:

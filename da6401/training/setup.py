@@ -8,7 +8,9 @@ import torch
 
 from da6401.config.schema import RunConfig
 from da6401.data.image_sets import TrainingData
-from da6401.models.counts import Counts
+from da6401.models.build import build_model
+from da6401.models.counts import Counts, count
+from da6401.models.freezing import freeze_plan
 from da6401.models.stages import StagedModel
 from da6401.training.epoch_inputs import TrainingInputs
 
@@ -21,3 +23,15 @@ class TrainingSetup:
     model: StagedModel
     counts: Counts  # of the model, with the stages frozen as in the last epoch
     inputs: TrainingInputs
+
+
+def set_up(cfg: RunConfig, device: torch.device, data: TrainingData) -> TrainingSetup:
+    """Build the network, counted as the last epoch trains it, and what it is fed with.
+
+    Raises:
+        UserError: a network that cannot be built, or weights that cannot be had.
+    """
+    model = build_model(cfg.model, num_classes=len(data.class_names), image_size=cfg.data.image_size)
+    model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))
+    counts = count(model, cfg.data.image_size)
+    return TrainingSetup(cfg, device, data, model, counts, TrainingInputs(cfg, model, data, counts, device))

@@ -15,11 +15,9 @@ from da6401.data.batches import batch_rows, seeded
 from da6401.data.sources import load_training_data
 from da6401.models.build import build_model
 from da6401.models.counts import count
-from da6401.models.freezing import freeze_plan
 from da6401.training.device import choose_device, prepare, restore_torch_settings
-from da6401.training.epoch_inputs import TrainingInputs
 from da6401.training.learner import Learner
-from da6401.training.setup import TrainingSetup
+from da6401.training.setup import set_up
 from da6401.training.state import History
 
 STEPS = 3  # that are measured, after one to warm up
@@ -30,11 +28,9 @@ FROZEN_IMAGES = 16  # in a batch for networks with frozen stages: what these tak
 class Speed:
     """Of one configuration on this machine, in seconds."""
 
-    load: float  # to read and decode the images; the next run of this process finds them in memory
     features: float  # to compute the features of the frozen stages that are kept; 0 where none are
     epoch: float  # training and validation
     answers: float  # the whole network on the validation images
-    images: int  # training images
 
 
 @restore_torch_settings()
@@ -44,19 +40,13 @@ def measure(cfg: RunConfig) -> Speed:
     Raises:
         UserError: as the training would.
     """
-    device, started = choose_device(cfg.device), time.perf_counter()
+    device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     data = load_training_data(cfg.data)
-    load = time.perf_counter() - started
-    model = build_model(cfg.model, num_classes=len(data.class_names), image_size=cfg.data.image_size)
-    plan = freeze_plan(cfg.model, cfg.trainer.epochs)
-    model.apply_freeze_plan(plan)
-    counts = count(model, cfg.data.image_size)
-    inputs = TrainingInputs(cfg, model, data, counts, device)
-    learner = Learner(TrainingSetup(cfg, device, data, model, counts, inputs), History())
-    model = learner.model
-    model.apply_freeze_plan(plan)
-    decision = inputs.decisions.get(plan.depth)
+    setup = set_up(cfg, device, data)
+    learner = Learner(setup, History())
+    model = learner.model  # under the plan of the last epoch
+    decision = setup.inputs.decisions.get(model.plan.depth)
     kept = decision if decision is not None and decision.on else None
     cut = kept.cut if kept else 0
 
@@ -92,8 +82,8 @@ def measure(cfg: RunConfig) -> Speed:
     validation = _seconds(validate, device) * an_image * len(data.validation.labels_N)
     epoch = _seconds(step, device) * an_image * len(train.labels_N) + validation
     return Speed(
-        load=load, features=frozen_seconds * kept.rows if kept else 0.0, epoch=epoch,
-        answers=validation + frozen_seconds * len(data.validation.labels_N), images=len(train.labels_N),
+        features=frozen_seconds * kept.rows if kept else 0.0, epoch=epoch,
+        answers=validation + frozen_seconds * len(data.validation.labels_N),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ JUDGE_EACH = 0.06  # and so much to each candidate,
 FIRST_SHARE = 0.12  # or as much as one epoch takes, up to this,
 JUDGE_EPOCHS = 1 / 6  # or a training of this share of the most epochs, where that is shorter
 ROOM_FOR_ERROR = 0.92  # of the time left is planned: trainings take some percent longer than measured
+LEAST_PROBABILITY = 1e-6  # of the true class, so that one image cannot decide
 STANDARD_ERRORS = 1.0  # by which a candidate must beat one that stands before it
 LEAST_GROWTH = 1.5  # a candidate is trained again only for so many times the epochs that it had
 
@@ -156,6 +157,12 @@ class Race:
                 same = [place for place, other in enumerate(order) if self.families[other] == family]
                 order.insert(same[-1] + 1 if same else len(order), number)
         return order
+
+
+def image_losses(labels_N: npt.NDArray[np.int64], probabilities_NK: npt.NDArray[np.floating]) -> Losses:
+    """The cross-entropy of each image's true class, whose probability counts as at least LEAST_PROBABILITY."""
+    right_N = probabilities_NK[np.arange(len(labels_N)), labels_N].astype(np.float64)
+    return -np.log(np.maximum(right_N, LEAST_PROBABILITY))
 
 
 def is_lower(first_N: Losses, second_N: Losses) -> bool:

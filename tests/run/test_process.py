@@ -218,7 +218,7 @@ def test_what_cannot_be_deterministic_is_refused_before_a_step(tmp_path: Path, m
         return original(self, x, first)
 
     monkeypatch.setattr(StagedModel, "forward", scattered)
-    monkeypatch.setattr("da6401.training.run.count", lambda *values: Counts([], []))
+    monkeypatch.setattr("da6401.training.setup.count", lambda *values: Counts([], []))
     with pytest.raises(ConfigError, match=r"put_ has no deterministic form .*trainer\.deterministic=false"):
         run(compose(*SMALL), tmp_path / "run")
     result = read_result(tmp_path / "run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -12,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from da6401.commands.data import add_verbs
 from da6401.data.tree_check import check_tree, describe_tree
 from da6401.errors import DataError
+from tests.data_verb import data_verb as run
 
 
 def save(path: Path, seed: int, mode: str = "RGB", size: tuple[int, int] = (20, 10)) -> None:
@@ -34,14 +33,6 @@ def tree(tmp_path: Path) -> Path:
     for litter in (".DS_Store", "train/.DS_Store", "train/cat/Thumbs.db", "train/cat/._0.png"):
         (tmp_path / litter).write_bytes(b"junk")
     return tmp_path
-
-
-def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_verbs(parser)
-    args = parser.parse_args([*map(str, arguments)])
-    code: int = args.handler(args)
-    return code
 
 
 def test_a_clean_tree(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

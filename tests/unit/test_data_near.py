@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from da6401.commands.data import NEAR, add_verbs
+from da6401.commands.data import NEAR
 from da6401.config.schema import FolderConfig
 from da6401.data.near import BITS, near_pairs, perceptual_hash
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.data.tree_check import check_data
+from tests.data_verb import data_verb as run
 
 
 def picture(seed: int, side: int = 96) -> Image.Image:
@@ -36,14 +36,6 @@ def tree(root: Path) -> Path:
                 seed += 1
                 save(root / split / name / f"{number}.png", picture(seed))
     return root
-
-
-def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_verbs(parser)
-    args = parser.parse_args([*map(str, arguments)])
-    code: int = args.handler(args)
-    return code
 
 
 def test_a_planted_near_duplicate_is_found_written_and_left_out(

@@ -1,16 +1,19 @@
-"""python -m benchmarks.hour DIR... [--minutes 5] [--seeds 3]: what the same minutes give, by test accuracy.
+"""python -m benchmarks.hour DIR[,KEY=VALUE]... [--minutes 5] [--seeds 3]: what the same minutes give, by test accuracy.
 
-Each DIR is a folder of labelled images with a test split. The arms: `da6401 tune` (Part A, and both parts), the recipe
-experiment=part_a with as many epochs as fit, the recipe of 0.1.0 likewise, and a sweep over sweep=part_a without a
-race. Every run is a process with one thread. What is done is kept in benchmarks/hour.jsonl, so that the command can be
-stopped and given again; the page is benchmarks/hour.md.
+Each DIR is a folder of labelled images with a test split, with keys that it needs, such as data.class_depth=leaf. The
+arms: `da6401 tune` (both parts, with images of its own choice, and Part A alone), the recipe experiment=part_a with as
+many epochs as fit, the recipe of 0.1.0 likewise, and sweep=part_a by Optuna's official sweeper,
+interrupted when the time is over. Every run is a process with one thread and an empty cache. What is done is kept in
+benchmarks/hour.jsonl, so that the command can be stopped and given again; the page is benchmarks/hour.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,47 +29,65 @@ from scipy.stats import t as student
 
 from benchmarks.recipe import OLD
 from da6401.config.command_line import check_command_line
-from da6401.runs.run_folder import read_json, read_result
+from da6401.data.cache.cache_folder import FOLDER_VARIABLE
+from da6401.runs.run_folder import read_result
 from da6401.training.speed import measure
 
 DATA, PAGE = Path(__file__).with_suffix(".jsonl"), Path(__file__).with_suffix(".md")
 FILL = 0.92  # of the minutes is planned for a recipe's training, as a race plans its last one
 START_SECONDS = 6.0  # imports, and reading the images from the cache
 MACHINE = ("device=cpu", "trainer.threads=1", "trainer.progress=false")
-ARMS = ("tune a", "tune both", "recipe", "recipe of 0.1.0", "sweep")
+ARMS = ("tune both", "recipe", "recipe of 0.1.0", "official sweeper", "tune a")
 
 
-def run(arm: str, folder: Path, *, minutes: float, size: int, seed: int) -> dict[str, Any]:
+def run(arm: str, folder: Path, keys: Sequence[str], *, minutes: float, size: int, seed: int) -> dict[str, Any]:
     """One run of an arm: its test accuracy and its seconds."""
-    images = ("data=folder", f"data.root={folder}", f"data.image_size={size}", f"seed={seed}", *MACHINE)
+    images = ["data=folder", f"data.root={folder}", *keys, f"seed={seed}", *MACHINE]
+    if arm != "tune both":
+        images.append(f"data.image_size={size}")
     with tempfile.TemporaryDirectory() as place:
-        out, started = Path(place) / "out", time.perf_counter()
+        out = Path(place) / "out"
+        da6401 = functools.partial(_da6401, cache=Path(place) / "cache")
         if arm.startswith("recipe"):
             words = ["experiment=part_a", *images, *(OLD if arm.endswith("0.1.0") else ())]
             checked = check_command_line(words, multirun=False).config
             assert checked is not None
-            speed = measure(checked)
-            epochs = max(1, int((FILL * 60 * minutes - START_SECONDS) / speed.epoch))
-            started = time.perf_counter()
-            _da6401("train", *words, f"trainer.epochs={epochs}", f"hydra.run.dir={out}")
+            epochs = max(1, int((FILL * 60 * minutes - START_SECONDS) / measure(checked).epoch))
+            seconds = da6401("train", *words, f"trainer.epochs={epochs}", f"hydra.run.dir={out}")
             model = out
+        elif arm == "official sweeper":
+            words = ["sweep=part_a", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1000", *images]
+            seconds = da6401("train", "--multirun", *words, f"hydra.sweep.dir={out}", most=60 * minutes)
+            runs = [result.parent for result in out.glob("*/result.json")]
+            model = max(runs, key=lambda run: read_result(run).val_accuracy or 0.0)
         else:
-            part = {"tune a": "sweep=tune_a", "tune both": "sweep=tune_both", "sweep": "sweep=part_a"}[arm]
-            more = ("hydra.sweeper.n_trials=1000",) if arm == "sweep" else ()
-            _da6401("train", "--multirun", part, *images, f"sweep.minutes={minutes}", f"hydra.sweep.dir={out}", *more)
-            model = out / "model" if arm != "sweep" else Path(str(read_json(out / "sweep.json")["winner"]))
-        seconds = time.perf_counter() - started
-        _da6401("evaluate", str(model))
+            words = [f"sweep={arm.replace(' ', '_')}", *images, f"sweep.minutes={minutes}"]
+            seconds = da6401("train", "--multirun", *words, f"hydra.sweep.dir={out}")
+            model = out / "model"
+        da6401("evaluate", str(model))
         result = read_result(model)
-    return {"arm": arm, "data": folder.name, "minutes": minutes, "size": size, "seed": seed, "seconds": seconds,
+    return {"arm": arm, "data": _name(folder), "minutes": minutes, "size": size, "seed": seed, "seconds": seconds,
             "test": result.test_accuracy, "val": result.val_accuracy}  # fmt: skip
 
 
-def _da6401(*words: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "da6401", *words], check=True, stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def _da6401(*words: str, cache: Path, most: float | None = None) -> float:
+    """Run the command, which is interrupted after the most seconds; returns its seconds."""
+    started = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", FOLDER_VARIABLE: str(cache)}
+    command = subprocess.Popen([sys.executable, "-m", "da6401", *words], stdout=subprocess.DEVNULL, env=environment)
+    try:
+        code = command.wait(most)
+    except subprocess.TimeoutExpired:
+        command.send_signal(signal.SIGINT)
+        command.wait()
+        code = 0
+    if code:
+        raise SystemExit(f"{' '.join(words)}: exit code {code}")
+    return time.perf_counter() - started
+
+
+def _name(folder: Path) -> str:
+    return folder.name if folder.name != "Dataset" else folder.parent.name
 
 
 def done() -> list[dict[str, Any]]:
@@ -103,7 +124,7 @@ def _interval(gains: Sequence[float]) -> str:
 def main() -> None:
     """Run what is missing, then write the page."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("folders", nargs="*", type=Path, metavar="DIR")
+    arguments.add_argument("folders", nargs="*", metavar="DIR[,KEY=VALUE...]")
     arguments.add_argument("--minutes", type=float, default=5.0)
     arguments.add_argument("--image-size", type=int, default=32)
     arguments.add_argument("--seeds", type=int, default=3)
@@ -113,11 +134,13 @@ def main() -> None:
     key = ("arm", "data", "minutes", "size", "seed")
     have = {tuple(each[name] for name in key) for each in done()}
 
-    def job(item: tuple[int, Path, str]) -> None:
-        seed, folder, arm = item
-        if (arm, folder.name, given.minutes, given.image_size, seed) in have:
+    def job(item: tuple[int, str, str]) -> None:
+        seed, images, arm = item
+        place, *keys = images.split(",")
+        folder = Path(place).resolve()
+        if (arm, _name(folder), given.minutes, given.image_size, seed) in have:
             return
-        found = run(arm, folder.resolve(), minutes=given.minutes, size=given.image_size, seed=seed)
+        found = run(arm, folder, keys, minutes=given.minutes, size=given.image_size, seed=seed)
         with DATA.open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(json.dumps(found), flush=True)
@@ -126,8 +149,10 @@ def main() -> None:
         list(pool.map(job, product(range(given.seeds), given.folders, given.arms)))
     PAGE.write_text(
         "# The same minutes\n\nWritten by `python -m benchmarks.hour`; its runs are in hour.jsonl. One thread a run on "
-        "x86 cores, two runs at a time. Test accuracy, mean (lowest to highest); the gain over the recipe in points, "
-        "paired by seed, with its 95% interval; the longest run. The recipe is given as many epochs as fit.\n\n"
+        "x86 cores. Test accuracy, mean (lowest to highest); the gain over the recipe in points, "
+        "paired by seed, with its 95% interval; the longest run. The recipe is given as many epochs as fit. "
+        "`tune both` chooses the size of its images and may use ImageNet's weights; the others see images of the size "
+        "that is given.\n\n"
         "| images | arm | n | test | against the recipe | at most |\n|---|---|---|---|---|---|\n"
         + "\n".join(rows(done())) + "\n"
     )  # fmt: skip

@@ -7,15 +7,15 @@ are the candidate's, as in any sweep.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -24,6 +24,7 @@ from da6401.config.domains import Interval, Value
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.config.search_space import Parameter, Point, SearchSpace
 from da6401.errors import RunError, UserError
+from da6401.redact import duration
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import RECEIPT, VALIDATION_CSV, read_json, read_metrics
 from da6401.runs.trial_folders import trial_folder
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 CANDIDATE, EPOCHS, PHASE, PLANNED = "candidate", "epochs", "phase", "planned_seconds"  # user attributes of a trial
 TOTAL = "race_seconds"  # user attribute of the study: from the first training to the hand-over
+PLAN = "race_plan"  # and the trainings as they were planned at the start
 SAMPLED = 60  # candidates besides the given ones
 CHANGED = 0.4  # the probability that a sampled candidate departs from the defaults in a key
 START_SECONDS = 1.5  # to start and end a training, until one has shown it
@@ -82,6 +84,7 @@ class RaceTrials:
             for number in range(len(self.given), len(self.given) + SAMPLED):
                 if (point := self._sampled(number)) not in self.points:
                     self.points.append(point)
+        self.families = self._families()
 
     def extend(self) -> int:
         """Add the next training, unless one waits already, or none is worth it; returns the study's number of trials.
@@ -93,14 +96,32 @@ class RaceTrials:
         if any(trial.state is TrialState.WAITING for trial in trials):
             return len(trials)
         if (total := self.study.user_attrs.get(TOTAL)) is None:
-            self._measured(0)  # reads and decodes the images: no training's time
-            total = self.clock.left - self.reserve
-            self.study.set_user_attr(TOTAL, total)
+            total = self._begin()
         candidate = functools.cache(functools.partial(self._candidate, self._spent(trials)))
-        race = Race([self._family(point) for point in self.points], candidate, float(total))
+        race = Race(self.families, candidate, float(total))
         step = race.next_step([self._tried(trial) for trial in trials if CANDIDATE in trial.user_attrs],
                               self.clock.left - self.reserve)  # fmt: skip
         return len(trials) if step is None else self._add(step)
+
+    def _begin(self) -> float:
+        """Time the first candidate and say what the minutes will go to; returns the seconds for it."""
+        self._measured(0)  # reads and decodes the images: no training's time
+        total = self.clock.left - self.reserve
+        first = self._candidate([], 0)
+        race = Race(self.families, lambda number: first, total)
+        steps = race.plan()
+        self.study.set_user_attr(TOTAL, total)
+        self.study.set_user_attr(PLAN, [dataclasses.asdict(step) for step in steps])
+        if self.clock.limit < math.inf:
+            log.info("plan for %s: %s", duration(self.clock.limit), plan_words(steps, self.clock.spent, self.reserve))
+        if total < race.least_seconds:
+            needed = (self.clock.limit - total + race.least_seconds) / 60
+            log.warning(
+                "sweep.minutes=%g leaves too little time: the first candidate needs %d epochs of %.1f s, which takes "
+                "sweep.minutes=%.1f", self.clock.limit / 60, first.least_epochs, first.epoch,
+                math.ceil(10 * needed) / 10,
+            )  # fmt: skip
+        return total
 
     def _add(self, step: Step) -> int:
         point = self.points[step.candidate]
@@ -137,8 +158,18 @@ class RaceTrials:
 
         return self.space.draw(value_of)
 
-    def _family(self, point: Mapping[str, Any]) -> str:
-        return str(point.get("model", point.get("experiment", "")))
+    def _families(self) -> list[str]:
+        """The network of each candidate: that of the first one with the same choice of model."""
+        names: dict[str, str] = {}
+        families = []
+        for number, point in enumerate(self.points):
+            choice = str(point.get("model", point.get("experiment", "")))
+            if choice not in names:
+                names[choice] = choice
+                with contextlib.suppress(UserError):  # values that do not fit together
+                    names[choice] = self._config(number).model.name
+            families.append(names[choice])
+        return families
 
     def _tried(self, trial: FrozenTrial) -> Tried:
         if trial.number not in self._losses and trial.state.is_finished():
@@ -206,6 +237,23 @@ class RaceTrials:
         ]
         factor = statistics.median(drift) if drift else 1.0
         return Candidate(start + factor * speed.features, factor * speed.epoch, least, most)
+
+
+def plan_words(steps: Sequence[Step], spent: float, reserve: float) -> str:
+    """For people: what is done with the minutes, by what the first candidate's steps took."""
+    judged = [step for step in steps if step.phase == "judge"]
+    words = [f"{duration(spent)} are spent"]
+    if judged:
+        seconds = sum(step.seconds for step in judged)
+        words.append(
+            f"{len(judged)} candidates judged by trainings of {judged[0].epochs} epochs or so, {duration(seconds)}"
+        )
+    words += [
+        f"a long training of about {step.epochs} epochs, {duration(step.seconds)}"
+        for step in steps
+        if step.phase == "long"
+    ]
+    return "; ".join([*words, f"{duration(reserve)} for the model and the summary"])
 
 
 def losses_of(run: Path) -> Losses | None:

@@ -31,6 +31,7 @@ from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 from da6401.sweep.hand_over import HandedOver
 from da6401.sweep.leases import FINISHED, REASON, REQUEUED
+from da6401.sweep.race_trials import PLAN
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,11 @@ def write_summary(
             "confirmed": [item.as_json() for item in confirmed],
             "winner": None if winner is None else str(winner),
             **({"model": handed.as_json(folder)} if handed else {}),
-            **({"ledger": ledger(trials, seconds)} if settings.strategy == "race" else {}),
+            **(
+                {"plan": study.user_attrs.get(PLAN, []), "ledger": ledger(trials, seconds)}
+                if settings.strategy == "race"
+                else {}
+            ),
             "epochs_run": sum(_epochs(trial_folder(folder, trial)) for trial in trials),
             "seconds": seconds,
         },

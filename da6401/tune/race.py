@@ -24,11 +24,13 @@ Losses = npt.NDArray[np.float64]  # (N,): of each validation image, nats
 
 JUDGE_SHARE = 0.2  # of the race's time goes to judging at most
 JUDGE_EACH = 0.06  # and so much to each candidate,
-FIRST_SHARE = 0.12  # or as much as one epoch takes, up to this,
+FIRST_SHARE = 0.12  # or as much as one epoch of the first takes, up to this,
+FIRST_ROOM = 1.2  # and a fifth more: where features have to be computed, many epochs cost little besides,
 JUDGE_EPOCHS = 1 / 6  # or a training of this share of the most epochs, where that is shorter
 ROOM_FOR_ERROR = 0.92  # of the time left is planned: trainings take some percent longer than measured
 LEAST_PROBABILITY = 1e-6  # of the true class, so that one image cannot decide
 STANDARD_ERRORS = 1.0  # by which a candidate must beat one that stands before it
+ALIKE: Losses = np.zeros(2)  # of candidates that nothing tells apart
 LEAST_GROWTH = 1.5  # a candidate is trained again only for so many times the epochs that it had
 
 
@@ -91,11 +93,28 @@ class Race:
         """
         return self._judge(tried, left) or self._train_long(tried, left)
 
+    def plan(self) -> list[Step]:
+        """All trainings until the hand-over, if each takes what is expected and the first candidate wins."""
+        steps: list[Step] = []
+        tried: list[Tried] = []
+        left = self.total
+        while (step := self.next_step(tried, left)) is not None:
+            steps.append(step)
+            tried.append(Tried(step.candidate, step.epochs, ALIKE))
+            left -= step.seconds
+        return steps
+
+    @property
+    def least_seconds(self) -> float:
+        """In which the first candidate gets its least epochs: with less a race makes no sense."""
+        first = self.candidate(0)
+        return first.seconds(first.least_epochs) / ROOM_FOR_ERROR
+
     def _judge(self, tried: Sequence[Tried], left: float) -> Step | None:
         """The first candidate that was not tried, as long as the judges' share lasts."""
         first = self.candidate(0)
         each = min(JUDGE_EACH * self.total, first.seconds(math.ceil(JUDGE_EPOCHS * first.most_epochs)))
-        each = max(each, min(first.seconds(1), FIRST_SHARE * self.total))
+        each = max(each, min(FIRST_ROOM * first.seconds(1), FIRST_SHARE * self.total))
         if not tried:
             epochs = first.epochs(min(each, left))
             return Step(0, epochs, "judge", first.seconds(epochs)) if epochs >= 1 else None

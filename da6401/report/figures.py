@@ -100,14 +100,14 @@ def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
 
 def _curves(trials: Sequence[TrialRecord], name: str, *, legend: str, **style: Any) -> dict[str, Any]:
     points = [(trial, [(line["epoch"], line[name]) for line in trial.run.epochs if name in line]) for trial in trials]
-    lines = _joined(points)
+    lines = joined(points)
     return {
         "type": "scatter", "mode": "lines" if len(lines["x"]) > 2 else "markers", "name": legend, **lines,
         "hovertemplate": "trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>", **style,
     }  # fmt: skip
 
 
-def _joined(lines: Iterable[tuple[TrialRecord, Sequence[tuple[float, float]]]]) -> dict[str, list[Any]]:
+def joined(lines: Iterable[tuple[TrialRecord, Sequence[tuple[float, float]]]]) -> dict[str, list[Any]]:
     """The points of several trials' lines for one trace, with gaps between: 500 traces would take seconds to draw."""
     joined: dict[str, list[Any]] = {"x": [], "y": [], "customdata": []}
     for trial, points in lines:
@@ -139,7 +139,7 @@ def parallel(sweep: SweepRecord, metric: Metric) -> Chart:
                  if rank * SHADES // len(done) == shade)  # fmt: skip
         traces.append(
             {
-                "type": "scatter", "mode": "lines+markers", **_joined(lines),
+                "type": "scatter", "mode": "lines+markers", **joined(lines),
                 "line": {"color": f"@shade{shade}", "width": 1.5 if shade < SHADES - 1 else 2.5},
                 "marker": {"size": 5}, "hovertemplate": "trial %{customdata}<extra></extra>",
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -14,7 +15,7 @@ from da6401.cli import main
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import ENSEMBLE, read_result
 from da6401.sweep.hand_over import Option, choose
-from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE
+from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE, RaceTrials
 from da6401.training.trained_model import load_model
 from tests.sweep.sweeps import FOLDER, SWEEP, folder, open_study, summary
 from tests.tiny_runs import da6401, typed
@@ -35,6 +36,7 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert code == 0, said + complained
     assert time.perf_counter() - started < 60 * 0.35 + 5
     assert "da6401 evaluate outputs/sweeps/s/model" in said
+    assert "plan for 21 s: " in said + complained
     return place
 
 
@@ -59,6 +61,8 @@ def test_the_first_trial_is_the_defaults_and_the_last_is_long(place: Path) -> No
 def test_the_summary_has_the_ledger_and_the_model(place: Path) -> None:
     content = summary()
     rows = content["ledger"]
+    assert {step["phase"] for step in content["plan"]} <= {"judge", "long"}
+    assert content["plan"][0]["candidate"] == 0
     assert len(rows) == len(open_study().trials) + 1
     assert sum(row["seconds"] or 0 for row in rows) == pytest.approx(content["seconds"])
     chosen = [each for each in content["model"]["options"] if each["chosen"]]
@@ -137,10 +141,38 @@ def test_tune_needs_a_folder_and_minutes(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
+def test_too_few_minutes_are_told(tmp_path: Path) -> None:
+    words = (*RACE, "sweep.minutes=0.12", "data.images_per_class=400", "data.image_size=64", "model.filters=64")
+    _, said, complained = typed(*words, cwd=tmp_path)
+    assert "leaves too little time: the first candidate needs 6 epochs" in said + complained
+    assert "which takes sweep.minutes=" in said + complained
+
+
+def test_candidates_of_one_network_are_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[list[str]] = []
+
+    class StoppedError(Exception):
+        pass
+
+    def watch(self: RaceTrials) -> int:
+        seen.append(self.families)
+        raise StoppedError
+
+    monkeypatch.setattr(RaceTrials, "extend", watch)
+    words = ["train", "--multirun", "sweep=tune_both", "data=synthetic", "model.weights=none", "study=s", "device=cpu"]
+    with contextlib.suppress(StoppedError):
+        main(words)
+    lite = "efficientnet_lite0"
+    assert seen == [[lite, "cnn", lite, lite, lite, lite, "cnn"]]
+
+
 def test_the_page_has_the_model_and_the_ledger(place: Path) -> None:
     assert main(["report", str(FOLDER), "--out", "page.html"]) == 0
     page = (place / "page.html").read_text()
     assert "What the minutes went to" in page
+    assert "Best by minute" in page
+    assert "The plan at the start" in page
     assert "Handed over" in page
 
 

@@ -99,3 +99,26 @@ def test_no_training_starts_that_does_not_fit(
     assert judged <= JUDGE_SHARE * total + 1e-6
     if math.floor((0.93 * total - fixed) / epoch) >= 1:
         assert steps, "there was time for a training"
+
+
+def test_the_plan_is_what_happens_when_all_are_alike() -> None:
+    race = race_of(300)
+    steps, _ = simulate(race, [0.5] * 4)
+    assert race.plan() == steps
+    assert sum(step.seconds for step in race.plan()) <= 300
+
+
+def test_a_race_says_when_it_has_too_little_time() -> None:
+    race = race_of(20)
+    enough = race_of(race.least_seconds)
+    assert max(step.epochs for step in enough.plan()) >= enough.candidate(0).least_epochs
+    less = race_of(race.least_seconds - 1)
+    assert max(step.epochs for step in less.plan()) < enough.candidate(0).least_epochs
+
+
+def test_where_features_take_the_time_the_first_training_has_many_epochs() -> None:
+    head = Candidate(fixed=20.0, epoch=0.05, least_epochs=10, most_epochs=80)
+    first = Race([""], lambda number: head, 300).next_step([], 300)
+    assert first is not None
+    assert first.epochs == 80
+    assert first.seconds <= 0.12 * 300

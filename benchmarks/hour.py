@@ -2,7 +2,7 @@
 
 Each DIR is a folder of labelled images with a test split, with keys that it needs, such as data.class_depth=leaf. The
 arms: `da6401 tune` (both parts, with images of its own choice, and Part A alone), the recipe experiment=part_a with as
-many epochs as fit, the recipe of 0.1.0 likewise, and sweep=part_a by Optuna's official sweeper,
+many epochs as fit, the recipe of 0.1.0 and the bare defaults likewise, and sweep=part_a by Optuna's official sweeper,
 interrupted when the time is over. Every run is a process with one thread and an empty cache. What is done is kept in
 benchmarks/hour.jsonl, so that the command can be stopped and given again; the page is benchmarks/hour.md.
 """
@@ -27,7 +27,6 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from benchmarks.recipe import OLD
 from da6401.config.command_line import check_command_line
 from da6401.data.cache.cache_folder import FOLDER_VARIABLE
 from da6401.runs.run_folder import read_result
@@ -37,19 +36,26 @@ DATA, PAGE = Path(__file__).with_suffix(".jsonl"), Path(__file__).with_suffix(".
 FILL = 0.92  # of the minutes is planned for a recipe's training, as a race plans its last one
 START_SECONDS = 6.0  # imports, and reading the images from the cache
 MACHINE = ("device=cpu", "trainer.threads=1", "trainer.progress=false")
-ARMS = ("tune both", "recipe", "recipe of 0.1.0", "official sweeper", "tune a")
+OLD = (  # the recipe of 0.1.0
+    "model.filters=32", "model.blocks=5", "model.convolutions=1", "optimizer.lr=2e-3", "augmentation.plain_end=0",
+)  # fmt: skip
+PLAIN = {"recipe": ("experiment=part_a",), "recipe of 0.1.0": ("experiment=part_a", *OLD), "defaults": ()}
+ARMS = ("tune both", "tune a", *PLAIN, "official sweeper")
+OWN_SIZE = ("tune both", "defaults")  # the others see images of the size that is given
+DIGITS = "digits"  # instead of a folder: scikit-learn's
 
 
 def run(arm: str, folder: Path, keys: Sequence[str], *, minutes: float, size: int, seed: int) -> dict[str, Any]:
     """One run of an arm: its test accuracy and its seconds."""
-    images = ["data=folder", f"data.root={folder}", *keys, f"seed={seed}", *MACHINE]
-    if arm != "tune both":
+    place_of = ["data=digits"] if folder.name == DIGITS else ["data=folder", f"data.root={folder}"]
+    images = [*place_of, *keys, f"seed={seed}", *MACHINE]
+    if arm not in OWN_SIZE:
         images.append(f"data.image_size={size}")
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "out"
         da6401 = functools.partial(_da6401, cache=Path(place) / "cache")
-        if arm.startswith("recipe"):
-            words = ["experiment=part_a", *images, *(OLD if arm.endswith("0.1.0") else ())]
+        if arm in PLAIN:
+            words = [*PLAIN[arm], *images]
             checked = check_command_line(words, multirun=False).config
             assert checked is not None
             epochs = max(1, int((FILL * 60 * minutes - START_SECONDS) / measure(checked).epoch))
@@ -100,14 +106,15 @@ def rows(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     kinds = sorted({(each["data"], each["minutes"], each["size"]) for each in runs})
     for data, minutes, size in kinds:
         mine = [each for each in runs if (each["data"], each["minutes"], each["size"]) == (data, minutes, size)]
-        recipe = {each["seed"]: each["test"] for each in mine if each["arm"] == "recipe"}
+        plain = next((arm for arm in PLAIN if any(each["arm"] == arm for each in mine)), "")
+        recipe = {each["seed"]: each["test"] for each in mine if each["arm"] == plain}
         for arm in ARMS:
             found = {each["seed"]: each for each in mine if each["arm"] == arm}
             if not found:
                 continue
             tests = [each["test"] for each in found.values()]
             gains = [100 * (each["test"] - recipe[seed]) for seed, each in found.items() if seed in recipe]
-            gain = "" if arm == "recipe" or not gains else _interval(gains)
+            gain = "" if arm == plain or not gains else _interval(gains)
             seconds = max(each["seconds"] for each in found.values())
             mean = f"{statistics.fmean(tests):.3f} ({min(tests):.3f} to {max(tests):.3f})"
             yield f"| {data}, {size} px, {minutes:g} min | {arm} | {len(tests)} | {mean} | {gain} | {seconds:.0f} s |"
@@ -128,7 +135,9 @@ def main() -> None:
     arguments.add_argument("--minutes", type=float, default=5.0)
     arguments.add_argument("--image-size", type=int, default=32)
     arguments.add_argument("--seeds", type=int, default=3)
-    arguments.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    arguments.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=("tune both", "recipe", "recipe of 0.1.0", "official sweeper")
+    )
     arguments.add_argument("--at-once", type=int, default=2, help="runs at the same time, one thread each")
     given = arguments.parse_args()
     key = ("arm", "data", "minutes", "size", "seed")
@@ -149,7 +158,8 @@ def main() -> None:
         list(pool.map(job, product(range(given.seeds), given.folders, given.arms)))
     PAGE.write_text(
         "# The same minutes\n\nWritten by `python -m benchmarks.hour`; its runs are in hour.jsonl. One thread a run on "
-        "x86 cores. Test accuracy, mean (lowest to highest); the gain over the recipe in points, "
+        "x86 cores. Test accuracy, mean (lowest to highest); the gain over the recipe (on the digits: the bare "
+        "defaults) in points, "
         "paired by seed, with its 95% interval; the longest run. The recipe is given as many epochs as fit. "
         "`tune both` chooses the size of its images and may use ImageNet's weights; the others see images of the size "
         "that is given.\n\n"

@@ -164,15 +164,19 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
 def choose(options: Sequence[Option], labels_N: npt.NDArray[np.int64]) -> Option:
     """The option with the lowest loss on half of the images, if the other half shows it to be better than the first.
 
-    Shown means: a loss lower by one standard error of the paired differences, and an accuracy that is no lower.
+    Shown means: a loss lower by one standard error of the paired differences, and an accuracy that is no lower, there
+    and on all images.
     """
     half_N = np.zeros(len(labels_N), dtype=bool)
     for label in np.unique(labels_N):  # every second image of each class
         half_N[np.flatnonzero(labels_N == label)[::2]] = True
     losses = [image_losses(labels_N, option.probabilities_NK) for option in options]
     best = min(range(len(options)), key=lambda index: float(losses[index][half_N].mean()))
-    correct = [accuracy(labels_N[~half_N], options[index].probabilities_NK[~half_N]) for index in (0, best)]
-    shown = is_lower(losses[best][~half_N], losses[0][~half_N]) and correct[1] >= correct[0]
+    now, then = options[0].probabilities_NK, options[best].probabilities_NK
+    shown = is_lower(losses[best][~half_N], losses[0][~half_N]) and all(
+        accuracy(labels_N[where_N], then[where_N]) >= accuracy(labels_N[where_N], now[where_N])
+        for where_N in (~half_N, np.ones_like(half_N))
+    )
     return options[best] if shown else options[0]
 
 

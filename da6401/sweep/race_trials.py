@@ -245,9 +245,8 @@ def plan_words(steps: Sequence[Step], spent: float, reserve: float) -> str:
     words = [f"{duration(spent)} are spent"]
     if judged:
         seconds = sum(step.seconds for step in judged)
-        words.append(
-            f"{len(judged)} candidates judged by trainings of {judged[0].epochs} epochs or so, {duration(seconds)}"
-        )
+        what = "1 candidate" if len(judged) == 1 else f"{len(judged)} candidates"
+        words.append(f"{what} judged by trainings of {judged[0].epochs} epochs or so, {duration(seconds)}")
     words += [
         f"a long training of about {step.epochs} epochs, {duration(step.seconds)}"
         for step in steps

@@ -1,7 +1,7 @@
 """python -m benchmarks.deadlines [--runs 20] [--at-once 3]: by how much sweeps with sweep.minutes end too late.
 
-Each run is a race on the embedded digits, with 1 to 5 minutes, as a process of its own with the lowest priority, beside
-the others and whatever else the machine does. The page is benchmarks/deadlines.md.
+Each run is a race on the embedded digits, with 1 to 5 minutes, as a process of its own beside the others and whatever
+else the machine does. The page is benchmarks/deadlines.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from da6401.runs.run_folder import holds_run
 from da6401.runs.trial_folders import MODEL
 
 PAGE = Path(__file__).with_suffix(".md")
-LOWEST = 19  # niceness
 
 
 def run(minutes: float) -> tuple[float, float, int, bool]:
@@ -31,8 +30,7 @@ def run(minutes: float) -> tuple[float, float, int, bool]:
                  "device=cpu", "trainer.threads=1", "trainer.progress=false"]  # fmt: skip
         started = time.perf_counter()
         ended = subprocess.run(
-            [sys.executable, "-m", "da6401", "train", "--multirun", *words], capture_output=True, check=False,
-            preexec_fn=lambda: os.nice(LOWEST),
+            [sys.executable, "-m", "da6401", "train", "--multirun", *words], capture_output=True, check=False
         )  # fmt: skip
         return minutes, time.perf_counter() - started, ended.returncode, holds_run(out / MODEL)
 
@@ -51,8 +49,8 @@ def main() -> None:
     lines = [
         "# Deadlines", "",
         f"Written by `python -m benchmarks.deadlines`: {given.runs} races of 1 to 5 minutes, {given.at_once} at a "
-        f"time, at the lowest priority, on {os.cpu_count()} {platform.machine()} cores with a load of {load:.1f} "
-        f"before and {os.getloadavg()[0]:.1f} after. The worst ended {max(late):.1f} s late, and "
+        f"time, on {os.cpu_count()} {platform.machine()} cores with a load of {load:.1f} before and "
+        f"{os.getloadavg()[0]:.1f} after. The worst ended {max(late):.1f} s late, and "
         f"{sum(found for *_, found in runs)} of {len(runs)} had a model. Allowed is the larger of 1% and 5 s.", "",
         "| minutes | seconds taken | late by | exit code | model |", "|---|---|---|---|---|",
         *(f"| {minutes:.2f} | {seconds:.1f} | {seconds - 60 * minutes:+.1f} | {code} | {'yes' if found else 'no'} |"

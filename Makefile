@@ -17,7 +17,7 @@ help: ## this list
 setup: $(READY) ## make .venv and install everything into it
 
 demo: $(READY) ## the main job: the best CNN for the embedded digits in two minutes (DEMO_OVERRIDES="key=value ...")
-	$(BIN)/da6401 train --multirun sweep=tune_a data.image_size=16 sweep.minutes=2 $(DEMO_OVERRIDES)
+	$(BIN)/da6401 train --multirun sweep=tune_a data.image_size=32 augmentation.flip=0 sweep.minutes=2 $(DEMO_OVERRIDES)
 
 test: $(READY) ## all tests (PYTEST_ARGS="-k name")
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)

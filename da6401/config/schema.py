@@ -181,6 +181,10 @@ class TrainerConfig:
         low=0,
         high=100_000,
     )
+    on_oom: Literal["accumulate", "fail"] = key(
+        "accumulate", "where a batch does not fit into the GPU's memory: compute it in parts and add up the gradients "
+        "(batch norm sees each part alone), or end the run"
+    )  # fmt: skip
     checkpoint_minutes: float = key(
         10.0, "time between writes of last.pt in an epoch; 0: only at its end", unit="minutes", low=0, high=10_000
     )

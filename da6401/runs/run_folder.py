@@ -75,6 +75,7 @@ class RunResult:
     test_metrics: dict[str, float | None] = field(default_factory=dict)  # of test.csv; {} until `da6401 evaluate`
     undefined_metrics: dict[str, str] = field(default_factory=dict)  # "val_metrics.macro_auroc": why
     peak_memory_mb: float = 0.0  # of the device on CUDA, else of the process; 0 in folders of before it was kept
+    batch_parts: int = 1  # so many parts a batch was computed in: more than 1 after the device ran out of memory
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Learner:
             torch.use_deterministic_algorithms(trainer.deterministic)  # sets the compiler, too: see device.prepare
         self._forward = torch.compile(self.model) if trainer.compile else self.model
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._clip_norm = trainer.clip_norm
+        self._clip_norm, self._on_oom = trainer.clip_norm, trainer.on_oom
         self.labels_N = setup.data.train.labels_N
         self._loss = ClassLoss(trainer, self.labels_N, len(setup.data.class_names), device)
         groups = self.model.parameter_groups()
@@ -66,7 +66,8 @@ class Learner:
     def step(self, inputs: Tensor, targets: Targets, *, first_stage: int) -> None:
         """One step of the optimizer, counted in the state's sums: on the CPU at once, else at most LATE steps later.
 
-        A batch that does not fit into the device's memory is computed in parts, and so are all that follow.
+        With trainer.on_oom=accumulate a batch that does not fit into the device's memory is computed in parts, and so
+        are all that follow.
 
         Args:
             inputs: augmented images (B, C, H, W), 0..1, or what stage ``first_stage`` is fed with where that is > 0.
@@ -81,7 +82,7 @@ class Learner:
                 reading = self._step(inputs, targets, first_stage)
                 break
             except torch.OutOfMemoryError:
-                if history.parts >= len(inputs):
+                if self._on_oom == "fail" or history.parts >= len(inputs):
                     raise
                 history.parts *= 2
                 torch.cuda.empty_cache()

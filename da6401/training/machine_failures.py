@@ -99,6 +99,7 @@ def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
         return ModelError(
             f"the device's memory does not hold this network and its batches ({'. '.join(what)}); use a smaller "
             "trainer.batch_size, data.image_size or network, or trainer.precision=bf16"
+            + (", or trainer.on_oom=accumulate" if cfg.trainer.on_oom == "fail" else "")
         )
     refused = NOT_DETERMINISTIC.search(str(error)) if isinstance(error, RuntimeError) else None
     if refused is None:

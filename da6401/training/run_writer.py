@@ -113,6 +113,7 @@ class RunWriter:
             val_metrics=scored.values,
             undefined_metrics={f"val_metrics.{name}": why for name, why in scored.undefined.items()},
             peak_memory_mb=self.memory.megabytes(),
+            batch_parts=history.parts,
         )  # fmt: skip
         self._write_receipt()
         if predictions is not None:

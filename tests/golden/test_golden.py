@@ -29,7 +29,12 @@ from tests.outcomes import page_data
 HERE = Path(__file__).parent
 ANSWERS: dict[str, Any] = json.loads((HERE / "answers.json").read_text())
 EXACT = facts() == ANSWERS["made_on"]
-ADDED_TO_RESULT = ("val_metrics", "test_metrics", "undefined_metrics")  # which result.json did not have then
+ADDED_TO_RESULT = (
+    "val_metrics",
+    "test_metrics",
+    "undefined_metrics",
+    "batch_parts",
+)  # which result.json did not have then
 TIMINGS = {"seconds", "images_per_second", "peak_memory_mb"}
 
 # Whoever renames a key adds it here, the old name first: its saved values must live on under the new one.

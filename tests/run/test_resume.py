@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from da6401.errors import InterruptedRun, PrunedError, RunError
+from da6401.errors import InterruptedRun, ModelError, PrunedError, RunError
 from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import LAST, METRICS, RESULT, read_metrics, read_result
 from da6401.training.checkpoint import load_checkpoint
@@ -119,6 +119,9 @@ def test_out_of_memory_halves_the_batch_and_keeps_its_gradient(tmp_path: Path, m
     monkeypatch.setattr(StagedModel, "forward", small_device)
     run(cfg, tmp_path / "parts")
     assert load_checkpoint(tmp_path / "parts" / LAST)["history"]["parts"] == 4
+    assert (read_result(tmp_path / "whole").batch_parts, read_result(tmp_path / "parts").batch_parts) == (1, 4)
+    with pytest.raises(ModelError, match=r"trainer\.on_oom=accumulate"):
+        run(compose(*SMALL, "trainer.on_oom=fail"), tmp_path / "fails")
     whole, parts = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("whole", "parts"))
     for name in whole:
         assert torch.allclose(whole[name], parts[name], atol=1e-5), name

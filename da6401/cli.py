@@ -218,8 +218,10 @@ def _parser() -> CommandParser:
     predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_answers(predict)
     export = _run_verb(verbs, "export", "the best model as ONNX and torch.export files, checked", _export)
     export.add_argument("--out", type=Path, help="the folder for them; RUN/export without")
+    _add_answers(export)
     explain = _run_verb(verbs, "explain", "pictures of what the model sees and where it errs", _explain)
     text = "whose images to show: validation, or test, which is recorded as a look at it"
     explain.add_argument("--split", choices=SCORED_SPLITS, default=VALIDATION, help=text)
@@ -251,6 +253,12 @@ def _run_verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.Ar
     return verb
 
 
+def _add_answers(verb: argparse.ArgumentParser) -> None:
+    """How the model answers, where not as in training and `evaluate`."""
+    verb.add_argument("--tta", action="store_true", help="the mean over each image and its mirror image")
+    verb.add_argument("--calibrated", action="store_true", help="probabilities at the temperature fitted on validation")
+
+
 def _reproduce(given: argparse.Namespace) -> int:
     from da6401.commands.reproduce import reproduce_run
 
@@ -272,13 +280,13 @@ def _evaluate(given: argparse.Namespace) -> int:
 def _predict(given: argparse.Namespace) -> int:
     from da6401.commands.evaluate import predict_images
 
-    return predict_images(given.run, given.images, as_json=given.json)
+    return predict_images(given.run, given.images, as_json=given.json, tta=given.tta, calibrated=given.calibrated)
 
 
 def _export(given: argparse.Namespace) -> int:
     from da6401.commands.export import export_run
 
-    return export_run(given.run, given.out)
+    return export_run(given.run, given.out, tta=given.tta, calibrated=given.calibrated)
 
 
 def _explain(given: argparse.Namespace) -> int:

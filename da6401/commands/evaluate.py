@@ -25,6 +25,7 @@ from da6401.data.list_images import list_images
 from da6401.data.plan import make_plan
 from da6401.data.sources import load_test_data, reads_files, resize_of
 from da6401.errors import DataError, UserError
+from da6401.metrics.calibration import calibration_of, with_test, write_calibration
 from da6401.metrics.intervals import interval_of, span, wilson
 from da6401.metrics.scores import scores_of
 from da6401.models.ensemble import Ensemble
@@ -32,7 +33,17 @@ from da6401.models.stages import StagedModel
 from da6401.redact import json_text, one_line, safe
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, read_predictions, write_predictions
-from da6401.runs.run_folder import RESULT, SUMMARY, TEST_CSV, RunResult, read_json, read_result, write_result
+from da6401.runs.run_folder import (
+    CALIBRATION,
+    RESULT,
+    SUMMARY,
+    TEST_CSV,
+    VALIDATION_CSV,
+    RunResult,
+    read_json,
+    read_result,
+    write_result,
+)
 from da6401.runs.trial_folders import sweep_of
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import choose_device, prepare, restore_torch_settings
@@ -77,7 +88,11 @@ def evaluate_run(folder: Path) -> int:
         f"test accuracy {answer.accuracy:.4f} ({span(wilson(answer.accuracy, count))})  loss {answer.loss:.4f}  "
         f"on {count} images, recorded in {folder / RESULT} and {TEST_CSV}"
     )
-    for line in (*_chosen(cfg, predictions), *warnings_on_test(folder, cfg, predictions, images)):
+    for line in (
+        *_chosen(cfg, predictions),
+        *_calibration(folder, predictions),
+        *warnings_on_test(folder, cfg, predictions, images),
+    ):
         print(safe(line))
     return 0
 
@@ -97,6 +112,15 @@ def _chosen(cfg: RunConfig, predictions: Predictions) -> list[str]:
         return []
     interval = span(interval_of(name, predictions))
     return [f"test {word(chosen_metric(name).name).removeprefix('validation ')} {value:.4f} ({interval})"]
+
+
+def _calibration(folder: Path, test: Predictions) -> list[str]:
+    """Keep what the temperature does to the test split, and say it; a run of an older version may have none."""
+    if not any((folder / name).exists() for name in (CALIBRATION, VALIDATION_CSV)):
+        return []
+    found = with_test(calibration_of(folder), test)
+    write_calibration(folder, found)
+    return [found.sentence]
 
 
 def look_at_test(
@@ -159,9 +183,16 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
 
 
 @restore_torch_settings()
-def predict_images(folder: Path, images: Sequence[Path], *, as_json: bool) -> int:
-    """Print class and probability of each image; 2 where some could not be read, after all the others."""
-    model, cfg, class_names = load_model(folder)
+def predict_images(
+    folder: Path, images: Sequence[Path], *, as_json: bool, tta: bool = False, calibrated: bool = False
+) -> int:
+    """Print class and probability of each image; 2 where some could not be read, after all the others.
+
+    Args:
+        tta: the mean over the image and its mirror image.
+        calibrated: at the temperature that was fitted on validation.
+    """
+    model, cfg, class_names = load_model(folder, flips=tta, calibrated=calibrated)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     resize = resize_of(cfg.data)
     tested = _count_test_files(cfg, images)

@@ -64,8 +64,12 @@ class Deployed(nn.Module):
 
 
 @restore_torch_settings()
-def export_run(folder: Path, out: Path | None) -> int:
+def export_run(folder: Path, out: Path | None, *, tta: bool, calibrated: bool) -> int:
     """Write a run's best model and the script that predicts with it into ``out`` (RUN/export without), checked.
+
+    Args:
+        tta: the exported model answers with the mean over the image and its mirror image.
+        calibrated: at the temperature that was fitted on validation.
 
     Raises:
         UserError: a package is missing, the run is damaged, or a file answers otherwise than PyTorch; then the folder
@@ -77,7 +81,7 @@ def export_run(folder: Path, out: Path | None) -> int:
     target = folder / "export" if out is None else out
     if not is_utf8(str(target.absolute())):
         raise UserError(f"{target}: onnxruntime opens no path that is not UTF-8; name another folder with --out")
-    model, cfg, class_names = load_model(folder)
+    model, cfg, class_names = load_model(folder, flips=tta, calibrated=calibrated)
     resize = resize_of(cfg.data)
     check_script(size=cfg.data.image_size, resize=resize)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
@@ -93,6 +97,8 @@ def export_run(folder: Path, out: Path | None) -> int:
         "input": "RGB, 0..1",
         "input_layout": "images: float32 (batch, 3, image_size, image_size); normalisation is inside the model",
         "model": cfg.model.name,
+        "mirror_images": isinstance(model, Ensemble) and model.flips,
+        "temperature": model.temperature if isinstance(model, Ensemble) else 1.0,
     }
     for line in export_model(model, about, target, image_size=cfg.data.image_size, threads=cfg.trainer.threads):
         print(line)

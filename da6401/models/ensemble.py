@@ -1,4 +1,4 @@
-"""Several trained networks that answer as one."""
+"""Several trained networks, or several views of an image, that answer as one."""
 
 # B batch, K classes, M members
 
@@ -18,15 +18,17 @@ class Ensemble(nn.Module):
     Args:
         members: networks with the same classes in the same order, and images of the same size.
         flips: average over the image and its horizontal flip.
+        temperature: divides the log-probabilities of the mean; 1 leaves them as they are.
     """
 
-    def __init__(self, members: Sequence[StagedModel], *, flips: bool) -> None:
+    def __init__(self, members: Sequence[StagedModel], *, flips: bool, temperature: float) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.flips = flips
+        self.flips, self.temperature = flips, temperature
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Log-probabilities (B, K), which softmax turns into the mean, of RGB images with values in 0..1."""
+        """Logits (B, K), which softmax turns into the mean, at the temperature, of RGB images with values in 0..1."""
         views = (images_BCHW, images_BCHW.flip(3)) if self.flips else (images_BCHW,)
         probabilities = [member(view).float().softmax(1) for member in self.members for view in views]
-        return torch.stack(probabilities).mean(0).clamp_min(torch.finfo(torch.float32).tiny).log()
+        logits_BK = torch.stack(probabilities).mean(0).clamp_min(torch.finfo(torch.float32).tiny).log()
+        return logits_BK if self.temperature == 1 else logits_BK / self.temperature

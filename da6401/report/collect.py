@@ -17,6 +17,7 @@ from da6401.report.run_record import RunRecord, read_cached, read_run
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import looked_in_sweep
 from da6401.runs.run_folder import (
+    CALIBRATION,
     CONFIG,
     DATABASE,
     LOOKS,
@@ -88,7 +89,7 @@ def read_sweep(folder: Path, storage: str | None) -> SweepRecord:
 
 def signature(folders: Sequence[Path], storage: str | None) -> str:
     """A text that changes whenever the report of these folders would."""
-    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST_CSV, VALIDATION_CSV, LOOKS, ABOUT)
+    files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST_CSV, VALIDATION_CSV, CALIBRATION, LOOKS, ABOUT)
     found = []
     places = [place for folder in folders for place in (folder, *found_runs(folder), *confirmations(folder))]
     for path in sorted(place / file for place in places for file in files):

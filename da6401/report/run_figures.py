@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from da6401.metrics.calibration import BINS, at_temperature, calibration_error
 from da6401.report.charts import Chart, axis, chart, epochs, label
 from da6401.report.run_record import RunRecord
 from da6401.runs.predictions import Predictions
-
-BINS = 10  # of the reliability curve, equally wide
 
 
 def run_curves(run: RunRecord) -> list[Chart]:
@@ -96,40 +96,34 @@ def confusion(predictions: Predictions) -> Chart:
     )  # fmt: skip
 
 
-def calibration(predictions: Predictions) -> tuple[float, list[tuple[float, float, int]]]:
-    """The expected calibration error (0..1), and confidence, accuracy and count of each bin that has images.
-
-    Guo et al. 2017, "On Calibration of Modern Neural Networks": bins of equal width over the highest probability.
-    """
-    sure_N = predictions.confidence.astype(np.float64)
-    right_N = predictions.predicted == predictions.labels_N
-    bin_N = np.minimum((sure_N * BINS).astype(int), BINS - 1)
-    bins = [
-        (float(sure_N[inside].mean()), float(right_N[inside].mean()), int(inside.sum()))
-        for inside in (bin_N == index for index in range(BINS))
-        if inside.any()
-    ]
-    return sum(abs(sure - right) * count for sure, right, count in bins) / len(sure_N), bins
-
-
-def reliability(predictions: Predictions) -> Chart:
-    """Accuracy against confidence, with the expected calibration error."""
-    error, bins = calibration(predictions)
+def reliability(predictions: Predictions, temperature: float = 1.0) -> Chart:
+    """Accuracy against confidence, with the expected calibration error; with a temperature, before and after it."""
+    curves = {"this model": predictions}
+    if temperature != 1:
+        curves[f"at temperature {temperature:.3f}"] = at_temperature(predictions, temperature)
     total = len(predictions.labels_N)
-    traces = [
+    traces: list[dict[str, Any]] = [
         {"type": "scatter", "mode": "lines", "name": "perfectly calibrated", "x": [0, 1], "y": [0, 1],
          "line": {"color": "@muted", "dash": "dot"}, "hoverinfo": "skip"},
-        {"type": "scatter", "mode": "lines+markers", "name": "this model", "x": [b[0] for b in bins],
-         "y": [b[1] for b in bins], "line": {"color": "@accent", "width": 2},
-         "marker": {"size": [6 + 22 * math.sqrt(b[2] / total) for b in bins], "color": "@accent"},
-         "text": [f"confidence {c:.3f}, accuracy {a:.3f}, {n} images" for c, a, n in bins], "hoverinfo": "text"},
     ]  # fmt: skip
+    errors, rows = [], []
+    for (name, answers), colour in zip(curves.items(), ("@accent", "@running"), strict=False):
+        error, bins = calibration_error(answers)
+        errors.append(error)
+        rows += [[name, *each] for each in bins]
+        traces.append(
+            {"type": "scatter", "mode": "lines+markers", "name": name, "x": [b[0] for b in bins],
+             "y": [b[1] for b in bins], "line": {"color": colour, "width": 2},
+             "marker": {"size": [6 + 22 * math.sqrt(b[2] / total) for b in bins], "color": colour},
+             "text": [f"confidence {c:.3f}, accuracy {a:.3f}, {n} images" for c, a, n in bins], "hoverinfo": "text"}
+        )  # fmt: skip
+    after = f", and {errors[1]:.4f} at temperature {temperature:.3f}, fitted on validation" if errors[1:] else ""
     return chart(
         "Calibration",
-        f"Expected calibration error {error:.4f} ({BINS} bins of equal width, n = {total} images): below the dotted "
-        "line the model is surer than it is right. A larger point holds more images.",
+        f"Expected calibration error {errors[0]:.4f} ({BINS} bins of equal width, n = {total} images){after}. Below "
+        "the dotted line the model is surer than it is right. A larger point holds more images.",
         traces,
         {"xaxis": axis("confidence", range=[-0.02, 1.04]), "yaxis": axis("accuracy", range=[-0.04, 1.06]),
          "showlegend": True},
-        columns=["confidence", "accuracy", "images"], rows=bins,
+        columns=["answers", "confidence", "accuracy", "images"], rows=rows,
     )  # fmt: skip

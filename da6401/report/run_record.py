@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from da6401.metrics.calibration import read_calibration
 from da6401.runs.looks import Look, recorded_looks, with_unrecorded
 from da6401.runs.predictions import Predictions, read_predictions
 from da6401.runs.run_folder import (
+    CALIBRATION,
     CONFIG,
     LOOKS,
     METRICS,
@@ -38,6 +40,7 @@ class RunRecord:
     epochs: list[dict[str, float]]
     receipt: dict[str, Any]
     predictions: dict[str, Predictions] = field(default_factory=dict)  # by split; {} where they were not asked for
+    temperature: float = 1.0  # of calibration.json; 1 where there is none
     looks: Sequence[Look] = ()  # at the test split, the first first
 
     @property
@@ -53,6 +56,7 @@ def read_run(folder: Path, *, predictions: bool = False) -> RunRecord:
     """
     splits = {"test": TEST_CSV, "validation": VALIDATION_CSV} if predictions else {}
     result = read_cached(folder / RESULT, _result)
+    calibration = read_cached(folder / CALIBRATION, read_calibration) if predictions else None
     answers = {split: read_cached(folder / name, read_predictions) for split, name in splits.items()}
     return RunRecord(
         folder=folder,
@@ -61,6 +65,7 @@ def read_run(folder: Path, *, predictions: bool = False) -> RunRecord:
         looks=with_unrecorded(read_cached(folder / LOOKS, recorded_looks) or [], result),
         epochs=read_cached(folder / METRICS, _epochs) or [],
         receipt=read_cached(folder / RECEIPT, read_json) or {},
+        temperature=calibration.temperature if calibration else 1.0,
         predictions={split: found for split, found in answers.items() if found is not None},
     )
 

@@ -46,7 +46,7 @@ def run_sections(run: RunRecord) -> list[dict[str, Any]]:
         sections += [
             section("Confusion matrix", which, run_figures.confusion(found)),
             section("Classes", which, _classes(found)),
-            section("Calibration", which, run_figures.reliability(found)),
+            section("Calibration", which, run_figures.reliability(found, run.temperature)),
             section("Confident mistakes", which, _mistakes(found)),
         ]
     sections.append(section("Stages", _stages(run)))

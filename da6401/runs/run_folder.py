@@ -1,7 +1,8 @@
 """What a run folder holds: the names of its files, its result, its metrics; how they are read and checked.
 
-``config.yaml receipt.json metrics.jsonl result.json looks.jsonl train.log checkpoints/{best,last}.pt``; a folder
-without ``result.json`` is unfinished. A file of unknown origin is either read whole or refused with a RunError.
+``config.yaml receipt.json metrics.jsonl result.json calibration.json looks.jsonl train.log`` and
+``checkpoints/{best,last}.pt``; a folder without ``result.json`` is unfinished. A file of unknown origin is either read
+whole or refused with a RunError.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 VALIDATION_CSV = "validation.csv"  # of a completed run: the best epoch's answers
 TEST_CSV = "test.csv"  # of an evaluated run
+CALIBRATION = "calibration.json"  # beside them: the temperature that was fitted on validation
 LOOKS = "looks.jsonl"  # of a run whose test split was looked at: one line for each look
 BEST = "checkpoints/best.pt"
 LAST = "checkpoints/last.pt"

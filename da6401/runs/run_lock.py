@@ -14,6 +14,7 @@ from da6401.runs.atomic_files import explain_write_errors
 from da6401.runs.renamed_keys import ADDED
 from da6401.runs.run_folder import (
     BEST,
+    CALIBRATION,
     CONFIG,
     LAST,
     LOCK,
@@ -32,7 +33,21 @@ from da6401.runs.run_folder import (
     read_yaml,
 )
 
-FILES = (CONFIG, RECEIPT, METRICS, RESULT, LOCK, BEST, LAST, PREVIOUS, PREVIOUS_BEST, TEST_CSV, VALIDATION_CSV, LOOKS)
+FILES = (
+    CONFIG,
+    RECEIPT,
+    METRICS,
+    RESULT,
+    LOCK,
+    BEST,
+    LAST,
+    PREVIOUS,
+    PREVIOUS_BEST,
+    TEST_CSV,
+    VALIDATION_CSV,
+    CALIBRATION,
+    LOOKS,
+)
 
 
 @contextmanager

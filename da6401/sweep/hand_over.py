@@ -23,7 +23,8 @@ from da6401.config.compose import saved_config
 from da6401.config.schema import RunConfig
 from da6401.data.sources import load_training_data
 from da6401.errors import RunError
-from da6401.metrics.scores import accuracy
+from da6401.metrics.calibration import calibrate, write_calibration
+from da6401.metrics.scores import accuracy, scores_of
 from da6401.models.stages import StagedModel
 from da6401.runs.atomic_files import explain_write_errors, write_json
 from da6401.runs.predictions import Predictions, write_predictions
@@ -222,6 +223,9 @@ def _write(
     validation = load_training_data(cfg.data).validation
     labels_N = validation.labels_N.numpy()
     views = 2 if option.flips else 1
+    probabilities_NK = option.probabilities_NK.astype(np.float32)
+    answers = Predictions(tuple(class_names), validation.names, labels_N, probabilities_NK)
+    scored = scores_of(answers)
     result = RunResult(
         status="completed", val_accuracy=accuracy(labels_N, option.probabilities_NK),
         val_loss=float(image_losses(labels_N, option.probabilities_NK).mean()), best_epoch=first.result.best_epoch,
@@ -229,6 +233,8 @@ def _write(
         parameters=sum(each.result.parameters for each in members),
         macs=views * sum(each.result.macs for each in members), seconds=seconds, reason="",
         trainable_parameters=sum(each.result.trainable_parameters for each in members),
+        val_metrics=scored.values,
+        undefined_metrics={f"val_metrics.{name}": why for name, why in scored.undefined.items()},
     )  # fmt: skip
     with explain_write_errors(place):
         place.mkdir(exist_ok=True)
@@ -237,8 +243,6 @@ def _write(
                                       "flips": option.flips})  # fmt: skip
         for name in (CONFIG, RECEIPT, METRICS):
             shutil.copyfile(first.run / name, place / name)
-        probabilities_NK = option.probabilities_NK.astype(np.float32)
-        write_predictions(
-            place / VALIDATION_CSV, Predictions(tuple(class_names), validation.names, labels_N, probabilities_NK)
-        )
+        write_predictions(place / VALIDATION_CSV, answers)
+        write_calibration(place, calibrate(answers))
         write_result(place, result)

@@ -14,6 +14,7 @@ from typing import Any
 from da6401.config.schema import RunConfig
 from da6401.config.validate import tree_of
 from da6401.errors import DivergedError, InterruptedRun, MachineError, PrunedError, UserError
+from da6401.metrics.calibration import calibrate, write_calibration
 from da6401.metrics.scores import Scored, scores_of
 from da6401.models.counts import count_stages
 from da6401.redact import redacted
@@ -118,6 +119,7 @@ class RunWriter:
         self._write_receipt()
         if predictions is not None:
             write_predictions(out / VALIDATION_CSV, predictions)
+            write_calibration(out, calibrate(predictions))
         write_result(out, result)
         tracker.finish(result, setup.data.validation.picture)
         if status != "interrupted":  # the run will not resume: delete the backups

@@ -9,6 +9,7 @@ from pathlib import Path
 from da6401.config.compose import saved_config
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.errors import RunError
+from da6401.metrics.calibration import calibration_of
 from da6401.models.build import build_model
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
@@ -44,12 +45,29 @@ def read_members(folder: Path) -> Members | None:
     return Members(tuple(runs), bool(flips))
 
 
-def load_model(folder: Path) -> tuple[StagedModel | Ensemble, RunConfig, list[str]]:
+def load_model(
+    folder: Path, *, flips: bool = False, calibrated: bool = False
+) -> tuple[StagedModel | Ensemble, RunConfig, list[str]]:
     """A folder's best model in eval mode on the CPU, its configuration, and its class names in the order of the logits.
+
+    Args:
+        flips: it answers with the mean over the image and its mirror image.
+        calibrated: at the temperature that was fitted on validation.
 
     Raises:
         RunError: the folder holds no run, or a damaged one.
     """
+    model, cfg, class_names = _load(folder)
+    temperature = calibration_of(folder).temperature if calibrated else 1.0
+    if not flips and not calibrated:
+        return model, cfg, class_names
+    if isinstance(model, Ensemble):
+        model.flips, model.temperature = flips or model.flips, temperature
+        return model, cfg, class_names
+    return Ensemble([model], flips=flips, temperature=temperature).eval(), cfg, class_names
+
+
+def _load(folder: Path) -> tuple[StagedModel | Ensemble, RunConfig, list[str]]:
     members = read_members(folder)
     if members is None:
         return _load_run(folder)
@@ -60,7 +78,7 @@ def load_model(folder: Path) -> tuple[StagedModel | Ensemble, RunConfig, list[st
             raise RunError(
                 f"{folder.parent / name}: has other classes or another data.image_size than {members.runs[0]}"
             )
-    return Ensemble([model for model, _, _ in loaded], flips=members.flips).eval(), cfg, class_names
+    return Ensemble([model for model, _, _ in loaded], flips=members.flips, temperature=1.0).eval(), cfg, class_names
 
 
 def load_network(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:

@@ -19,6 +19,7 @@ from da6401.errors import ConfigError, DivergedError, InterruptedRun, RunError
 from da6401.models.build import build_model
 from da6401.runs.run_folder import (
     BEST,
+    CALIBRATION,
     CONFIG,
     LAST,
     METRICS,
@@ -50,7 +51,7 @@ def test_a_run_folder_holds_all_that_it_should(tmp_path: Path) -> None:
     result = run(cfg, tmp_path / "run")
     folder = tmp_path / "run"
     names = {item.name for item in folder.iterdir() if not item.name.startswith(".")}
-    assert names == {CONFIG, RECEIPT, METRICS, RESULT, VALIDATION_CSV, "checkpoints"}
+    assert names == {CONFIG, RECEIPT, METRICS, RESULT, VALIDATION_CSV, CALIBRATION, "checkpoints"}
     assert saved_config(folder / CONFIG) == cfg
     assert read_result(folder) == result
     assert result.status == "completed"

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from da6401.cli import main
+from da6401.metrics.calibration import calibrate, read_calibration
+from da6401.metrics.scores import scores_of
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import ENSEMBLE, read_result
 from da6401.sweep.hand_over import Option, choose
@@ -75,6 +77,9 @@ def test_the_model_answers_as_its_files_say(place: Path, capsys: pytest.CaptureF
     result = read_result(MODEL)
     answers = read_predictions(MODEL / "validation.csv")
     assert float((answers.predicted == answers.labels_N).mean()) == pytest.approx(result.val_accuracy)
+    assert result.val_metrics == scores_of(answers).values
+    assert result.val_metrics["accuracy"] == result.val_accuracy
+    assert read_calibration(MODEL / "calibration.json") == calibrate(answers)
     assert main(["evaluate", str(MODEL)]) == 0
     assert read_result(MODEL).test_accuracy is not None
     assert "recorded" in capsys.readouterr().out

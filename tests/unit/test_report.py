@@ -20,6 +20,7 @@ from PIL import Image
 from da6401.config.metrics import Metric
 from da6401.config.validate import tree_of
 from da6401.errors import RunError, UserError
+from da6401.metrics.calibration import calibration_error
 from da6401.report import figures
 from da6401.report.charts import label
 from da6401.report.collect import read_sweep, signature
@@ -27,7 +28,7 @@ from da6401.report.contents import report_data
 from da6401.report.explanations import pictures
 from da6401.report.importance import correlation, importance
 from da6401.report.page import page
-from da6401.report.run_figures import calibration, confusion
+from da6401.report.run_figures import confusion, reliability
 from da6401.report.run_record import RunRecord
 from da6401.report.serve import Source
 from da6401.report.sweep_record import SweepRecord, TrialRecord
@@ -106,10 +107,22 @@ def blocks_of(sections: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str
 
 def test_calibration_by_hand() -> None:
     sure = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.62, 0.38]], dtype=np.float32)
-    error, bins = calibration(Predictions(("a", "b"), ("1", "2", "3", "4"), np.array([0, 1, 1, 0]), sure))
+    error, bins = calibration_error(Predictions(("a", "b"), ("1", "2", "3", "4"), np.array([0, 1, 1, 0]), sure))
     assert [count for _, _, count in bins] == [1, 3]
     assert bins[1][:2] == pytest.approx((0.9, 2 / 3))
     assert error == pytest.approx((3 * (0.9 - 2 / 3) + 1 * (1 - 0.62)) / 4, abs=1e-6)
+
+
+def test_the_reliability_diagram_has_the_answers_before_and_after() -> None:
+    sure = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.62, 0.38]], dtype=np.float32)
+    answers = Predictions(("a", "b"), ("1", "2", "3", "4"), np.array([0, 1, 1, 0]), sure)
+    plain, both = reliability(answers), reliability(answers, 2.0)
+    assert [trace["name"] for trace in plain["traces"]] == ["perfectly calibrated", "this model"]
+    before, after = both["traces"][1:]
+    assert (before["x"], after["name"]) == (plain["traces"][1]["x"], "at temperature 2.000")
+    tempered = 3 / 4  # of 0.9 against 0.1: the roots' shares
+    assert after["x"] == pytest.approx([0.62**0.5 / (0.62**0.5 + 0.38**0.5), tempered], abs=1e-6)
+    assert {row[0] for row in both["rows"]} == {"this model", "at temperature 2.000"}
 
 
 @pytest.mark.parametrize(("value", "interval"), [(0.5, "0.150 to 0.850"), (1.0, f"{4 / (4 + 1.96**2):.3f} to 1.000")])

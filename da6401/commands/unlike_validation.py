@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from da6401.config.schema import RunConfig
 from da6401.data.image_sets import ImageSet
 from da6401.data.sources import load_training_data, reads_files
 from da6401.errors import RunError, UserError
-from da6401.metrics.intervals import interval_of
+from da6401.metrics.intervals import interval_of, resampled
+from da6401.metrics.paired import LEVEL as SHOWN_BELOW
 from da6401.metrics.scores import scores_of
+from da6401.registry import SCORES
 from da6401.runs.predictions import Predictions, read_predictions
 from da6401.runs.run_folder import VALIDATION_CSV
 
@@ -28,6 +31,9 @@ STATISTICS = ("brightness", "contrast", "redness", "blueness")
 def warnings_on_test(folder: Path, cfg: RunConfig, test: Predictions, images: ImageSet) -> list[str]:
     """What a reader of the test metrics should know: sentences; [] where test lies within validation's intervals.
 
+    Causes are looked for where a difference is shown: test has chance of its own, and lies outside more often than in
+    one of twenty evaluations (as large as validation, in one of six).
+
     Args:
         images: those of the test split, in the order of ``test``.
     """
@@ -35,29 +41,50 @@ def warnings_on_test(folder: Path, cfg: RunConfig, test: Predictions, images: Im
         validation = read_predictions(folder / VALIDATION_CSV)
     except RunError:  # a run of an older version has none
         return []
-    outside = [line for name in dict.fromkeys(["accuracy", cfg.trainer.metric])
-               if (line := _outside(name, validation, test))]  # fmt: skip
-    if not outside:
-        return []
+    said = [each for name in dict.fromkeys(["accuracy", cfg.trainer.metric])
+            if (each := _outside(name, validation, test))]  # fmt: skip
+    outside = [line for line, _ in said]
+    if not any(is_shown for _, is_shown in said):
+        return outside
     found = [_classes(validation, test), *_pixels(cfg, images)]
-    causes = [each for each in found if each]
+    causes = [line for line in found if line]
     checked = "the shares of the classes and the brightness, contrast and colours of the images"
     lines = [*outside, *causes] if causes else [*outside, f"No cause was found in {checked}."]
     return [*lines, _to_run(cfg)]
 
 
-def _outside(name: str, validation: Predictions, test: Predictions) -> str:
-    """A sentence where a metric on test lies outside its interval on validation."""
-    value, interval = scores_of(test).values[name], interval_of(name, validation)
-    if value is None or interval is None or interval[0] <= value <= interval[1]:
-        return ""
+def _outside(name: str, validation: Predictions, test: Predictions) -> tuple[str, bool] | None:
+    """Where a metric on test lies outside its interval on validation: a sentence, and whether a difference is shown."""
+    expected, value = (scores_of(each).values[name] for each in (validation, test))
+    interval = interval_of(name, validation)
+    if expected is None or value is None or interval is None or interval[0] <= value <= interval[1]:
+        return None
     metric = chosen_metric(name)
     words, low, high = word(metric.name).removeprefix("validation "), *map(metric.text, interval)
-    worse = "better" if metric.better(value, interval[0]) else "worse"  # outside, it is so for both ends
-    return (
-        f"test {words} {metric.text(value)} lies outside validation's 95% interval, {low} to {high} "
-        f"(n = {len(validation.labels_N)}): it is {worse} than validation led to expect."
-    )
+    p = _p_of_chance(name, (expected, value), (validation, test))
+    if p < SHOWN_BELOW:
+        worse = "better" if metric.better(value, interval[0]) else "worse"  # outside, it is so for both ends
+        verdict = f": it is {worse} than validation led to expect."
+    else:
+        verdict = f", but chance moves test, too (n = {len(test.labels_N)}): no difference is shown (p = {p:.2g})."
+    where = f"lies outside validation's 95% interval, {low} to {high} (n = {len(validation.labels_N)})"
+    return f"test {words} {metric.text(value)} {where}{verdict}", p < SHOWN_BELOW
+
+
+def _p_of_chance(name: str, values: tuple[float, float], splits: tuple[Predictions, Predictions]) -> float:
+    """The two-sided p-value of a metric's difference between two splits, which have no image in common.
+
+    Fisher's exact test of a share of images; of others a normal distribution with the bootstrap's deviations.
+    """
+    from scipy.stats import fisher_exact
+
+    if SCORES[name].is_share:
+        sizes = [len(each.labels_N) for each in splits]
+        right = [round(value * size) for value, size in zip(values, sizes, strict=True)]
+        table = [[count, size - count] for count, size in zip(right, sizes, strict=True)]
+        return float(fisher_exact(table).pvalue)
+    spread = math.hypot(*(float(np.nanstd(resampled(name, each), ddof=1)) for each in splits))
+    return math.erfc(abs(values[0] - values[1]) / spread / math.sqrt(2)) if spread > 0 else 0.0
 
 
 def _classes(validation: Predictions, test: Predictions) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2_contingency
+from scipy.stats import chi2_contingency, fisher_exact, norm
 
 from da6401.commands.unlike_validation import warnings_on_test
 from da6401.data.image_sets import ImageSet
 from da6401.data.sources import load_training_data
-from da6401.metrics.intervals import interval_of, wilson
+from da6401.metrics.intervals import interval_of, resampled, wilson
+from da6401.metrics.scores import score
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import VALIDATION_CSV
 from tests.answers import answers
@@ -148,12 +150,41 @@ def test_where_the_images_are_gone_it_is_said(tmp_path: Path, images: ImageSet) 
     assert f"da6401 data check {tmp_path / 'gone'} --near" in lines[-1]
 
 
-def test_how_often_chance_alone_is_outside() -> None:
-    """Test has chance of its own: as large as validation, it lies outside in one of six evaluations."""
+def test_outside_by_chance_shows_no_difference(tmp_path: Path, images: ImageSet) -> None:
+    """2 and 8 errors of 200: Fisher's exact test shows no difference, and no cause is looked for."""
+    validation = answers(LABELS * 2, wrong=range(2))
+    test = answers(LABELS * 2, wrong=range(8), prefix="test")
+    low, high = wilson(0.99, 200)
+    p = fisher_exact([[198, 2], [192, 8]]).pvalue
+    assert not low <= 0.96 <= high
+    assert said(tmp_path, validation, test, images) == [
+        f"test accuracy 0.9600 lies outside validation's 95% interval, {low:.4f} to {high:.4f} (n = 200), but chance "
+        f"moves test, too (n = 200): no difference is shown (p = {p:.2g})."
+    ]
+
+
+def test_a_metric_without_a_share_is_outside_by_chance_too(tmp_path: Path, images: ImageSet) -> None:
+    """1 and 4 errors of 200: the bootstrap's interval ends near 1, so that test lies outside it."""
+    validation, test = answers(LABELS * 2, wrong=range(1)), answers(LABELS * 2, wrong=range(4), prefix="test")
+    (line,) = said(tmp_path, validation, test, images, metric="macro_f1")  # the accuracy is inside
+    values = [score("macro_f1", each.labels_N, each.probabilities_NK) for each in (validation, test)]
+    deviation = math.hypot(*(float(np.std(resampled("macro_f1", each), ddof=1)) for each in (validation, test)))
+    p = 2 * norm.sf((values[0] - values[1]) / deviation)
+    assert 0.05 < p < 0.5
+    assert line.startswith(f"test macro F1 {values[1]:.4f} lies outside validation's 95% interval, ")
+    assert line.endswith(f"but chance moves test, too (n = 200): no difference is shown (p = {p:.2g}).")
+
+
+def test_how_often_chance_alone_is_outside_and_how_often_a_difference_is_shown(
+    tmp_path: Path, images: ImageSet
+) -> None:
+    """As large as validation, test lies outside in one of six evaluations; in few of them a difference is shown."""
     rng = np.random.default_rng(0)
-    outside = 0
-    for _ in range(150):
+    outside = shown = 0
+    for _ in range(120):
         wrong, test_wrong = (set(np.flatnonzero(rng.random(100) > 0.8).tolist()) for _ in range(2))
-        low, high = interval_of("accuracy", answers(LABELS, wrong=wrong)) or (0, 1)
-        outside += not low <= 1 - len(test_wrong) / 100 <= high
-    assert 0.08 < outside / 150 < 0.28
+        lines = said(tmp_path, answers(LABELS, wrong=wrong), answers(LABELS, wrong=test_wrong), images)
+        outside += bool(lines)
+        shown += len(lines) > 1
+    assert 0.08 < outside / 120 < 0.28
+    assert shown / 120 < 0.08

@@ -7,16 +7,15 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from da6401 import __version__
 from da6401.commands import completion
-from da6401.config.arguments import CommandParser, IntermixedParser
-from da6401.config.splits import SCORED_SPLITS, VALIDATION
+from da6401.commands.verbs import TUNE, parser
+from da6401.config.arguments import IntermixedParser, take_plugins
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.machine.process_start import process_start
 from da6401.redact import redacted, remember_secrets, safe, safe_logs
@@ -27,9 +26,6 @@ from da6401.study.clock import BEGAN
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-TUNE = "the best model that so many minutes give: docs/tune.md"
-Handler = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,13 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding has not
     logging.raiseExceptions = False  # a full disk or a closed pipe costs a line of the log, not a screen of traceback
     try:
-        if words[:1] == ["train"]:
-            return train(words[1:])
-        if words[:1] == ["tune"]:
-            return tune(words[1:])
-        parsed = _parser().parse_args(words)
-        code: int = parsed.handler(parsed)
-        return code
+        return _verb_of(words)
     except (UserError, DivergedError, InterruptedRun) as error:
         kind = "training diverged: " if isinstance(error, DivergedError) else ""
         print(f"da6401: {kind}{safe(error)}", file=sys.stderr)
@@ -69,8 +59,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UserError.exit_code
 
 
+def _verb_of(words: list[str]) -> int:
+    if words[:1] == ["train"]:
+        return train(words[1:])
+    if words[:1] == ["tune"]:
+        return tune(words[1:])
+    given: argparse.Namespace = parser().parse_args(words)
+    if not hasattr(given, "plugin"):
+        return int(given.handler(given))
+    from da6401.plugins.loading import active
+
+    with active(given.plugin, changed=given.plugin_changed):
+        return int(given.handler(given))
+
+
 def train(words: list[str]) -> int:
-    """The Hydra app: check the whole command line first, then let Hydra run one job or a sweep."""
+    """The Hydra app, with the plugins that `--plugin FILE` names."""
+    from da6401.plugins.loading import active
+
+    rest, plugins, changed = take_plugins(words)
+    with active(plugins, changed=changed):
+        return _train(rest, typed=[redacted(word) for word in words])
+
+
+def _train(words: list[str], *, typed: list[str]) -> int:
+    """Check the whole command line first, then let Hydra run one job or a sweep."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -78,12 +91,13 @@ def train(words: list[str]) -> int:
     from da6401.config.command_line import check_command_line, hydra_arguments
     from da6401.config.quoting import from_shell
     from da6401.config.search_path import CONFIG_NAME, SearchPath, register_schema
+    from da6401.plugins.loading import changed_is_allowed, hashes
 
-    typed, words = [redacted(word) for word in words], from_shell(words)
+    words = from_shell(words)
     given = hydra_arguments(words)
     files = SearchPath(given.config_dir, given.config_path, given.config_name)
     if given.shell_completion:
-        if (text := completion.script(given.overrides, _parser().verbs)) is not None:
+        if (text := completion.script(given.overrides, parser().verbs)) is not None:
             print(text, end="")
             return 0
         words = [*completion.ask_hydra(), *words]
@@ -107,7 +121,7 @@ def train(words: list[str]) -> int:
     # Hydra prints a failing job's traceback and exits with 1 unless told to raise; main() has exit codes of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["da6401 train", *words]
-    task = Task(tuple(typed))
+    task = Task(tuple(typed), hashes(), changed_is_allowed())
     app = hydra.main(config_path=str(files.folders[0]), config_name=CONFIG_NAME)(task)
     try:
         app()
@@ -124,17 +138,20 @@ def tune(words: list[str]) -> int:
     """`da6401 train --multirun sweep=tune_a` on a folder of images, for so many minutes."""
     from da6401.config.quoting import quote
 
-    parser = IntermixedParser(prog="da6401 tune", description=TUNE, allow_abbrev=False)
-    parser.add_argument("root", metavar="ROOT", help="a folder of labelled images")
-    parser.add_argument("--minutes", type=float, required=True, metavar="M", help="of the whole command")
-    parser.add_argument(
+    words_of = IntermixedParser(prog="da6401 tune", description=TUNE, allow_abbrev=False)
+    words_of.add_argument("root", metavar="ROOT", help="a folder of labelled images")
+    words_of.add_argument("--minutes", type=float, required=True, metavar="M", help="of the whole command")
+    words_of.add_argument(
         "--part", choices=("a", "b", "both"), default="both", help="a CNN from scratch, a pretrained backbone, both"
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train; study=NAME goes on with it")
-    given = parser.parse(words)
+    words_of.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train; study=NAME goes on with it")
+    rest, plugins, changed = take_plugins(words)
+    given = words_of.parse(rest)
     images = ["data=folder", f"data.root={quote(given.root)}"]
     return train(
         ["--multirun", f"sweep=tune_{given.part}", *images, f"sweep.minutes={given.minutes!r}", *given.overrides]
+        + [word for file in plugins for word in ("--plugin", file)]
+        + ["--plugin-changed"] * changed
     )
 
 
@@ -143,6 +160,8 @@ class Task:
     """One training run as Hydra's task, here or in a launcher's process; it returns the sweep's objective."""
 
     typed: tuple[str, ...]  # the words after `da6401 train`, passwords left out
+    plugins: tuple[tuple[str, str], ...] = ()  # their files and sha256
+    plugin_changed: bool = False
     failures: list[Exception] = field(default_factory=list)
 
     def __call__(self, composed: DictConfig) -> float | tuple[float, ...] | None:
@@ -150,17 +169,23 @@ class Task:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from da6401.config.search_path import register_schema
+        from da6401.plugins.loading import same_as
 
-        register_schema()  # in a launcher's process it is not registered yet
         try:
-            with safe_logs(), _arguments(["da6401 train", *self.typed]):
-                return _job(composed)
+            with same_as(self.plugins, changed=self.plugin_changed):
+                return self._run(composed)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # the sweeper tells its study
             self.failures.append(error)
             return None
+
+    def _run(self, composed: DictConfig) -> float | tuple[float, ...] | None:
+        from da6401.config.search_path import register_schema
+
+        register_schema()  # in a launcher's process it is not registered yet
+        with safe_logs(), _arguments(["da6401 train", *self.typed]):
+            return _job(composed)
 
 
 def _job(composed: DictConfig) -> float | tuple[float, ...] | None:
@@ -197,111 +222,3 @@ def in_new_folder(words: list[str]) -> list[str]:
     fresh = new_beside(Path(named))
     print(f"{safe(named)} holds a run already, and trainer.resume=never: this one goes to {safe(fresh)}")
     return [*words, f"hydra.run.dir={quote(str(fresh))}"]
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="da6401",
-        description="Hydra-configured hyperparameter sweeps for image classification.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"da6401 {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    verbs.add_parser("train", help="train one configuration, or a sweep with --multirun", add_help=False)
-    verbs.add_parser("tune", help=TUNE, add_help=False)
-
-    reproduce = _run_verb(verbs, "reproduce", "run a saved config again and say what differs", _reproduce)
-    reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the saved config")
-    compare = _verb(verbs, "compare", "keys that differ, metrics and curves of several runs", _compare)
-    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders, two or more")
-    _run_verb(verbs, "evaluate", "the best checkpoint on the test split, once, recorded", _evaluate)
-    predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
-    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
-    predict.add_argument("--json", action="store_true", help="one JSON object a line")
-    _add_answers(predict)
-    export = _run_verb(verbs, "export", "the best model as ONNX and torch.export files, checked", _export)
-    export.add_argument("--out", type=Path, help="the folder for them; RUN/export without")
-    _add_answers(export)
-    explain = _run_verb(verbs, "explain", "pictures of what the model sees and where it errs", _explain)
-    text = "whose images to show: validation, or test, which is recorded as a look at it"
-    explain.add_argument("--split", choices=SCORED_SPLITS, default=VALIDATION, help=text)
-    report = _verb(verbs, "report", "one self-contained HTML page of a run, a sweep, or several", _report)
-    report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="run and sweep folders")
-    report.add_argument("--out", type=Path, help="the page to write; DIR/report.html without")
-    report.add_argument("--storage", help="the study's storage URL, where it is not in the sweep's folder")
-    report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
-    report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
-
-    models = _verb(verbs, "models", "what model=NAME can be: parameters, images, stages, weights", _models)
-    models.add_argument("pattern", nargs="?", metavar="PATTERN", help="such as '*net*' or 'timm/*'; quote it")
-
-    from da6401.commands.data import add_verbs
-
-    add_verbs(verbs.add_parser("data", help="fetch, check or describe a data set"))
-    return parser
-
-
-def _verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.ArgumentParser:
-    verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-    verb.set_defaults(handler=handler)
-    return verb
-
-
-def _run_verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.ArgumentParser:
-    verb = _verb(verbs, name, text, handler)
-    verb.add_argument("run", metavar="RUN", type=Path, help="a run folder")
-    return verb
-
-
-def _add_answers(verb: argparse.ArgumentParser) -> None:
-    """How the model answers, where not as in training and `evaluate`."""
-    verb.add_argument("--tta", action="store_true", help="the mean over each image and its mirror image")
-    verb.add_argument("--calibrated", action="store_true", help="probabilities at the temperature fitted on validation")
-
-
-def _reproduce(given: argparse.Namespace) -> int:
-    from da6401.commands.reproduce import reproduce_run
-
-    return reproduce_run(given.run, given.overrides)
-
-
-def _compare(given: argparse.Namespace) -> int:
-    from da6401.commands.compare import compare_runs
-
-    return compare_runs(given.runs)
-
-
-def _evaluate(given: argparse.Namespace) -> int:
-    from da6401.commands.evaluate import evaluate_run
-
-    return evaluate_run(given.run)
-
-
-def _predict(given: argparse.Namespace) -> int:
-    from da6401.commands.evaluate import predict_images
-
-    return predict_images(given.run, given.images, as_json=given.json, tta=given.tta, calibrated=given.calibrated)
-
-
-def _export(given: argparse.Namespace) -> int:
-    from da6401.commands.export import export_run
-
-    return export_run(given.run, given.out, tta=given.tta, calibrated=given.calibrated)
-
-
-def _explain(given: argparse.Namespace) -> int:
-    from da6401.commands.explain.explain_run import explain_run
-
-    return explain_run(given.run, split=given.split)
-
-
-def _models(given: argparse.Namespace) -> int:
-    from da6401.commands.models import list_models
-
-    return list_models(given.pattern)
-
-
-def _report(given: argparse.Namespace) -> int:
-    from da6401.report.page import report
-
-    return report(given.folders, out=given.out, storage=given.storage, watch=given.watch, port=given.port)

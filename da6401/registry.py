@@ -124,6 +124,12 @@ class LibraryEntry:
 
 LIBRARIES: Registry[LibraryEntry] = Registry("model.name", "da6401.models.libraries")
 
+# Of plugins alone: networks made of their configuration, the classes and the side of the images; the blocks of a CNN
+# made of its configuration, the maps before, the filters and the side of the kernel; what follows a run.
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry("model.name")
+BLOCKS: Registry[Callable[..., nn.Module]] = Registry("model.name")
+CALLBACKS: Registry[Callable[..., Any]] = Registry("callbacks")
+
 
 # ---- data ---------------------------------------------------------------------------------------------------------
 
@@ -135,6 +141,7 @@ class DataSourceEntry:
     schema: type  # the dataclass of its keys, whose `source` is the name
     source: str  # "module:name" of what makes a data.sources.Source from those keys
     reads_files: bool = False  # its schema is a data_schema.ImageFiles: root, resize, cache_limit_gb, ...
+    function: Callable[..., Any] | None = None  # of a plugin, which `source` calls
 
 
 DATA_SOURCES: Registry[DataSourceEntry] = Registry("data.source", "da6401.data.sources")
@@ -151,6 +158,7 @@ class AugmentationEntry:
     keys: tuple[str, ...]  # of `augmentation`; the step is left out where all of them are at their defaults
     on_float: bool = False  # it takes float images in 0..1; else uint8 ones, as torchvision does it, and comes before
     order: int = 100  # among the steps on images of one kind
+    own: str = ""  # of a plugin: its keys stand in augmentation.NAME, and its step takes them and a generator
 
 
 AUGMENTATIONS: Registry[AugmentationEntry] = Registry(

@@ -27,6 +27,7 @@ from da6401.data.sources import load_test_data, reads_files, resize_of
 from da6401.errors import DataError, UserError
 from da6401.metrics.calibration import calibration_of, with_test, write_calibration
 from da6401.metrics.intervals import interval_of, span, wilson
+from da6401.metrics.own_metrics import measured_with
 from da6401.metrics.scores import scores_of
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
@@ -67,6 +68,13 @@ def evaluate_run(folder: Path) -> int:
         )
         return 0
     model, cfg, class_names = load_model(folder)
+    with measured_with(cfg.metrics):
+        return _evaluated(folder, result, model, cfg, class_names)
+
+
+def _evaluated(
+    folder: Path, result: RunResult, model: StagedModel | Ensemble, cfg: RunConfig, class_names: Sequence[str]
+) -> int:
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
 

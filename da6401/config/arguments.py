@@ -113,6 +113,27 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse(words)
 
 
+def take_plugins(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
+    """The words of `train` and `tune` without those on plugins; the plugins' files; whether a changed one may be used.
+
+    Raises:
+        UserError: --plugin without a file.
+    """
+    rest, files, changed = [], [], False
+    each = iter(words)
+    for word in each:
+        if word == "--plugin-changed":
+            changed = True
+        elif word == "--plugin" or word.startswith("--plugin="):
+            file = word.partition("=")[2] if "=" in word else next(each, "")
+            if not file or file.startswith("-"):
+                raise UserError("--plugin: needs a file: --plugin my_model.py")
+            files.append(file)
+        else:
+            rest.append(word)
+    return rest, files, changed
+
+
 def _with_hints(unknown: Sequence[str], options: Sequence[str]) -> Iterator[str]:
     for word in unknown:
         if word.startswith("-"):

@@ -27,6 +27,16 @@ class DigitsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnDataConfig:
+    """What every source of a plugin has, besides its own keys."""
+
+    source: str = key("", "where the images come from")
+    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
+    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
+    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
     """Deterministic coloured shapes, for tests and benchmarks."""
 

@@ -52,7 +52,7 @@ def mixes(augmentation: AugmentationConfig) -> bool:
 
 def is_plain(augmentation: AugmentationConfig) -> bool:
     """Whether no image is changed."""
-    return dataclasses.replace(augmentation, plain_end=0.0) == AugmentationConfig()
+    return dataclasses.replace(augmentation, plain_end=0.0) == type(augmentation)()
 
 
 def flips_only(augmentation: AugmentationConfig) -> bool:

@@ -17,7 +17,19 @@ FeatureDtype = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CnnConfig:
+class NetworkConfig:
+    """A network from scratch, all of which trains: the CNN of Part A, and those of plugins."""
+
+    name: str = key("", "the kind of network")
+
+    @property
+    def label(self) -> str:
+        """The network's name, for messages."""
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnConfig(NetworkConfig):
     """Part A: blocks of convolution, (batch norm,) activation and 2 x 2 pooling, a dense layer, one output a class."""
 
     name: Literal["cnn"] = key("cnn", "the kind of network")
@@ -45,11 +57,6 @@ class CnnConfig:
     dense_width: int = key(128, "neurons of the dense layer; 0 leaves it out", low=0, high=65536)
     block_dropout: float = key(0.0, "probability of dropping a feature map at the end of a block", low=0, below=1)
     dropout: float = key(0.0, "probability of dropping a neuron before the output layer", low=0, below=1)
-
-    @property
-    def label(self) -> str:
-        """The network's name, for messages."""
-        return self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,4 +139,4 @@ class LibraryConfig(PretrainedConfig):
         return self.arch
 
 
-ModelConfig = CnnConfig | PretrainedConfig | LibraryConfig
+ModelConfig = CnnConfig | PretrainedConfig | LibraryConfig  # and a NetworkConfig of a plugin

@@ -17,6 +17,7 @@ from da6401.config.data_schema import (
     FolderLayout,
     HuggingFaceConfig,
     ImageFiles,
+    OwnDataConfig,
     Resize,
     ShardsConfig,
     SyntheticConfig,
@@ -30,6 +31,7 @@ from da6401.config.model_schema import (
     FeatureDtype,
     LibraryConfig,
     ModelConfig,
+    NetworkConfig,
     Organisation,
     Pooling,
     PretrainedConfig,
@@ -51,7 +53,9 @@ __all__ = [  # of other modules; what is defined below needs no mention
     "ImageFiles",
     "LibraryConfig",
     "ModelConfig",
+    "NetworkConfig",
     "Organisation",
+    "OwnDataConfig",
     "Pooling",
     "PretrainedConfig",
     "Resize",
@@ -216,6 +220,16 @@ class TrackingConfig:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """The keys of the metrics that plugins bring, each below its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbacksConfig:
+    """The keys of the callbacks that plugins bring, each below its name; `callbacks=NAME` switches one on."""
+
+
 # ---- the whole ----------------------------------------------------------------------------------------------------
 
 
@@ -242,3 +256,5 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)

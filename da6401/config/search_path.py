@@ -46,18 +46,25 @@ def register_schema() -> None:
     if not OmegaConf.has_resolver("stages"):
         OmegaConf.register_resolver("stages", _stages)
         OmegaConf.register_resolver("directions", _directions)
-    store = ConfigStore.instance()
-    for path, node in config_nodes().items():
-        if not _is_stored(store, path):  # a command asks several times, and names may have been registered since
-            group, _, name = path.rpartition("/")
-            store.store(group=group or None, name=name, node=node, provider="da6401")
+    store, nodes = ConfigStore.instance(), config_nodes()
+    for path in _stored.keys() - nodes.keys():  # of a plugin that is no longer loaded
+        _folder(store, path).pop(f"{path.rpartition('/')[2]}.yaml", None)
+        del _stored[path]
+    for path, node in nodes.items():  # a command asks several times, and names may have been registered since
+        group, _, name = path.rpartition("/")
+        if f"{name}.yaml" not in _folder(store, path) or _stored.get(path) != node:
+            store.store(group=group or None, name=name, node=node, provider="da6401", replace=True)
+            _stored[path] = node
 
 
-def _is_stored(store: ConfigStore, path: str) -> bool:
-    node = store.repo
-    for part in f"{path}.yaml".split("/"):
+_stored: dict[str, Any] = {}  # what this process has given Hydra
+
+
+def _folder(store: ConfigStore, path: str) -> dict[str, Any]:
+    node: dict[str, Any] = store.repo
+    for part in path.split("/")[:-1]:
         node = node.get(part, {})
-    return bool(node)
+    return node
 
 
 def _stages(model: str, less: int = 0, *, _root_: Any) -> int:

@@ -17,12 +17,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from da6401.config.backbone_rules import backbone_problems
 from da6401.config.cnn_shapes import shape_problems
 from da6401.config.freeze_rules import freezing_problems
+from da6401.config.own_keys import ADDED, CHOSEN, OWN, extended
 from da6401.config.rule import Rule
-from da6401.config.schema import CnnConfig, RunConfig
+from da6401.config.schema import CnnConfig, PretrainedConfig, RunConfig
 from da6401.errors import ConfigError, did_you_mean, nearest_name
 
 LARGEST = 2**1000  # a whole number beyond any float would raise where it is compared
-DISCRIMINATORS = {"model": "name", "data": "source"}  # the key that says which variant of a group this is
+NEEDED = ("model", "data")  # groups whose discriminator a tree must have
 T = TypeVar("T")
 
 
@@ -47,7 +48,7 @@ def cross_problems(config: RunConfig) -> list[str]:
     problems = []
     if isinstance(config.model, CnnConfig):
         problems += shape_problems(config.model, config.data.image_size)
-    else:
+    elif isinstance(config.model, PretrainedConfig):
         problems += backbone_problems(config.model, config.data.image_size)
         problems += freezing_problems(config.model, config.augmentation, epochs=config.trainer.epochs)
     if config.sweep.plot_by and not any(name == config.sweep.plot_by for name, _, _ in documented_keys()):
@@ -81,7 +82,7 @@ def is_network(model: str) -> bool:
 
 def names_of(variant: type, group: str) -> list[str]:
     """The names that choose this variant of model or data."""
-    name = DISCRIMINATORS[group]
+    name = CHOSEN[group]
     rules = {item.name: item.metadata["rule"] for item in dataclasses.fields(variant) if "rule" in item.metadata}
     return _choices(get_type_hints(variant)[name], rules[name]) or []
 
@@ -106,7 +107,10 @@ def documented_keys() -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
 
 
 def variants_of(cls: type) -> dict[str, list[type]]:
-    """The groups among a dataclass's fields, each with the dataclasses that it may hold: several for model and data."""
+    """The groups among a dataclass's fields, each with the dataclasses that it may hold: several for model and data.
+
+    Those of plugins are among them.
+    """
     hints = get_type_hints(cls)
     groups: dict[str, list[type]] = {}
     for item in dataclasses.fields(cls):
@@ -114,6 +118,10 @@ def variants_of(cls: type) -> dict[str, list[type]]:
         members: tuple[Any, ...] = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         if "variants" in item.metadata:  # a registry, which may hold more than the hint says
             members = tuple(entry.schema for entry in item.metadata["variants"].entries.values())
+        if cls is RunConfig and item.name in ADDED:
+            members = (extended(hint, item.name),)
+        elif cls is RunConfig:
+            members = tuple(dict.fromkeys([*members, *OWN.get(item.name, {}).values()]))
         groups[item.name] = [
             member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member)
         ]
@@ -146,10 +154,12 @@ def _dataclass(cls: type[T], tree: Any, prefix: str, problems: list[str], where:
 
 
 def _pick(group: str, variants: list[type], tree: Any, problems: list[str]) -> type | None:
-    """The variant of model or data that the tree's discriminator names."""
+    """The variant of a group that the tree's discriminator names."""
     by_value = {name: variant for variant in variants for name in names_of(variant, group)}
-    key = f"{group}.{DISCRIMINATORS[group]}"
-    chosen = tree.get(DISCRIMINATORS[group]) if isinstance(tree, Mapping) else None
+    key = f"{group}.{CHOSEN[group]}"
+    if group not in NEEDED and isinstance(tree, Mapping) and CHOSEN[group] not in tree:
+        return variants[0]
+    chosen = tree.get(CHOSEN[group]) if isinstance(tree, Mapping) else None
     if not isinstance(chosen, str) or chosen not in by_value:
         problems.append(f"{key}={chosen!r}: must be one of {', '.join(by_value)}{did_you_mean(chosen, by_value)}")
         return None
@@ -260,6 +270,8 @@ def describe_type(hint: Any, rule: Rule) -> str:
         return "true or false"
     if hint is str:
         return rule.shape or "a text"
+    if (rule.low, rule.high, rule.above, rule.below) == (None, None, None, None):
+        return f"a{' whole' if hint is int else ''} number{f' of {rule.unit}' if rule.unit else ''}"
     noun = "a whole number" if hint is int else "a number"
     low = f"[{rule.low:g}" if rule.low is not None else f"({rule.above:g}" if rule.above is not None else "("
     high = f"{rule.high:.12g}]" if rule.high is not None else f"{rule.below:g})" if rule.below is not None else ")"

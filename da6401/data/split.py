@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from da6401.config.schema import DigitsConfig, SyntheticConfig
+from da6401.config.schema import DigitsConfig, OwnDataConfig, SyntheticConfig
 from da6401.data.draw import stratified_split
 from da6401.data.image_sets import ReadSplit, TrainingData, training_data
 
@@ -15,7 +15,7 @@ __all__ = ["hold_out", "stratified_split"]
 
 
 def hold_out(
-    cfg: DigitsConfig | SyntheticConfig,
+    cfg: DigitsConfig | SyntheticConfig | OwnDataConfig,
     class_names: Sequence[str],
     labels_N: npt.NDArray[np.int64],
     read: Callable[[Sequence[int]], ReadSplit],

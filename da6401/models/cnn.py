@@ -12,6 +12,7 @@ from da6401.config.cnn_shapes import convolutions_of, filters_of, kernels_of
 from da6401.config.schema import Activation, CnnConfig, Pooling
 from da6401.models.dropout import Dropout
 from da6401.models.stages import StagedModel, output_layer
+from da6401.registry import BLOCKS
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -85,9 +86,9 @@ class Cnn(StagedModel):
         """image_size is (height, width) in px."""
         filters = filters_of(cfg)
         blocks = {
-            f"block{number}": ConvBlock(
-                cfg, in_channels=in_channels, filters=width, kernel_size=kernel, convolutions=convolutions
-            )
+            f"block{number}": BLOCKS[cfg.name](cfg, in_channels, width, kernel)
+            if cfg.name in BLOCKS
+            else ConvBlock(cfg, in_channels=in_channels, filters=width, kernel_size=kernel, convolutions=convolutions)
             for number, (in_channels, width, kernel, convolutions) in enumerate(
                 zip([3, *filters[:-1]], filters, kernels_of(cfg), convolutions_of(cfg), strict=True), start=1
             )

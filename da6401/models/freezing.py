@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from da6401.config.schema import CnnConfig, ModelConfig, PretrainedConfig
+from da6401.config.schema import ModelConfig, PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class FreezePlan:
 
 def freeze_plan(cfg: ModelConfig, epoch: int) -> FreezePlan:
     """The plan of an epoch, from 1. The depth never rises from one epoch to the next: stages are only unfrozen."""
-    if isinstance(cfg, CnnConfig):
+    if not isinstance(cfg, PretrainedConfig):
         return FreezePlan(depth=0)
     count = len(cfg.backbone.stages)
     top = count - cfg.freeze_last  # the stages from freeze_depth to here train in some epoch
@@ -31,7 +31,7 @@ def freeze_plan(cfg: ModelConfig, epoch: int) -> FreezePlan:
 
 def final_freeze_plan(cfg: ModelConfig) -> FreezePlan:
     """The plan of the last epochs of a run that is long enough: no stage is unfrozen after it."""
-    if isinstance(cfg, CnnConfig):
+    if not isinstance(cfg, PretrainedConfig):
         return FreezePlan(depth=0)
     return freeze_plan(cfg, cfg.head_epochs + 1 + cfg.unfreeze_every * len(cfg.backbone.stages))
 
@@ -52,7 +52,7 @@ def rate_factors(cfg: ModelConfig, stages: int) -> list[float]:
 def describe_schedule(cfg: ModelConfig, *, epochs: int) -> list[str]:
     """A line that says from which epoch on each part trains; none if the plan never changes."""
     depths = dict.fromkeys(freeze_plan(cfg, epoch).depth for epoch in range(1, epochs + 1))
-    if len(depths) == 1 or isinstance(cfg, CnnConfig):
+    if len(depths) == 1 or not isinstance(cfg, PretrainedConfig):
         return []
     names = [*cfg.backbone.stages, "the head"]
     starts = [f"{names[depth]} from epoch {epochs_at(cfg, depth, epochs=epochs)[0]}" for depth in depths]

@@ -21,6 +21,7 @@ from da6401.runs.run_folder import (
     LOOKS,
     MAY_CHANGE_ON_RESUME,
     METRICS,
+    PLUGINS,
     PREVIOUS,
     PREVIOUS_BEST,
     RECEIPT,
@@ -90,7 +91,7 @@ def refuse_links(run: Path) -> None:
     Raises:
         RunError: something that a run writes is a symbolic link.
     """
-    for name in (*FILES, "train.log", ".hydra", "wandb", "checkpoints"):
+    for name in (*FILES, "train.log", ".hydra", "wandb", "checkpoints", PLUGINS):
         if (run / name).is_symlink():
             raise RunError(f"{run / name}: is a symbolic link, and could lead out of the run folder; remove it")
 

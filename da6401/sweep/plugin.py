@@ -128,7 +128,9 @@ class StudySweeper(Sweeper):
         elif config.hydra.runtime.choices["hydra/launcher"] == "basic":
             self.given = Setup(config, hydra_context, launcher(task_function, config), task=task_function)
         else:
-            slot = Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd())
+            from da6401.plugins.loading import words
+
+            slot = Slot(tuple(sys.argv[1:]), Path(str(config.hydra.sweep.dir)), Path.cwd(), tuple(words()))
             workers = launcher(slot, config)
             self.given = Setup(config, hydra_context, launcher(task_function, config), workers=workers)
 

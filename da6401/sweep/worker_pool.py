@@ -29,6 +29,7 @@ from da6401.config.quoting import quote
 from da6401.config.validate import value_problems
 from da6401.errors import InterruptedRun, UserError
 from da6401.machine.cores import available_cores
+from da6401.plugins.loading import words as plugin_words
 from da6401.study.clock import BEGAN, Clock, spent_of
 from da6401.sweep.jobs import launch
 from da6401.training.signals import STOP_SIGNALS
@@ -186,6 +187,7 @@ class Slot:
     words: tuple[str, ...]  # of the command, without `da6401`
     folder: Path  # of the sweep
     place: Path  # where the command was given
+    plugins: tuple[str, ...] = ()  # --plugin FILE ...
 
     def __call__(self, config: DictConfig) -> None:
         """Run the worker in its own process, where it has signals and a main thread.
@@ -193,7 +195,10 @@ class Slot:
         Raises:
             UserError: it ended with an exit code other than 0.
         """
-        process = _worker(self.words, HydraConfig.get().job.num, self.folder, threads=_own_cores(), place=self.place)
+        process = _worker(
+            self.words, HydraConfig.get().job.num, self.folder, threads=_own_cores(), plugins=self.plugins,
+            place=self.place,
+        )  # fmt: skip
         try:
             code = process.wait()
         finally:  # where the launcher ends the job: the worker requeues its trial
@@ -237,7 +242,9 @@ class WorkerProcess(subprocess.Popen[bytes]):
 def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> WorkerProcess:
     gpu = {"CUDA_VISIBLE_DEVICES": devices[(number - 1) % len(devices)]} if devices else {}
     threads = max(1, available_cores() // slots)
-    return _worker(sys.argv[1:], number, folder, threads=threads, environment={**gpu, CHECKED: "1"})
+    return _worker(
+        sys.argv[1:], number, folder, threads=threads, plugins=plugin_words(), environment={**gpu, CHECKED: "1"}
+    )
 
 
 def _worker(
@@ -246,12 +253,14 @@ def _worker(
     folder: Path,
     *,
     threads: int,
+    plugins: Sequence[str],
     place: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> WorkerProcess:
     own = [*(word for word in words if not LEADERS.match(word)), *same_study(folder), "hydra.sweeper.n_jobs=1"]
     if not any(word.lstrip("+").startswith("trainer.threads=") for word in own):
         own.append(f"trainer.threads={threads}")
+    own += plugins
     variables = {**os.environ, SLOT: str(number), **(environment or {})}
     return WorkerProcess([sys.executable, "-m", "da6401", "train", *own], environment=variables, place=place)
 

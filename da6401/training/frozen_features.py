@@ -30,6 +30,7 @@ from da6401.data.sources import reads_files
 from da6401.errors import ModelError
 from da6401.machine.terminal import with_progress
 from da6401.models.stages import StagedModel
+from da6401.plugins.needed import recorded
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.checkpoint import weights_sha256
 from da6401.training.feature_cache_policy import Decision, limit_bytes
@@ -99,6 +100,8 @@ class FeatureCache:
             "arithmetic": [trainer.precision, trainer.channels_last, (device.type, processor), torch.__version__],
             "stored": decision.dtype,
         }
+        if loaded := recorded():  # a plugin's stages and augmentation are its code
+            parts["plugins"] = loaded
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     @torch.inference_mode()

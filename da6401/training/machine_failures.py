@@ -24,6 +24,7 @@ from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.data.sources import reads_files
 from da6401.errors import BusyError, ConfigError, DataError, MachineError, ModelError, UnreachableError, UserError
 from da6401.machine.cores import memory_of_machine
+from da6401.plugins.registered import as_plugin_error
 
 # Error numbers of the operating system that mean the machine.
 ERRNOS = frozenset({
@@ -84,6 +85,8 @@ def _is_missing_here(error: BaseException) -> bool:
 
 def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
     """The UserError to raise instead of a run's exception, or the exception itself where there is none."""
+    if (of_plugin := as_plugin_error(error)) is not None:
+        return of_plugin
     if isinstance(error, (DataError, ModelError)) and not isinstance(error, MachineError):
         for key, path in _paths(cfg):
             if not _is_readable(path):

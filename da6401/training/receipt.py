@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from da6401.models.counts import count_stages
+from da6401.plugins.needed import recorded
 from da6401.redact import redacted
 from da6401.training.balance import imbalance_of
 from da6401.training.setup import TrainingSetup
@@ -35,6 +36,7 @@ def receipt(setup: TrainingSetup) -> dict[str, Any]:
         "data_fingerprint": data.fingerprint,
         "imbalance": vars(imbalance_of(data.train.labels_N, data.class_names)),
         "class_names": list(data.class_names),
+        "plugins": recorded(),
         **program(),
         "skipped": [vars(bad) for bad in data.skipped],
         "notes": data.notes,

@@ -11,11 +11,14 @@ from types import MappingProxyType
 from da6401.config.schema import RunConfig
 from da6401.config.validate import tree_of
 from da6401.data.sources import load_training_data
+from da6401.metrics.own_metrics import measured_with
 from da6401.models.counts import check_batch_norm, describe
 from da6401.models.freezing import describe_schedule
+from da6401.plugins.needed import require_plugins, tell_plugins
 from da6401.runs.run_folder import RunResult
 from da6401.runs.run_lock import can_resume, lock_run, refuse_links
 from da6401.training.balance import imbalance_of, tell_imbalance
+from da6401.training.callbacks import Callbacks
 from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.loop import RunHooks, Watcher, fit
 from da6401.training.machine_failures import explain_failures
@@ -42,10 +45,12 @@ def run(
             the run is unfinished, and can resume on another machine.
         DivergedError, InterruptedRun, PrunedError: ended early; result.json says so, and its checkpoints are kept.
     """
-    with restore_torch_settings(), explain_failures(cfg):
+    with restore_torch_settings(), explain_failures(cfg), measured_with(cfg.metrics):
         started, tree, resume = time.perf_counter(), tree_of(cfg), cfg.trainer.resume == "auto"
         refuse_links(out)
         can_resume(out, tree, resume=resume)  # refuses a folder before anything is loaded or written
+        require_plugins(out)  # of the run that it resumes
+        tell_plugins()
         program()  # the versions of now, when the code is loaded: loading the data may take an hour
 
         # ---- device, data, model, and what the model is fed with ----
@@ -68,14 +73,17 @@ def run(
         with lock_run(out, tree, resume=resume) as resumes:
             writer = RunWriter(setup, out, started=started, memory=memory)
             resumed = writer.begin(files, resumes=resumes)
+            callbacks = Callbacks(cfg, out, watcher)
             with stop_on_signals() as stop, writer.tracker() as tracker:
                 try:
-                    fit(setup, RunHooks(tracker, watcher, stop), writer.history, out=out, resumed=resumed)
+                    callbacks.run_begins()
+                    fit(setup, RunHooks(tracker, callbacks, stop), writer.history, out=out, resumed=resumed)
                 except BaseException as error:
                     if ending := ending_of(error, cfg):
-                        writer.finish(tracker, *ending)
+                        callbacks.run_done(writer.finish(tracker, *ending))
                     raise
                 result = writer.finish(tracker, "completed")
+                callbacks.run_done(result)
                 value = reached(cfg, result, images=len(data.validation.names))
                 epochs = f"epoch {result.best_epoch} of {result.epochs_run}"
                 log.info("%s in %s, %.1f s, in %s", value, epochs, result.seconds, out)

@@ -17,6 +17,7 @@ from da6401.errors import DivergedError, InterruptedRun, MachineError, PrunedErr
 from da6401.metrics.calibration import calibrate, write_calibration
 from da6401.metrics.scores import Scored, scores_of
 from da6401.models.counts import count_stages
+from da6401.plugins.needed import copies
 from da6401.redact import redacted
 from da6401.runs.atomic_files import write_json, write_text, write_yaml
 from da6401.runs.predictions import Predictions, write_predictions
@@ -83,7 +84,7 @@ class RunWriter:
             self.started -= history.seconds
             log.info("resuming after epoch %d, in %s", history.epochs_run, out)
         write_yaml(out / CONFIG, tree_of(setup.cfg))
-        for name, text in files.items():
+        for name, text in {**files, **copies()}.items():
             write_text(out / name, text)
         self._receipt = receipt(setup)
         self._write_receipt()

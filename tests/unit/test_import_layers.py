@@ -18,6 +18,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("registry",),  # below what it lists: the configuration asks it, and it names the modules that fill it as texts
     ("metrics",),
     ("config",),
+    ("plugins",),
     ("data",),
     ("models",),
     ("training",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import string
@@ -38,6 +39,7 @@ from da6401.runs.run_folder import (
 )
 from da6401.training.checkpoint import load_checkpoint, save_checkpoint
 from da6401.training.state import History
+from tests.tiny_runs import typed
 
 QUICK = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -282,3 +284,100 @@ def test_a_secret_is_left_out_without_its_address_too(monkeypatch: pytest.Monkey
 
 def test_differences_of_any_trees() -> None:
     assert differences({"a": {"b": 1}}, {"a": 2}) == [("a.b", 1, None), ("a", None, 2)]
+
+
+# ---- plugins ----------------------------------------------------------------------------------------------------
+
+EVIL = """
+from pathlib import Path
+
+from da6401.plugins import model
+
+Path({marker!r}).write_text("executed")
+
+
+@model("evil")
+def evil(cfg, num_classes, image_size):
+    raise SystemExit
+"""
+
+
+def _strangers_run(folder: Path, marker: Path) -> Path:
+    """A run folder that names a plugin wherever a text can stand, and holds its file wherever a file can lie."""
+    run = folder / "run"
+    places = [run / "plugins" / "evil.py", run / "evil.py", run / "plugin.py", folder / "da6401_plugins.py"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(EVIL.format(marker=str(marker)))
+    for place in (folder, run, run / "plugins"):
+        info = place / "evil-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[da6401.plugins]\nevil = evil\n")
+    write_yaml(run / CONFIG, tree_of(RunConfig()) | {"model": {"name": "evil"}})
+    entry = {"file": "evil.py", "sha256": hashlib.sha256(places[0].read_bytes()).hexdigest(), "copy": "plugins/evil.py"}
+    (run / RECEIPT).write_text(json.dumps({"seed": 0, "plugins": [entry]}))
+    write_result(run, _result())
+    save_checkpoint(run / BEST, {"model": {}, "class_names": ["a", "b"]})
+    return run
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("evaluate", ()), ("predict", ("x.png",)), ("export", ()), ("explain", ()), ("reproduce", ()),
+        ("compare", ("run",)), ("report", ("--out", "page.html")),
+    ],
+)  # fmt: skip
+def test_a_strangers_run_folder_with_a_plugin_in_it_executes_nothing(
+    tmp_path: Path, verb: str, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "executed"
+    run = _strangers_run(tmp_path, marker)
+    for place in (tmp_path, run, run / "plugins"):
+        monkeypatch.syspath_prepend(str(place))
+    for name in ("DA6401_PLUGIN", "DA6401_PLUGINS", "PLUGIN"):
+        monkeypatch.setenv(name, str(run / "plugins" / "evil.py"))
+    code, _, err = typed(verb, "run", *more, cwd=tmp_path)
+    assert not marker.exists()
+    if verb not in ("compare", "report"):
+        assert code == 2
+        assert "was trained with the plugin evil.py" in err
+        (run / RECEIPT).write_text("{}")  # nor where the receipt hides it
+        code, _, err = typed(verb, "run", *more, cwd=tmp_path)
+        assert code == 2
+        assert "model.name='evil': must be one of" in err
+        assert not marker.exists()
+
+
+def test_a_plugin_in_a_run_folder_is_not_run_even_where_it_is_named(tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    run = _strangers_run(tmp_path, marker)
+    link = tmp_path / "innocent.py"
+    link.symlink_to(run / "plugins" / "evil.py")
+    for name in ("run/plugins/evil.py", "innocent.py"):
+        code, _, err = typed("evaluate", "run", "--plugin", name, cwd=tmp_path)
+        assert code == 2
+        assert "lies in a run folder, whose files are never run" in err
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize("key", ["plugin", "++plugins", "model.plugin"])
+def test_no_key_and_no_yaml_file_names_a_plugin(tmp_path: Path, key: str) -> None:
+    marker = tmp_path / "executed"
+    run = _strangers_run(tmp_path, marker)
+    file = str(run / "evil.py")
+    code, _, _ = typed("train", f"{key}={file}", "trainer.epochs=1", cwd=tmp_path)
+    assert code == 2
+    experiment = tmp_path / "mine" / "experiment"
+    experiment.mkdir(parents=True)
+    name = key.lstrip("+")
+    tree: dict[str, Any] = {name.rpartition(".")[2]: [file]}
+    tree = {name.partition(".")[0]: tree} if "." in name else tree
+    (experiment / "evil.yaml").write_text("# @package _global_\n" + yaml.safe_dump(tree))
+    code, _, _ = typed("train", "--config-dir", "mine", "experiment=evil", cwd=tmp_path)
+    assert code == 2
+    write_yaml(run / CONFIG, tree_of(RunConfig()) | tree)
+    with pytest.raises(ConfigError):
+        saved_config(run / CONFIG)
+    assert not marker.exists()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from da6401.config.schema import AugmentationConfig
 from da6401.data.augment.geometry import mirrored
+from da6401.data.augment.own_steps import is_on, own_step
 from da6401.data.augment.random_table import RandomTable
 from da6401.registry import AUGMENTATIONS
 
@@ -25,10 +26,10 @@ class Augmenter:
         used = [
             entry
             for entry in sorted(AUGMENTATIONS.entries.values(), key=lambda entry: entry.order)
-            if any(getattr(cfg, key) != getattr(DEFAULTS, key) for key in entry.keys)
+            if any(getattr(cfg, key) != getattr(DEFAULTS, key) for key in entry.keys) or is_on(cfg, entry.own)
         ]
         self._on_uint8 = [entry.step for entry in used if not entry.on_float]
-        self._on_float = [entry.step for entry in used if entry.on_float]
+        self._on_float = [own_step(entry) if entry.own else entry.step for entry in used if entry.on_float]
 
     def __call__(self, images_BCHW: Tensor, rows_B: Tensor) -> Tensor:
         """Augment the images at positions ``rows_B`` of the epoch.

@@ -1,0 +1,126 @@
+"""The verbs besides `train` and `tune`: their arguments, and what each calls."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from da6401 import __version__
+from da6401.config.arguments import CommandParser
+from da6401.config.splits import SCORED_SPLITS, VALIDATION
+
+TUNE = "the best model that so many minutes give: docs/tune.md"
+Handler = Callable[[argparse.Namespace], int]
+
+
+def parser() -> CommandParser:
+    """The parser of the whole command line; a parsed verb has its `handler`."""
+    words = CommandParser(
+        prog="da6401",
+        description="Hydra-configured hyperparameter sweeps for image classification.",
+        allow_abbrev=False,
+    )
+    words.add_argument("--version", action="version", version=f"da6401 {__version__}")
+    verbs = words.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs.add_parser("train", help="train one configuration, or a sweep with --multirun", add_help=False)
+    verbs.add_parser("tune", help=TUNE, add_help=False)
+
+    reproduce = _run_verb(verbs, "reproduce", "run a saved config again and say what differs", _reproduce)
+    reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the saved config")
+    compare = _verb(verbs, "compare", "keys that differ, metrics and curves of several runs", _compare)
+    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders, two or more")
+    _run_verb(verbs, "evaluate", "the best checkpoint on the test split, once, recorded", _evaluate)
+    predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
+    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    predict.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_answers(predict)
+    export = _run_verb(verbs, "export", "the best model as ONNX and torch.export files, checked", _export)
+    export.add_argument("--out", type=Path, help="the folder for them; RUN/export without")
+    _add_answers(export)
+    explain = _run_verb(verbs, "explain", "pictures of what the model sees and where it errs", _explain)
+    text = "whose images to show: validation, or test, which is recorded as a look at it"
+    explain.add_argument("--split", choices=SCORED_SPLITS, default=VALIDATION, help=text)
+    report = _verb(verbs, "report", "one self-contained HTML page of a run, a sweep, or several", _report)
+    report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="run and sweep folders")
+    report.add_argument("--out", type=Path, help="the page to write; DIR/report.html without")
+    report.add_argument("--storage", help="the study's storage URL, where it is not in the sweep's folder")
+    report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
+    report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
+
+    models = _verb(verbs, "models", "what model=NAME can be: parameters, images, stages, weights", _models)
+    models.add_argument("pattern", nargs="?", metavar="PATTERN", help="such as '*net*' or 'timm/*'; quote it")
+
+    from da6401.commands.data import add_verbs
+
+    add_verbs(verbs.add_parser("data", help="fetch, check or describe a data set"))
+    return words
+
+
+def _verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+    verb.set_defaults(handler=handler)
+    return verb
+
+
+def _run_verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.ArgumentParser:
+    verb = _verb(verbs, name, text, handler)
+    verb.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    verb.add_argument("--plugin", metavar="FILE", action="append", default=[], help="a plugin that the run needs")
+    verb.add_argument("--plugin-changed", action="store_true", help="its text may be another than the run's")
+    return verb
+
+
+def _add_answers(verb: argparse.ArgumentParser) -> None:
+    """How the model answers, where not as in training and `evaluate`."""
+    verb.add_argument("--tta", action="store_true", help="the mean over each image and its mirror image")
+    verb.add_argument("--calibrated", action="store_true", help="probabilities at the temperature fitted on validation")
+
+
+def _reproduce(given: argparse.Namespace) -> int:
+    from da6401.commands.reproduce import reproduce_run
+
+    return reproduce_run(given.run, given.overrides)
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from da6401.commands.compare import compare_runs
+
+    return compare_runs(given.runs)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from da6401.commands.evaluate import evaluate_run
+
+    return evaluate_run(given.run)
+
+
+def _predict(given: argparse.Namespace) -> int:
+    from da6401.commands.evaluate import predict_images
+
+    return predict_images(given.run, given.images, as_json=given.json, tta=given.tta, calibrated=given.calibrated)
+
+
+def _export(given: argparse.Namespace) -> int:
+    from da6401.commands.export import export_run
+
+    return export_run(given.run, given.out, tta=given.tta, calibrated=given.calibrated)
+
+
+def _explain(given: argparse.Namespace) -> int:
+    from da6401.commands.explain.explain_run import explain_run
+
+    return explain_run(given.run, split=given.split)
+
+
+def _models(given: argparse.Namespace) -> int:
+    from da6401.commands.models import list_models
+
+    return list_models(given.pattern)
+
+
+def _report(given: argparse.Namespace) -> int:
+    from da6401.report.page import report
+
+    return report(given.folders, out=given.out, storage=given.storage, watch=given.watch, port=given.port)

@@ -1,0 +1,201 @@
+"""Plugins as a user has them: a file, a command, a run folder, and the verbs that read it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from da6401.config.own_keys import OWN
+from da6401.plugins.registered import LOADED, REGISTERED
+from da6401.runs.run_folder import CONFIG, RECEIPT, read_json, read_metrics, read_result
+from tests.sweep.sweeps import open_study
+from tests.tiny_runs import SMALL_BACKBONE, typed
+
+OWN_MODEL = """
+from dataclasses import dataclass
+
+from torch import nn
+
+from da6401.plugins import key, metric, model, optimizer
+
+
+@dataclass
+class Tiny:
+    width: int = key(16, "neurons", unit="neurons", low=1, high=512)
+    bias: bool = True
+
+
+@model("tiny", Tiny)
+def tiny(cfg, num_classes, image_size):
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(3 * image_size**2, cfg.width, bias=cfg.bias), nn.ReLU(),
+        nn.Linear(cfg.width, num_classes),
+    )
+
+
+@dataclass
+class Heavy:
+    lr: float = key(0.02, "learning rate", above=0, high=1)
+    nesterov: bool = False
+
+
+@optimizer("heavy", Heavy)
+def heavy(groups, cfg):
+    from torch.optim import SGD
+
+    return SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.nesterov)
+
+
+@dataclass
+class Cost:
+    miss: float = key(2.0, "what a miss costs", above=0)
+
+
+@metric("cost", Cost, words="cost", maximise=False)
+def cost(labels, probabilities, cfg):
+    return cfg.miss * float((probabilities.argmax(1) != labels).mean())
+"""
+TINY = (
+    *SMALL_BACKBONE, "model=tiny", "model.width=4", "optimizer=heavy", "trainer.metric=cost", "metrics.cost.miss=3",
+    "trainer.epochs=1",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> None:
+    assert not LOADED
+
+
+def write(folder: Path, text: str = OWN_MODEL, name: str = "own_model.py") -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    return name
+
+
+def train(folder: Path, *words: str) -> Path:
+    code, _, err = typed("train", "--plugin", write(folder), *TINY, *words, "hydra.run.dir=run", cwd=folder)
+    assert code == 0, err
+    return folder / "run"
+
+
+def test_a_run_has_the_plugins_keys_its_hash_and_its_text(tmp_path: Path) -> None:
+    run = train(tmp_path)
+    config = yaml.safe_load((run / CONFIG).read_text())
+    assert config["model"] == {"name": "tiny", "width": 4, "bias": True}
+    assert config["optimizer"]["name"] == "heavy"
+    assert (config["optimizer"]["lr"], config["optimizer"]["nesterov"]) == (0.02, False)
+    assert config["metrics"] == {"cost": {"miss": 3.0}}
+    sha256 = hashlib.sha256(OWN_MODEL.encode()).hexdigest()
+    (recorded,) = read_json(run / RECEIPT)["plugins"]
+    assert recorded == {"file": "own_model.py", "sha256": sha256, "copy": f"plugins/{sha256[:8]}-own_model.py"}
+    assert (run / recorded["copy"]).read_text() == OWN_MODEL
+    result = read_result(run)
+    assert result.parameters == 3 * 16 * 16 * 4 + 4 + 4 * 3 + 3
+    assert result.val_accuracy is not None
+    assert result.val_metrics["cost"] == pytest.approx(3 * (1 - result.val_accuracy))
+    assert read_metrics(run)[0]["val_cost"] == result.val_metrics["cost"]
+    assert f"plugin {tmp_path / 'own_model.py'} (sha256 {sha256[:12]}): model tiny" in (run / "train.log").read_text()
+
+
+def test_what_a_plugin_registered_is_gone_after_its_command(tmp_path: Path) -> None:
+    train(tmp_path)
+    assert not LOADED
+    assert not REGISTERED
+    assert not any(OWN.values())
+    code, _, err = typed("train", "model=tiny", cwd=tmp_path)
+    assert code == 2
+    assert "model=tiny: no such option of model" in err
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [("evaluate", ()), ("predict", ("x.png",)), ("export", ()), ("explain", ()), ("reproduce", ())],
+)
+def test_a_verb_asks_for_the_plugin_of_a_run(tmp_path: Path, verb: str, more: tuple[str, ...]) -> None:
+    train(tmp_path)
+    code, _, err = typed(verb, "run", *more, cwd=tmp_path)
+    assert code == 2
+    assert "run: was trained with the plugin own_model.py (sha256 " in err
+    assert "remedy: add --plugin own_model.py" in err
+    write(tmp_path, OWN_MODEL + "\n# another\n")
+    code, _, err = typed(verb, "run", *more, "--plugin", "own_model.py", cwd=tmp_path)
+    assert code == 2
+    assert "was trained with another text of own_model.py" in err
+    assert "add --plugin-changed" in err
+
+
+def test_evaluate_and_reproduce_with_the_plugin(tmp_path: Path) -> None:
+    train(tmp_path)
+    code, out, err = typed("reproduce", "run", "--plugin", "own_model.py", cwd=tmp_path)
+    assert code == 0, err
+    assert "reproduced: identical metrics in all 1 epochs" in out
+    write(tmp_path, OWN_MODEL.replace("cfg.miss * float", "100 * cfg.miss * float"))
+    code, out, err = typed("evaluate", "run", "--plugin", "own_model.py", "--plugin-changed", cwd=tmp_path)
+    assert code == 0, err
+    result = read_result(tmp_path / "run")
+    assert result.test_accuracy is not None
+    assert result.test_metrics["cost"] == pytest.approx(100 * 3 * (1 - result.test_accuracy)), "the new text ran"
+
+
+def test_an_unfinished_run_goes_on_with_the_same_text_alone(tmp_path: Path) -> None:
+    run = train(tmp_path)
+    (run / "result.json").unlink()
+    words = ("train", "--plugin", write(tmp_path, OWN_MODEL + "\n"), *TINY, "hydra.run.dir=run")
+    code, _, err = typed(*words, cwd=tmp_path)
+    assert code == 2
+    assert "was trained with another text of own_model.py" in err
+    code, _, err = typed(*words, "--plugin-changed", cwd=tmp_path)
+    assert code == 0, err
+
+
+def test_the_keys_of_a_plugin_are_listed_and_checked(tmp_path: Path) -> None:
+    write(tmp_path)
+    code, out, _ = typed("train", "--plugin=own_model.py", *TINY, "--cfg", "job", cwd=tmp_path)
+    assert code == 0
+    assert yaml.safe_load(out)["model"] == {"name": "tiny", "width": 4, "bias": True}
+    words = ("train", "--plugin", "own_model.py", *SMALL_BACKBONE)
+    for wrong, said in (
+        ("model.widht=3", "model.widht: no such key (on the command line); did you mean model.width?"),
+        ("model.width=0", "model.width=0: must be a whole number in [1, 512] neurons"),
+        ("model.bias=3", "model.bias=3: must be true or false"),
+        ("model.filters=3", "model.filters: no such key here (on the command line); it belongs to model=cnn"),
+        ("optimizer=heavi", "did you mean heavy?"),
+    ):
+        code, _, err = typed(*words, "model=tiny", wrong, cwd=tmp_path)
+        assert code == 2
+        assert said in err
+    code, _, err = typed(*words, "optimizer.nesterov=true", cwd=tmp_path)
+    assert code == 2
+    assert "optimizer.nesterov: no such key here (on the command line); it belongs to optimizer=heavy" in err
+
+
+def test_a_sweep_over_a_key_of_a_plugin_and_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (*TINY, "model.width=choice(2,5)", "metrics.cost.miss=choice(1.0,2.0)", "study=own")
+    code, _, err = typed(
+        "train", "-m", "--plugin", write(tmp_path), *words, "hydra.sweeper.n_jobs=2", cwd=tmp_path
+    )  # fmt: skip
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path)
+    trials = open_study("own").trials
+    assert {trial.state.name for trial in trials} == {"COMPLETE"}
+    points = {(trial.params["model.width"], trial.params["metrics.cost.miss"]) for trial in trials}
+    assert points == {(2, 1.0), (2, 2.0), (5, 1.0), (5, 2.0)}
+    for trial in trials:
+        run = Path("outputs/sweeps/own") / f"trial-{trial.number}"
+        assert json.loads((run / RECEIPT).read_text())["plugins"][0]["file"] == "own_model.py"
+        assert trial.values == [read_result(run).val_metrics["cost"]]
+
+
+def test_a_sweep_over_models_of_ours_and_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("model=tiny,cnn", "model.width=choice(3,6)", "++model.filters=4", "++model.blocks=2", "study=both")
+    code, _, err = typed(
+        "train", "-m", "--plugin", write(tmp_path), *SMALL_BACKBONE, "trainer.epochs=1", *words, cwd=tmp_path
+    )
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path)
+    found = {(trial.params["model"], trial.params.get("model.width")) for trial in open_study("both").trials}
+    assert found == {("tiny", 3), ("tiny", 6), ("cnn", None)}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from da6401.config.schema import PretrainedConfig
-from da6401.errors import UserError
+from da6401.errors import PluginError, UserError
 
 
 def backbone_problems(cfg: PretrainedConfig, image_size: int) -> list[str]:
     """Why this backbone cannot be built for square images of this side; empty if it can."""
     try:
         entry = cfg.backbone
+    except PluginError:
+        raise  # one screen of its own
     except UserError as error:
         return [str(error)]
     problems = []

@@ -274,7 +274,7 @@ def _finite(kind: str, name: str, value: Any, *, least: float | None = None, whe
     with suppress(TypeError, ValueError):
         number = float(value)
     if number is None or number != number or abs(number) == float("inf") or (least is not None and number < least):
-        shown = repr(value) if len(repr(value)) <= 60 else type(value).__name__
+        shown = repr(value) if isinstance(value, (int, float, str, type(None))) else type(value).__name__
         raise broken(kind, name, f"gave {shown}{where}")
     return number
 

@@ -127,7 +127,7 @@ def take_plugins(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
         elif word == "--plugin" or word.startswith("--plugin="):
             file = word.partition("=")[2] if "=" in word else next(each, "")
             if not file or file.startswith("-"):
-                raise UserError("--plugin: needs a file: --plugin my_model.py")
+                raise UserError("--plugin: needs a file: --plugin FILE")
             files.append(file)
         else:
             rest.append(word)

@@ -70,7 +70,7 @@ def test_an_option_replaces_all_that_an_experiment_or_a_sweep_sets_in_its_group(
 
 def test_there_is_something_to_compare() -> None:
     assert len(CHOICES) >= 7
-    assert GROUPS == ["augmentation", "data", "model", "optimizer", "schedule", "tracking", "trainer"]
+    assert GROUPS == ["augmentation", "callbacks", "data", "model", "optimizer", "schedule", "tracking", "trainer"]
     assert composed("experiment=part_a")["augmentation"]["crop_scale"] == 0.6
     assert composed("experiment=part_a", "augmentation=none")["augmentation"]["crop_scale"] == 1.0
 

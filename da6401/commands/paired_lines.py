@@ -12,6 +12,7 @@ from da6401.metrics.paired import LEVEL, Difference, corrected, difference, on_s
 from da6401.registry import SCORES
 from da6401.report.run_record import RunRecord
 from da6401.runs.predictions import Predictions
+from da6401.study.objective import number_of
 
 ALL_PAIRS = 4  # runs; of more each is compared with the best
 SPLITS = ("validation", "test")
@@ -52,8 +53,11 @@ def paired_lines(labels: Sequence[str], runs: Sequence[RunRecord]) -> list[str]:
 def _pairs(runs: Sequence[RunRecord]) -> list[Pair]:
     if len(runs) <= ALL_PAIRS:
         return list(itertools.combinations(range(len(runs)), 2))
-    reached = [run.result.val_accuracy or 0.0 if run.result else 0.0 for run in runs]
-    best = reached.index(max(reached))
+    chosen = {name for run in runs for name in _chosen(run)}
+    metric = chosen_metric(chosen.pop() if len(chosen) == 1 else "accuracy")
+    reached = [None if run.result is None else number_of(run.result, metric.name) for run in runs]
+    known = [index for index, value in enumerate(reached) if value is not None]
+    best = min(known, key=lambda index: metric.cost(reached[index] or 0.0), default=0)  # the earliest of equal ones
     return [(best, index) for index in range(len(runs)) if index != best]
 
 

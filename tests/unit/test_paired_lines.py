@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from da6401.commands.paired_lines import paired_lines
+from da6401.metrics.scores import scores_of
 from da6401.report.run_record import RunRecord
 from da6401.runs.predictions import Predictions
 from da6401.runs.run_folder import RunResult
@@ -25,6 +26,7 @@ def run(*, metric: str = "accuracy", **splits: Predictions) -> RunRecord:
     result = RunResult(
         status="completed", val_accuracy=reached, val_loss=0.5, best_epoch=1, epochs_run=1, test_accuracy=None,
         test_loss=None, parameters=1, macs=1, seconds=1.0, reason="",
+        val_metrics=scores_of(validation).values if validation else {},
     )  # fmt: skip
     config: dict[str, Any] = {"trainer": {"metric": metric}}
     return RunRecord(folder=Path("run"), config=config, result=result, epochs=[], receipt={}, predictions=dict(splits))
@@ -103,3 +105,16 @@ def test_of_many_runs_each_is_compared_with_the_best() -> None:
     *lines, last = paired_lines("ABCDE", runs)
     assert [re.findall(r", ([A-E]) - ([A-E]):", line)[0] for line in lines] == [("C", other) for other in "ABDE"]
     assert "4 tests" in last
+
+
+def test_the_best_of_many_is_that_of_the_metric_which_all_have_chosen() -> None:
+    """Run B errs twice and is sure; A is always right and unsure. An unfinished run is nobody's best."""
+    unsure, sure = answers(LABELS, sure=0.4), answers(LABELS, wrong=range(2), sure=0.9)
+    for metric, best in (("log_loss", "B"), ("accuracy", "A")):
+        runs = [run(metric=metric, validation=each) for each in (unsure, sure, unsure, unsure)]
+        lines = paired_lines("ABCDE", [*runs, run(metric=metric)])
+        firsts = {re.findall(r"([A-E]) - [A-E]:", line)[0] for line in lines[:-1]}
+        assert firsts == {best}
+    mixed = [run(metric=each, validation=unsure) for each in ("accuracy", "log_loss", "accuracy")]
+    lines = paired_lines("ABCDE", [*mixed, run(validation=sure), run(validation=sure)])
+    assert {re.findall(r"([A-E]) - [A-E]:", line)[0] for line in lines[:-1]} == {"A"}

@@ -1,10 +1,9 @@
-"""`da6401 evaluate` and `da6401 predict`: the answers of a run's best model."""
+"""`da6401 evaluate`: the answers of a run's best model on the test split."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -15,23 +14,17 @@ import torch
 
 from da6401.commands.unlike_validation import warnings_on_test
 from da6401.config.metrics import chosen_metric, word
-from da6401.config.schema import FolderConfig, RunConfig
-from da6401.config.splits import TEST
-from da6401.data.flat import is_flat
+from da6401.config.schema import RunConfig
 from da6401.data.image_sets import ImageSet
-from da6401.data.images import quiet_pillow, read_image
-from da6401.data.layout import find_layout
-from da6401.data.list_images import list_images
-from da6401.data.plan import make_plan
-from da6401.data.sources import load_test_data, reads_files, resize_of
-from da6401.errors import DataError, UserError
+from da6401.data.sources import load_test_data
+from da6401.errors import UserError
 from da6401.metrics.calibration import calibration_of, with_test, write_calibration
 from da6401.metrics.intervals import interval_of, span, wilson
 from da6401.metrics.own_metrics import measured_with
 from da6401.metrics.scores import scores_of
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
-from da6401.redact import json_text, one_line, safe
+from da6401.redact import safe
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, read_predictions, write_predictions
 from da6401.runs.run_folder import (
@@ -146,13 +139,14 @@ def look_at_test(
         UserError: the run is not its sweep's confirmed winner, there is no test split, or the look cannot be recorded.
     """
     _refuse_unconfirmed(folder, cfg)
-    _print_choice_warnings(folder)
+    print_choice_warnings(folder)
     found = answers(load_test_data(cfg.data, class_names))
     record_look(folder, verb=verb, purpose=purpose)
     return found
 
 
-def _print_choice_warnings(folder: Path) -> None:
+def print_choice_warnings(folder: Path) -> None:
+    """Say on standard error what a look at the test split of this run would be worth."""
     for sentence in choice_warnings(folder):
         print(f"da6401: {sentence}", file=sys.stderr)
 
@@ -188,60 +182,3 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
     if winner.name != folder.resolve().name:
         command = shlex.join(["da6401", "evaluate", str(winner)])
         raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: {command}")
-
-
-@restore_torch_settings()
-def predict_images(
-    folder: Path, images: Sequence[Path], *, as_json: bool, tta: bool = False, calibrated: bool = False
-) -> int:
-    """Print class and probability of each image; 2 where some could not be read, after all the others.
-
-    Args:
-        tta: the mean over the image and its mirror image.
-        calibrated: at the temperature that was fitted on validation.
-    """
-    model, cfg, class_names = load_model(folder, flips=tta, calibrated=calibrated)
-    prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
-    resize = resize_of(cfg.data)
-    tested = _count_test_files(cfg, images)
-    if tested:
-        _print_choice_warnings(folder)
-        record_look(folder, verb="predict", purpose=f"answers on {tested} of its files")
-    refused = 0
-    for path in images:
-        try:
-            with quiet_pillow():
-                pixels = torch.from_numpy(read_image(path, size=cfg.data.image_size, resize=resize))
-        except DataError as error:
-            print(f"da6401: {safe(error)}", file=sys.stderr)
-            refused += 1
-            continue
-        with torch.inference_mode():
-            probabilities_K = model(pixels[None].float().div_(255)).softmax(1)[0]
-        best = int(probabilities_K.argmax())
-        if as_json:
-            each = {name: float(p) for name, p in zip(class_names, probabilities_K, strict=True)}
-            answer = {"image": str(path), "class": class_names[best], "probability": each[class_names[best]]}
-            print(json_text({**answer, "probabilities": each}))
-        else:
-            print(f"{one_line(safe(path))}  {one_line(safe(class_names[best]))}  {float(probabilities_K[best]):.4f}")
-    return 2 if refused else 0
-
-
-def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
-    """How many of these files are in the test split of the run's own data; 0 where the data is no longer here."""
-    if not reads_files(cfg.data):
-        return 0
-    real = [Path(os.path.realpath(path)) for path in images]  # resolve() raises at loops
-    try:
-        if not isinstance(cfg.data, FolderConfig) or is_flat(cfg.data):
-            files = make_plan(list_images(cfg.data), cfg.data).files(TEST)
-            test = {os.path.realpath(file.path) for file in files if file.content is None}
-            return sum(str(path) in test for path in real)
-        layout = find_layout(cfg.data.root, cfg.data.val_role)
-    except UserError:
-        return 0
-    if layout.test is None:
-        return 0
-    split = (layout.root / layout.test).resolve()
-    return sum(path.is_relative_to(split) for path in real)

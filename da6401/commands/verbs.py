@@ -30,11 +30,15 @@ def parser() -> CommandParser:
     reproduce = _run_verb(verbs, "reproduce", "run a saved config again and say what differs", _reproduce)
     reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the saved config")
     compare = _verb(verbs, "compare", "keys that differ, metrics and curves of several runs", _compare)
-    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders, two or more")
+    compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="two or more: each as of evaluate")
     _run_verb(verbs, "evaluate", "the best checkpoint on the test split, once, recorded", _evaluate)
     predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
-    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="files, folders and patterns")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="a table of the answers")
+    predict.add_argument("--top", type=int, metavar="K", help="the K most probable classes of each image")
+    text = "beside each picture, PICTURE.explain.png: what speaks for its class"
+    predict.add_argument("--explain", action="store_true", help=text)
     _add_answers(predict)
     export = _run_verb(verbs, "export", "the best model as ONNX and torch.export files, checked", _export)
     export.add_argument("--out", type=Path, help="the folder for them; RUN/export without")
@@ -43,7 +47,8 @@ def parser() -> CommandParser:
     text = "whose images to show: validation, or test, which is recorded as a look at it"
     explain.add_argument("--split", choices=SCORED_SPLITS, default=VALIDATION, help=text)
     report = _verb(verbs, "report", "one self-contained HTML page of a run, a sweep, or several", _report)
-    report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="run and sweep folders")
+    text = "runs, sweeps, names of studies, latest; or a folder of many, such as outputs: an index of them"
+    report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help=text)
     report.add_argument("--out", type=Path, help="the page to write; DIR/report.html without")
     report.add_argument("--storage", help="the study's storage URL, where it is not in the sweep's folder")
     report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
@@ -65,8 +70,14 @@ def _verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.Argume
 
 
 def _run_verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.ArgumentParser:
-    verb = _verb(verbs, name, text, handler)
-    verb.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    def of_run(given: argparse.Namespace) -> int:
+        from da6401.commands.targets import run_named
+
+        given.run = run_named(given.run)
+        return handler(given)
+
+    verb = _verb(verbs, name, text, of_run)
+    verb.add_argument("run", metavar="RUN", type=Path, help="a run folder, a sweep, a study's name, or latest")
     verb.add_argument("--plugin", metavar="FILE", action="append", default=[], help="a plugin that the run needs")
     verb.add_argument("--plugin-changed", action="store_true", help="its text may be another than the run's")
     return verb
@@ -86,8 +97,9 @@ def _reproduce(given: argparse.Namespace) -> int:
 
 def _compare(given: argparse.Namespace) -> int:
     from da6401.commands.compare import compare_runs
+    from da6401.commands.targets import run_named
 
-    return compare_runs(given.runs)
+    return compare_runs([run_named(word) for word in given.runs])
 
 
 def _evaluate(given: argparse.Namespace) -> int:
@@ -97,9 +109,10 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _predict(given: argparse.Namespace) -> int:
-    from da6401.commands.evaluate import predict_images
+    from da6401.commands.predict import Output, predict_images
 
-    return predict_images(given.run, given.images, as_json=given.json, tta=given.tta, calibrated=given.calibrated)
+    output = Output(as_json=given.json, csv=given.csv, top=given.top, explain=given.explain)
+    return predict_images(given.run, given.images, output, tta=given.tta, calibrated=given.calibrated)
 
 
 def _export(given: argparse.Namespace) -> int:

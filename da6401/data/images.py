@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from da6401.config.schema import Resize
 from da6401.data.signatures import name_of_kind
@@ -31,6 +31,8 @@ FORMATS = tuple(name for name in WANTED if name in Image.OPEN)
 MAX_FILE_BYTES = 512 * 2**20  # of one file; a photograph has some 10 MiB, an archive gigabytes
 HEAD_BYTES = 256  # enough to recognise a format
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow reads a 16-bit PGM as "I", scaled to 0..65535
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # that Pillow writes into a PNG
+FLOATING = "floating-point pixels, whose range is not known: convert it to 8 or 16 bits"
 ORIENTATION = 0x0112  # EXIF tag; 1 and whatever is unknown mean upright
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,6 +80,24 @@ def read_image(source: Path | bytes, *, size: int, resize: Resize) -> npt.NDArra
         return _resized(_decoded(content, size)[1], size, resize)
     except BadImageError as problem:
         raise BadImageError(problem.reason, path) from None
+
+
+def read_picture(picture: Image.Image, *, size: int, resize: Resize) -> npt.NDArray[np.uint8]:
+    """A picture of Pillow's as read_image reads it from a PNG file: uint8 RGB of shape (3, S, S).
+
+    Raises:
+        BadImageError: its pixels cannot be read, or have no known range.
+    """
+    if picture.mode == "F":
+        raise BadImageError(FLOATING)
+    png = io.BytesIO()
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        upright = upright if upright.mode in PNG_MODES else upright.convert("RGB")
+        upright.save(png, format="PNG", compress_level=1)
+    except (OSError, ValueError, SyntaxError) as error:  # a file that Pillow has opened is read now
+        raise BadImageError(_reason(error)) from error
+    return read_image(png.getvalue(), size=size, resize=resize)
 
 
 def read_grey(content: bytes, side: int) -> npt.NDArray[np.float64]:
@@ -249,7 +269,7 @@ def _to_rgb(image: Image.Image, content: bytes, grey_range: GreyRange) -> Image.
     if image.mode in SIXTEEN_BIT_MODES:
         return _from_sixteen_bits(image, grey_range).convert("RGB")
     if image.mode == "F":
-        raise BadImageError("floating-point pixels, whose range is not known: convert it to 8 or 16 bits")
+        raise BadImageError(FLOATING)
     if image.mode == "La":
         image = image.convert("LA")
     if image.format == "PNG":

@@ -7,10 +7,13 @@ A notebook shows it as a small table with a chart. Each value is read anew when 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from da6401.config.schema import RunConfig
@@ -19,6 +22,7 @@ from da6401.errors import RunError
 from da6401.notebook.notebook_html import card, chart, number, table
 from da6401.redact import safe
 from da6401.runs.looks import Look, read_looks, times
+from da6401.runs.named_folders import folder_of
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import (
     CONFIG,
@@ -30,17 +34,20 @@ from da6401.runs.run_folder import (
 )
 
 if TYPE_CHECKING:
+    from da6401.commands.predict import Images
     from da6401.models.ensemble import Ensemble
     from da6401.models.stages import StagedModel
 
 
 def load_run(folder: Path | str) -> Run:
-    """A run folder, finished or not.
+    """A run, finished or not: its folder, a name below outputs/, or "latest".
 
     Raises:
         RunError: it holds no run.
     """
     folder = Path(folder)
+    if not (folder.exists() or folder.is_absolute()):
+        folder = folder_of(folder)
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: holds no run (no {CONFIG}); name a run folder")
     return Run(folder)
@@ -84,8 +91,27 @@ class Run:
             "confidence": answers.confidence,
             "correct": answers.predicted == answers.labels_N,
         })  # fmt: skip
-        probabilities = pd.DataFrame(answers.probabilities_NK, columns=[f"p({name})" for name in names])
-        return pd.concat([frame, probabilities], axis=1)
+        return pd.concat([frame, _columns(answers.probabilities_NK, names)], axis=1)
+
+    def predict(self, images: Images) -> pd.DataFrame:
+        """`da6401 predict`: one row a picture: image, class, probability 0..1, and p(<class>) each.
+
+        Args:
+            images: one or several of: files, folders and patterns; pictures of Pillow's; uint8 arrays (H, W, 3). Files
+                of the run's own test split are recorded as a look at it.
+
+        Raises:
+            UserError: a picture or the run cannot be read.
+        """
+        from da6401.commands.predict import probabilities_of
+
+        names, class_names, probabilities_NK = probabilities_of(self.folder, images)
+        frame = pd.DataFrame({
+            "image": names,
+            "class": [class_names[index] for index in probabilities_NK.argmax(1)],
+            "probability": probabilities_NK.max(1),
+        })  # fmt: skip
+        return pd.concat([frame, _columns(probabilities_NK, class_names)], axis=1)
 
     def model(self) -> tuple[StagedModel | Ensemble, list[str]]:
         """The best model, in eval mode on the CPU, and its class names in the order of its logits.
@@ -162,6 +188,10 @@ class Run:
             table(rows, header=False),
             chart(curves, points=[], what="accuracy", over="epoch"),
         )
+
+
+def _columns(probabilities_NK: npt.NDArray[np.float32], class_names: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(probabilities_NK, columns=[f"p({name})" for name in class_names])
 
 
 def write_report(folder: Path, *, storage: str | None = None) -> Path:

@@ -15,8 +15,10 @@ from da6401.errors import RunError
 from da6401.notebook.notebook_html import card, chart, table
 from da6401.notebook.run_results import Run, load_run, write_report
 from da6401.redact import safe
+from da6401.report.chosen_run import chosen_run
+from da6401.runs.named_folders import folder_of
 from da6401.runs.run_folder import CONFIG, DATABASE, SUMMARY, read_json, read_yaml
-from da6401.runs.trial_folders import DEEPEST, found_runs, order, trial_folder
+from da6401.runs.trial_folders import found_runs, order, trial_folder
 from da6401.study.objective import ATTRIBUTE, Objective
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ SHOWN_TRIALS = 10  # rows of a sweep in a notebook: the best
 
 
 def load_sweep(folder: Path | str, *, storage: str | None = None) -> Sweep:
-    """A sweep's folder, finished or not.
+    """A sweep, finished or not: its folder, the name of its study, or "latest".
 
     Args:
         storage: the study's database URL, where it is not in the folder.
@@ -35,6 +37,8 @@ def load_sweep(folder: Path | str, *, storage: str | None = None) -> Sweep:
         RunError: it holds no sweep.
     """
     folder = Path(folder)
+    if not (folder.exists() or folder.is_absolute()):
+        folder = folder_of(folder)
     if not (folder / SUMMARY).is_file() and not (folder / DATABASE).is_file():
         raise RunError(f"{folder}: holds no sweep (neither {SUMMARY} nor {DATABASE}); name the folder of a study")
     return Sweep(folder, storage=storage)
@@ -103,17 +107,12 @@ class Sweep:
 
     @property
     def best(self) -> Run:
-        """The winner's run: the confirmed one where the sweep confirmed, the first of several metrics' Pareto set.
+        """The run that the sweep stands for: what it hands over, its confirmed winner, or its best trial so far.
 
         Raises:
-            RunError: no trial was completed, or the sweep has not ended.
+            RunError: no trial was completed.
         """
-        winner = self.summary["winner"]
-        if winner is None:
-            raise RunError(f"{self.folder}: no trial was completed; see trials()")
-        parts = Path(winner).parts  # as the sweep saw it: the folder may have moved since
-        inside = [self.folder.joinpath(*parts[-length:]) for length in range(DEEPEST, 0, -1)]
-        return load_run(next((run for run in inside if run.is_dir()), inside[-1]))
+        return load_run(chosen_run(self.folder, self.storage).folder)
 
     def runs(self) -> list[Run]:
         """The trials' runs, by number; trials that never began have none."""

@@ -6,12 +6,21 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from da6401.redact import safe
 
 Block = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to a file or a folder beside the page."""
+
+    text: str
+    href: str  # ./PATH, percent-encoded
 
 
 def section(title: str, *blocks: Block | None) -> dict[str, Any]:
@@ -33,6 +42,8 @@ def facts(*items: tuple[str, Any, str]) -> Block:
 
 def cell(value: Any) -> Any:
     """A value as JSON has it: no infinity, no passwords."""
+    if isinstance(value, Link):
+        return {"text": safe(value.text), "href": value.href}
     if value is None or isinstance(value, (bool, int)):
         return str(value).lower() if isinstance(value, bool) else value
     if isinstance(value, float) and math.isfinite(value):

@@ -114,7 +114,9 @@ def _study(address: str, name: str) -> tuple[list[FrozenTrial], list[str], dict[
     """
     try:
         with read_only(address) as storage:
-            study = optuna.load_study(study_name=name, storage=storage)
+            names = optuna.get_all_study_names(storage)
+            # A folder that was moved before its sweep's end bears another name than its study.
+            study = optuna.load_study(study_name=names[0] if len(names) == 1 else name, storage=storage)
             directions = [direction.name.lower() for direction in study.directions]
             return study.get_trials(deepcopy=False), directions, study.user_attrs
     except Exception as error:  # databases' own errors have no common base, and each means the same here

@@ -11,21 +11,27 @@ from da6401 import __version__
 from da6401.redact import safe
 from da6401.report import run_figures
 from da6401.report.blocks import section, table, text
+from da6401.report.chosen_run import winner_of
 from da6401.report.collect import read_sweep, reads_as_sweep
+from da6401.report.index import index_sections
 from da6401.report.run_record import RunRecord, read_run
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_record import SweepRecord
-from da6401.report.sweep_sections import sweep_sections, winner_of
+from da6401.report.sweep_sections import sweep_sections
 from da6401.runs.looks import comparison_warnings
+from da6401.runs.named_folders import held_in, is_one
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
 
 
 def report_data(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
-    """The whole report.
+    """The whole report; of one folder that is no run's and no sweep's, the index of those below it.
 
     Raises:
         RunError: a folder that is neither a run's nor a sweep's, or is damaged.
     """
+    if len(folders) == 1 and storage is None and not is_one(folders[0]) and held_in(folders[0]):
+        parts = [{"id": "index", "title": "", "sections": index_sections(folders[0])}]
+        return {"title": f"Runs and sweeps in {folders[0].absolute().name}", "parts": parts, "made": _made()}
     read = [
         read_sweep(folder, storage) if reads_as_sweep(folder, storage) else read_run(folder, predictions=True)
         for folder in folders
@@ -46,8 +52,11 @@ def report_data(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
                           "sections": run_sections(read_run(winner, predictions=True))})  # fmt: skip
     names = ", ".join(folder.absolute().name for folder in folders)
     title = titles[0] if len(read) == 1 else f"Compared: {names}"
-    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-    return {"title": title, "parts": parts, "made": f"{now}, da6401 {__version__}"}
+    return {"title": title, "parts": parts, "made": _made()}
+
+
+def _made() -> str:
+    return f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}, da6401 {__version__}"
 
 
 def _title(read: RunRecord | SweepRecord) -> str:

@@ -76,8 +76,12 @@ function table(caption, columns, rows) {
   return scroll(caption, make("table", {}, make("caption", {}, caption),
     make("thead", {}, make("tr", {}, columns.map((name, at) => make("th", { scope: "col", class: style(at) }, name)))),
     make("tbody", {}, rows.map((row) => make("tr", {}, row.map((value, at) =>
-      make("td", { class: style(at) }, value === null && numeric[at] ? "–" : show(value))))))));
+      make("td", { class: style(at) }, value === null && numeric[at] ? "–" : value?.href ? link(value) : show(value))))))));
 }
+
+// A served page has no files beside it.
+const link = ({ text, href }) =>
+  href.startsWith("./") && root.dataset.live !== "yes" ? make("a", { href }, text) : text;
 
 // A table that is made when it is opened. Its place in the section names it: two charts may have one title.
 function folded(section, caption, { columns, rows }) {

@@ -19,12 +19,14 @@ import optuna
 from da6401.redact import safe
 from da6401.report.contents import report_data
 from da6401.runs.atomic_files import write_text
+from da6401.runs.named_folders import folder_of, held_in, is_one
 
 
-def report(folders: Sequence[Path], *, out: Path | None, storage: str | None, watch: bool, port: int) -> int:
-    """Write the report of these run and sweep folders, or serve it until Ctrl-C; the exit code is 0.
+def report(words: Sequence[Path], *, out: Path | None, storage: str | None, watch: bool, port: int) -> int:
+    """Write the report of these runs and sweeps, or serve it until Ctrl-C; the exit code is 0.
 
     Args:
+        words: folders, names of studies, ``latest``; or a folder that holds several, whose index is written.
         out: the page; report.html in the first folder without. While watching, no file is written without it.
         storage: the address of the studies' database, where it is not in the sweep's folder.
         port: of 127.0.0.1, to serve at; 0 takes a free one.
@@ -33,6 +35,7 @@ def report(folders: Sequence[Path], *, out: Path | None, storage: str | None, wa
         RunError: a folder that is neither a run's nor a sweep's, or is damaged.
         UserError: the port is taken.
     """
+    folders = [_place(word, storage, alone=len(words) == 1) for word in words]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if watch:
         from da6401.report.serve import serve
@@ -42,6 +45,13 @@ def report(folders: Sequence[Path], *, out: Path | None, storage: str | None, wa
     write_text(path, page(report_data(folders, storage), live=False))
     print(f"report: {safe(path)}")
     return 0
+
+
+def _place(word: Path, storage: str | None, *, alone: bool) -> Path:
+    """The folder that a word names. With a study elsewhere any folder may be a sweep's."""
+    if word.is_dir() and (storage is not None or (alone and not is_one(word) and held_in(word))):
+        return word
+    return folder_of(word)
 
 
 def page(data: Mapping[str, Any], *, live: bool) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from da6401.config.metrics import Metric, word
@@ -12,6 +11,7 @@ from da6401.redact import duration, safe
 from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
 from da6401.report.charts import number
+from da6401.report.chosen_run import winner_of
 from da6401.report.figures import STATES
 from da6401.report.importance import correlation, importance
 from da6401.report.race_sections import race_sections
@@ -22,14 +22,6 @@ from da6401.study.objective import Candidate
 from da6401.study.told_apart import MARK, ToldApart, told_apart
 
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
-
-
-def winner_of(sweep: SweepRecord) -> Path | None:
-    """The run folder of the winner, where it is here: the best confirmed run, else the best trial's."""
-    confirmed = sweep.summary.get("confirmed") or []
-    folders = [sweep.folder / "confirm" / Path(confirmed[0]["run"]).name] if confirmed else []
-    folders += [trial.run.folder for trial in sweep.best]
-    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from da6401.cli import main
 from da6401.commands import evaluate
-from da6401.commands.evaluate import evaluate_run, predict_images
+from da6401.commands.evaluate import evaluate_run
+from da6401.commands.predict import Output, predict_images
 from da6401.commands.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.errors import RunError
 from da6401.runs.looks import read_looks
@@ -74,16 +75,16 @@ def test_predicting_files_of_the_test_split_is_a_look(tmp_path: Path, capsys: py
     other = tmp_path / "own.png"
     Image.new("RGB", (9, 9)).save(other)
     validation = sorted((tmp_path / "data" / "validation").glob("*/*"))
-    assert predict_images(folder, [other, *validation], as_json=True) == 0
+    assert predict_images(folder, [other, *validation], Output(as_json=True)) == 0
     assert read_looks(folder) == []
     tested = sorted((tmp_path / "data" / "test").glob("*/*"))
     (tmp_path / "link").symlink_to(tmp_path / "data" / "test")
     linked = [tmp_path / "link" / path.relative_to(tmp_path / "data" / "test") for path in tested]
-    assert predict_images(folder, [other, *linked], as_json=True) == 0
+    assert predict_images(folder, [other, *linked], Output(as_json=True)) == 0
     (look,) = read_looks(folder)
     assert (look.verb, look.purpose) == ("predict", "answers on 8 of its files")
     shutil.rmtree(tmp_path / "data")
-    assert predict_images(folder, [other], as_json=True) == 0, "the data may be gone by now"
+    assert predict_images(folder, [other], Output(as_json=True)) == 0, "the data may be gone by now"
     assert capsys.readouterr().err == ""
 
 
@@ -92,14 +93,14 @@ def test_predict_prints_class_and_probability(
 ) -> None:
     Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
     Image.new("L", (9, 90), 128).save(tmp_path / "b.jpg")
-    assert predict_images(finished, [tmp_path / "a.png", tmp_path / "b.jpg"], as_json=True) == 0
+    assert predict_images(finished, [tmp_path / "a.png", tmp_path / "b.jpg"], Output(as_json=True)) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     _, _, class_names = load_model(finished)
     for answer in answers:
         assert list(answer["probabilities"]) == class_names
         assert sum(answer["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
         assert answer["probability"] == max(answer["probabilities"].values())
-    assert predict_images(finished, [tmp_path / "a.png"], as_json=False) == 0
+    assert predict_images(finished, [tmp_path / "a.png"], Output()) == 0
     assert answers[0]["class"] in capsys.readouterr().out
 
 
@@ -109,7 +110,7 @@ def test_predict_names_unreadable_images_and_goes_on(
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
     images = [tmp_path / "bad.png", tmp_path / "missing.png", tmp_path / "good.png"]
-    assert predict_images(finished, images, as_json=False) == 2
+    assert predict_images(finished, images, Output()) == 2
     captured = capsys.readouterr()
     assert "bad.png" in captured.err
     assert "missing.png" in captured.err
@@ -147,9 +148,9 @@ def test_reproduce_with_overrides_shows_them(finished: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evaluate", "nowhere"], "result.json"),
-        (["predict", "nowhere", "x.jpg"], "config.yaml"),
-        (["reproduce", "nowhere"], "config.yaml"),
+        (["evaluate", "nowhere"], "neither a folder nor a study's name"),
+        (["predict", "nowhere", "x.jpg"], "neither a folder nor a study's name"),
+        (["reproduce", "nowhere"], "neither a folder nor a study's name"),
         (["reproduce", "RUN", "optimizer.lrr=1"], "did you mean optimizer.lr"),
         (["reproduce", "RUN", "nonsense"], "write key=value"),
     ],

@@ -95,7 +95,7 @@ def prediction_grid(rows: Sequence[Sequence[Example]]) -> Figure:
         for place, example in enumerate(row):
             picture, words = cells[2 * place], cells[2 * place + 1]
             colour = RIGHT if example.right else WRONG
-            _show(picture, example.pixels)
+            show(picture, example.pixels)
             _frame(picture, colour, width=1.0 if example.right else 3.5)
             verdict = "✓ right" if example.right else "✗ MISTAKE"
             words.text(0.02, 0.93, verdict, color=colour, weight="bold", va="top")
@@ -135,7 +135,7 @@ def _sheet(tiles_NHWC: npt.NDArray[Any], *, image: Pixels | None = None) -> tupl
         axes = figure.subplots()
     else:
         picture, axes = figure.subplots(1, 2, width_ratios=[1.6, inches])
-        _show(picture, image)
+        show(picture, image)
         picture.set_title("the image", fontsize=9)
         _bare(picture)
     axes.imshow(sheet, interpolation="nearest")
@@ -161,8 +161,8 @@ def heat_pairs(examples: Sequence[Example], heats_MHWC: npt.NDArray[Any], titles
     for number, (example, heat, title) in enumerate(zip(examples, heats_MHWC, titles, strict=True)):
         row, first = number // 2, 2 * (number % 2)
         plain, hot = grid[row, first], grid[row, first + 1]
-        _show(plain, example.pixels)
-        _show(hot, _grey(example.pixels))  # or the picture's own colours would look like heat
+        show(plain, example.pixels)
+        show(hot, grey(example.pixels))  # or the picture's own colours would look like heat
         hot.imshow(heat, interpolation="nearest")
         mark = "✓" if example.right else "✗"
         plain.set_title(
@@ -258,12 +258,12 @@ def _coloured(colours: str, values: npt.NDArray[Any], alpha: float) -> npt.NDArr
     return np.asarray(colormaps[colours](values, alpha=alpha))
 
 
-def _grey(pixels: Pixels) -> Pixels:
+def grey(pixels: Pixels) -> Pixels:
     luminance = np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     return np.repeat(luminance[..., None], 3, axis=2)
 
 
-def _show(axes: Axes, pixels: Pixels) -> None:
+def show(axes: Axes, pixels: Pixels) -> None:
     axes.imshow(pixels, interpolation="nearest" if pixels.shape[0] < 64 else "antialiased")
 
 

@@ -1,6 +1,6 @@
 """python -m benchmarks.hour DIR[,KEY=VALUE]... [--minutes 5] [--seeds 3]: what the same minutes give, by test accuracy.
 
-Each DIR is a folder of labelled images with a test split, with keys that it needs, such as data.class_depth=leaf. The
+Each DIR is a folder of labelled images with a test split, with keys that it needs, such as data=table. The
 arms: `da6401 tune` (both parts, with images of its own choice, and Part A alone), the recipe experiment=part_a with as
 many epochs as fit, the recipe of 0.1.0 and the bare defaults likewise, and sweep=part_a by Optuna's official sweeper,
 interrupted when the time is over. Every run is a process with one thread and an empty cache. What is done is kept in
@@ -47,8 +47,9 @@ DIGITS = "digits"  # instead of a folder: scikit-learn's
 
 def run(arm: str, folder: Path, keys: Sequence[str], *, minutes: float, size: int, seed: int) -> dict[str, Any]:
     """One run of an arm: its test accuracy and its seconds."""
-    place_of = ["data=digits"] if folder.name == DIGITS else ["data=folder", f"data.root={folder}"]
-    images = [*place_of, *keys, f"seed={seed}", *MACHINE]
+    place_of = [] if folder.name == DIGITS else [f"data.root={folder}"]
+    source = [] if folder.name == DIGITS or any(each.startswith("data=") for each in keys) else ["data=folder"]
+    images = [*source, *place_of, *keys, f"seed={seed}", *MACHINE]
     if arm not in OWN_SIZE:
         images.append(f"data.image_size={size}")
     with tempfile.TemporaryDirectory() as place:

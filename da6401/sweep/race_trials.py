@@ -33,7 +33,7 @@ from da6401.study.objective import is_complete
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import Job, JobComposer
 from da6401.sweep.leases import ATTEMPTS
-from da6401.sweep.trial_timeout import LANDING_SECONDS
+from da6401.sweep.trial_timeout import landing_seconds
 from da6401.training.speed import Speed, macs_of, measure
 from da6401.tune.race import Candidate, Losses, Race, Step, Tried, image_losses
 
@@ -137,15 +137,16 @@ class RaceTrials:
     def reserve(self) -> float:
         """Seconds that are kept for the hand-over and the summary."""
         first = self._speeds.get(0)
-        wanted = LANDING_SECONDS + START_SECONDS + self.members * (first.answers if first else 0.0)
-        return min(wanted, max(LANDING_SECONDS, MOST_RESERVE * self.clock.limit))
+        landing = landing_seconds(self.clock)
+        wanted = landing + START_SECONDS + self.members * (first.answers if first else 0.0)
+        return min(wanted, max(landing, MOST_RESERVE * self.clock.limit))
 
     def affordable_members(self) -> int:
         """How many networks can answer the validation images in the time left, besides the summary."""
         first = self._speeds.get(0)
         if first is None:
             return self.members if self.clock.left == math.inf else 0
-        left = max(0.0, self.clock.left - LANDING_SECONDS)
+        left = max(0.0, self.clock.left - landing_seconds(self.clock))
         return self.members if left > self.members * first.answers else math.floor(left / first.answers)
 
     def _sampled(self, number: int) -> Point:

@@ -44,7 +44,7 @@ from da6401.sweep.race_trials import EPOCHS, PHASE, PLANNED, epochs_of
 from da6401.sweep.summary import parameters, progress_line, write_summary
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
 from da6401.sweep.trial import earlier_end, trial_in_environment
-from da6401.sweep.trial_timeout import LANDING_SECONDS, deadline, start_over, time_limit
+from da6401.sweep.trial_timeout import deadline, landing_seconds, start_over, time_limit
 from da6401.training.machine_failures import machine_problem
 from da6401.training.signals import stop_on_signals
 
@@ -231,7 +231,7 @@ def _report_end(sweep: Sweep, trial: optuna.Trial, ended: Ended, run: Path) -> N
 def _limit_reached(sweep: Sweep) -> bool:
     """Whether sweep.minutes, sweep.max_hours or sweep.patience forbids another trial."""
     settings = sweep.settings
-    if sweep.clock.left - seconds_to_confirm(sweep.study, settings) < LANDING_SECONDS:
+    if sweep.clock.left - seconds_to_confirm(sweep.study, settings) < landing_seconds(sweep.clock):
         log.info("sweep.minutes=%g are over: no further trial", settings.minutes)
         return True
     if settings.max_hours and time.perf_counter() - sweep.started > 3600 * settings.max_hours:

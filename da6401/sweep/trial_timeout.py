@@ -18,6 +18,13 @@ from da6401.training.signals import TimeLimit, limit_runs
 
 GRACE_SECONDS = 30.0  # after sweep.trial_minutes, until a process that has not checked it is killed
 LANDING_SECONDS = 4.0  # before the end of sweep.minutes: for a run's last checkpoint and the summary
+MOST_LANDING = 0.2  # of sweep.minutes, on a busy machine
+
+
+def landing_seconds(clock: Clock) -> float:
+    """Seconds to keep for the end: LANDING_SECONDS, and as many times that as the machine has more work than cores."""
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
+    return min(LANDING_SECONDS * max(1.0, busy), max(LANDING_SECONDS, MOST_LANDING * clock.limit))
 
 
 @contextmanager
@@ -47,7 +54,7 @@ def deadline(clock: Clock, *, reserve: float = 0.0) -> Iterator[None]:
     if clock.limit == math.inf:
         yield
         return
-    seconds = max(0.0, clock.left - reserve - LANDING_SECONDS)
+    seconds = max(0.0, clock.left - reserve - landing_seconds(clock))
     limit = TimeLimit(seconds, _over(clock), hung=lambda reason: None, patience=0, error=OutOfTimeError)
     limit.start()
     with limit_runs(limit):

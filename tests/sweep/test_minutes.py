@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from da6401.cli import main
 from da6401.runs.run_folder import read_json, read_metrics, read_result
 from da6401.study.clock import SPENT, Clock, spent_of
-from da6401.sweep.trial_timeout import LANDING_SECONDS
+from da6401.sweep.trial_timeout import LANDING_SECONDS, landing_seconds
 from tests.sweep.sweeps import FOLDER, RATE, SWEEP, folder, open_study, states, summary
 
 LATE = 5.0  # seconds that a sweep may end after its minutes
@@ -77,6 +77,17 @@ def hang(*given, **named):
 loop.evaluate = hang
 sys.exit(main())
 """
+
+
+@pytest.mark.parametrize(
+    ("load", "minutes", "seconds"),
+    [(0.0, 5, LANDING_SECONDS), (3.0, 5, 3 * LANDING_SECONDS), (100.0, 5, 60.0), (100.0, 0.1, LANDING_SECONDS)],
+)
+def test_a_busy_machine_keeps_more_time_for_the_end(
+    load: float, minutes: float, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load * (os.cpu_count() or 1), 0.0, 0.0))
+    assert landing_seconds(Clock(minutes, began=time.perf_counter())) == pytest.approx(seconds)
 
 
 @pytest.mark.slow

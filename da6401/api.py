@@ -6,11 +6,11 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from da6401.errors import ConfigError
 from da6401.notebook.run_results import Run, load_run
@@ -21,19 +21,39 @@ from da6401.runs.run_lock import new_beside
 __all__ = ["Run", "Sweep", "load_run", "load_sweep", "train"]
 
 
+class Given(TypedDict, total=False):
+    """What train(...) takes besides the words of a command."""
+
+    plugins: Sequence[Path | str]  # --plugin FILE
+    plugin_changed: bool  # --plugin-changed
+    model: Any  # a torch module, of which a copy trains, or a function (num_classes, image_size) of one
+    train_data: Any  # a data set of (image, label): uint8 (3, H, W), floats of that shape in 0..1, or pictures
+    val_data: Any  # the same; without it data.val_fraction of train_data is held out
+    metrics: Mapping[str, Any]  # names of functions (labels (N,), probabilities (N, K)), or (function, "minimize")
+
+
 @overload
 def train(
     *overrides: str,
     config_dir: Path | str | None = ...,
     out: Path | str | None = ...,
     multirun: Literal[False] = ...,
+    **given: Unpack[Given],
 ) -> Run: ...
 @overload
 def train(
-    *overrides: str, config_dir: Path | str | None = ..., out: Path | str | None = ..., multirun: Literal[True]
+    *overrides: str,
+    config_dir: Path | str | None = ...,
+    out: Path | str | None = ...,
+    multirun: Literal[True],
+    **given: Unpack[Given],
 ) -> Sweep: ...
 def train(
-    *overrides: str, config_dir: Path | str | None = None, out: Path | str | None = None, multirun: bool = False
+    *overrides: str,
+    config_dir: Path | str | None = None,
+    out: Path | str | None = None,
+    multirun: bool = False,
+    **given: Unpack[Given],
 ) -> Run | Sweep:
     """`da6401 train [--multirun] OVERRIDES` in this process, where the data stays in memory for the next run.
 
@@ -44,11 +64,29 @@ def train(
         config_dir: a folder of YAML files of your own (--config-dir).
         out: the run's or the sweep's folder; None names it as the command line does, under outputs/. In the folder of
             a stopped run the run resumes; with the name of a study its sweep does.
+        given: plugins and objects of your own: see Given. What the folder alone cannot make again is said in its
+            receipt.json and its log.
 
     Raises:
         UserError: a ConfigError that tells every problem, or its kin: the command line's own message.
         DivergedError: the loss was not finite. InterruptedRun: stopped by a signal, with a checkpoint.
     """
+    from da6401.plugins.loading import active
+    from da6401.plugins.objects import Objects
+    from da6401.plugins.objects import given as registered
+
+    own: dict[str, Any] = {name: value for name, value in given.items() if name in Objects.__dataclass_fields__}
+    if unknown := given.keys() - own.keys() - {"plugins", "plugin_changed"}:
+        raise TypeError(f"train() has no argument {sorted(unknown)[0]}")
+    objects = Objects(**own)
+    plugins = given.get("plugins", ())
+    with active(plugins, changed=given.get("plugin_changed", False)), registered(objects):
+        return _train((*overrides, *objects.overrides), config_dir, out, multirun=multirun)
+
+
+def _train(
+    overrides: tuple[str, ...], config_dir: Path | str | None, out: Path | str | None, *, multirun: bool
+) -> Run | Sweep:
     from da6401.cli import train as run_command
     from da6401.config.command_line import check_command_line
     from da6401.config.quoting import from_shell, quote, value_of

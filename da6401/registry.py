@@ -4,8 +4,8 @@ A registry maps names to entries, in the order of registration. The modules that
 and imported when the registry is first asked, so that this module imports neither them nor torch. Entries of the
 configuration's registries are made without torch too; the functions in them import it when they are called.
 
-To add a backbone, add it to ``models/backbones.py``; an optimizer, to ``training/optimizers.py``; and so on: the
-configuration, its messages, ``--help``, the completion and the documentation follow.
+A backbone is added to ``models/backbones.py``, and so on; a user's own by a plugin (plugins/). Configuration, messages,
+``--help``, completion and documentation follow.
 """
 
 from __future__ import annotations
@@ -124,8 +124,7 @@ class LibraryEntry:
 
 LIBRARIES: Registry[LibraryEntry] = Registry("model.name", "da6401.models.libraries")
 
-# Of plugins alone: networks made of their configuration, the classes and the side of the images; the blocks of a CNN
-# made of its configuration, the maps before, the filters and the side of the kernel; what follows a run.
+# Of plugins alone: see plugins/registered.py.
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry("model.name")
 BLOCKS: Registry[Callable[..., nn.Module]] = Registry("model.name")
 CALLBACKS: Registry[Callable[..., Any]] = Registry("callbacks")
@@ -141,7 +140,7 @@ class DataSourceEntry:
     schema: type  # the dataclass of its keys, whose `source` is the name
     source: str  # "module:name" of what makes a data.sources.Source from those keys
     reads_files: bool = False  # its schema is a data_schema.ImageFiles: root, resize, cache_limit_gb, ...
-    function: Callable[..., Any] | None = None  # of a plugin, which `source` calls
+    function: Callable[..., Any] | None = None  # of a plugin
 
 
 DATA_SOURCES: Registry[DataSourceEntry] = Registry("data.source", "da6401.data.sources")

@@ -24,6 +24,7 @@ from da6401.metrics.own_metrics import measured_with
 from da6401.metrics.scores import scores_of
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
+from da6401.plugins.needed import plugins_of
 from da6401.redact import safe
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, read_predictions, write_predictions
@@ -61,7 +62,7 @@ def evaluate_run(folder: Path) -> int:
         )
         return 0
     model, cfg, class_names = load_model(folder)
-    with measured_with(cfg.metrics):
+    with measured_with(cfg.metrics), plugins_of(folder):
         return _evaluated(folder, result, model, cfg, class_names)
 
 

@@ -21,7 +21,7 @@ from da6401.config.quoting import from_shell
 from da6401.config.validate import tree_of
 from da6401.errors import RunError
 from da6401.machine.terminal import table_console
-from da6401.plugins.needed import require_plugins
+from da6401.plugins.needed import plugins_of
 from da6401.redact import safe
 from da6401.report.run_record import RunRecord, read_run
 from da6401.runs.run_folder import BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
@@ -61,7 +61,11 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     members = read_members(folder)
     if members is not None:  # a race's model: each network of it
         return max(reproduce_run(folder.parent / name, overrides) for name in members.runs)
-    require_plugins(folder)
+    with plugins_of(folder):
+        return _reproduced(folder, overrides)
+
+
+def _reproduced(folder: Path, overrides: Sequence[str]) -> int:
     before = saved_config(folder / CONFIG)
     cfg = saved_config(folder / CONFIG, from_shell(overrides))
     then = read_run(folder)  # before the training: a damaged folder costs no hours

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from da6401.config.schema import OwnDataConfig
-from da6401.config.splits import TEST, TRAIN
+from da6401.config.splits import TEST, TRAIN, VALIDATION
 from da6401.data.classes import refuse_other_classes
-from da6401.data.image_sets import ImageSet, ReadSplit, TrainingData, empty_images
+from da6401.data.image_sets import ImageSet, ReadSplit, TrainingData, empty_images, training_data
 from da6401.data.split import hold_out
 from da6401.errors import DataError, PluginError
-from da6401.plugins.loading import hashes
+from da6401.plugins.needed import recorded
 from da6401.plugins.registered import broken
 from da6401.registry import DATA_SOURCES
 
@@ -34,7 +34,7 @@ class OwnSource:
         self.cfg = cfg
 
     def signature(self) -> str:
-        return repr(hashes())  # a changed plugin gives other images
+        return repr(recorded())  # a changed plugin gives other images
 
     def load_training(self) -> TrainingData:
         images, labels_N, class_names = self._given(TRAIN)
@@ -89,8 +89,24 @@ class OwnSource:
         return broken("data_source", self.cfg.source, problem)
 
 
+class GivenSource(OwnSource):
+    """The data sets that train(...) was given: validation is a part of train where there is no set of its own."""
+
+    def load_training(self) -> TrainingData:
+        validation, val_labels_N, _ = self._given(VALIDATION)
+        if not len(val_labels_N):
+            return super().load_training()
+        images, labels_N, class_names = self._given(TRAIN)
+        return training_data(
+            class_names,
+            self._read(TRAIN, images, labels_N, range(len(labels_N))),
+            self._read(VALIDATION, validation, val_labels_N, range(len(val_labels_N))),
+            notes=[f"given: {len(labels_N)} train, {len(val_labels_N)} validation; no test split."],
+        )
+
+
 def pixels_of(image: Any) -> npt.NDArray[np.uint8]:
-    """An image as uint8 (H, W, 3): of a picture, of uint8 (3, H, W), (1, H, W) or (H, W).
+    """An image as uint8 (H, W, 3): of a picture, of uint8 (3, H, W), (1, H, W) or (H, W), of such floats in 0..1.
 
     Raises:
         ValueError: anything else.
@@ -98,8 +114,10 @@ def pixels_of(image: Any) -> npt.NDArray[np.uint8]:
     if isinstance(image, Image.Image):
         return np.ascontiguousarray(image.convert("RGB"))
     pixels = image.numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if np.issubdtype(pixels.dtype, np.floating) and pixels.size and pixels.min() >= 0 and pixels.max() <= 1:
+        pixels = np.rint(255 * pixels).astype(np.uint8)  # what torchvision's ToTensor made of bytes
     if pixels.dtype != np.uint8:
-        raise ValueError(f"values of {pixels.dtype}, not uint8 in 0..255")
+        raise ValueError(f"values of {pixels.dtype}, not uint8 in 0..255 or floats in 0..1")
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or 0 in pixels.shape:
         raise ValueError(f"the shape {pixels.shape}, not (3, H, W)")

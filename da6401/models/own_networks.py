@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from da6401.config.cnn_shapes import filters_of
 from da6401.config.schema import CnnConfig
 from da6401.models.stages import StagedModel
-from da6401.plugins.registered import broken
+from da6401.plugins.registered import as_plugin_error, broken
 from da6401.registry import NETWORKS
 
 NETWORK = "network"  # the one stage of a module that is not staged
@@ -43,7 +43,9 @@ def one_stage(network: nn.Module) -> StagedModel:
 
 def check_network(kind: str, name: str, model: StagedModel, *, num_classes: int, image_size: int) -> None:
     """Raise PluginError where a network's answers to two images are not finite logits; random numbers are not used."""
-    logits = _answer(model, torch.linspace(0, 1, IMAGES * 3 * image_size**2).view(IMAGES, 3, image_size, image_size))
+    logits = _answer(
+        kind, name, model, torch.linspace(0, 1, IMAGES * 3 * image_size**2).view(IMAGES, 3, image_size, image_size)
+    )
     if not isinstance(logits, Tensor):
         raise broken(kind, name, f"answers with {type(logits).__name__}, which is no tensor")
     if tuple(logits.shape) != (IMAGES, num_classes):
@@ -59,7 +61,7 @@ def check_blocks(cnn: StagedModel, cfg: CnnConfig, *, image_size: int) -> None:
     """Raise PluginError where a plugin's block does not halve the maps of the one before into its filters."""
     maps_BCHW = torch.linspace(0, 1, IMAGES * 3 * image_size**2).view(IMAGES, 3, image_size, image_size)
     for number, (stage, filters) in enumerate(zip(cnn.stages.values(), filters_of(cfg), strict=True), start=1):
-        after = _answer(stage, maps_BCHW)
+        after = _answer("block", cfg.name, stage, maps_BCHW)
         height, width = maps_BCHW.shape[-2] // 2, maps_BCHW.shape[-1] // 2
         wanted = (IMAGES, filters, height, width)
         if not isinstance(after, Tensor) or tuple(after.shape) != wanted:
@@ -71,11 +73,20 @@ def check_blocks(cnn: StagedModel, cfg: CnnConfig, *, image_size: int) -> None:
         maps_BCHW = after
 
 
-def _answer(module: nn.Module, x: Tensor) -> Any:
-    """In eval mode; neither the mode nor torch's generator is changed by it."""
+def _answer(kind: str, name: str, module: nn.Module, x: Tensor) -> Any:
+    """In eval mode; neither the mode nor torch's generator is changed by it.
+
+    Raises:
+        PluginError: layers of torch that do not fit together; an exception of the plugin's own line is raised as it is.
+    """
     was_training = module.training
     device = next((each.device for each in module.parameters()), torch.device("cpu"))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        answer = module.eval()(x.to(device))
-    module.train(was_training)
-    return answer
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return module.eval()(x.to(device))
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or as_plugin_error(error) is not None:
+            raise
+        raise broken(kind, name, f"cannot compute the answer to {tuple(x.shape)}: {error}") from error
+    finally:
+        module.train(was_training)

@@ -114,14 +114,23 @@ def unload(plugin: Plugin) -> None:
 
 
 def words() -> list[str]:
-    """The loaded files as words of a command: what the workers of a sweep are given."""
-    words = [word for plugin in LOADED if not plugin.distribution for word in ("--plugin", str(plugin.file))]
+    """The loaded files as words of a command: what the workers of a sweep are given.
+
+    Raises:
+        UserError: there are objects of Python, which another process cannot have.
+    """
+    if any(plugin.python for plugin in LOADED):
+        raise UserError(
+            "the objects that train(...) was given stay in this process: leave hydra.sweeper.n_jobs at 1 and "
+            "hydra/launcher at basic, or write them into a plugin's file"
+        )
+    words = [word for plugin in LOADED if plugin.is_file for word in ("--plugin", str(plugin.file))]
     return [*words, *(["--plugin-changed"] if changed_is_allowed() else [])]
 
 
 def hashes() -> tuple[tuple[str, str], ...]:
     """The loaded files with their sha256: what a trial in another process must load."""
-    return tuple((str(plugin.file), plugin.sha256) for plugin in LOADED if not plugin.distribution)
+    return tuple((str(plugin.file), plugin.sha256) for plugin in LOADED if plugin.is_file)
 
 
 @contextmanager

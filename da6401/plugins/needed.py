@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from da6401.errors import PluginError
 from da6401.plugins.loading import changed_is_allowed
-from da6401.plugins.registered import LOADED
+from da6401.plugins.objects import again
+from da6401.plugins.registered import LOADED, Plugin
 from da6401.redact import safe
 from da6401.runs.run_folder import PLUGINS, RECEIPT, read_json
 
 log = logging.getLogger(__name__)
 
 
+NOT_ALONE = "given from Python, not held by this folder: the run cannot be made again from the folder alone"
+
+
 def recorded() -> list[dict[str, str]]:
-    """What a receipt says of the loaded plugins: name and hash of a file, name and version of a package."""
-    return [
-        {"package": plugin.distribution, "version": plugin.version}
-        if plugin.distribution
-        else {"file": plugin.file.name, "sha256": plugin.sha256, "copy": copy_name(plugin.file.name, plugin.sha256)}
-        for plugin in LOADED
-    ]
+    """What a receipt says of the loaded plugins: name and hash of a file, name and version of a package, objects."""
+    return [_about(plugin) for plugin in LOADED]
+
+
+def _about(plugin: Plugin) -> dict[str, str]:
+    if plugin.python:
+        return {"python": plugin.python, "objects": plugin.objects, "note": NOT_ALONE}
+    if plugin.distribution:
+        return {"package": plugin.distribution, "version": plugin.version}
+    name = plugin.file.name
+    return {"file": name, "sha256": plugin.sha256, "copy": copy_name(name, plugin.sha256)}
 
 
 def tell_plugins() -> None:
     """One line in the log for each loaded plugin: when it was loaded, a command had no log yet."""
-    for plugin, about in zip(LOADED, recorded(), strict=True):
+    for plugin in LOADED:
         names = ", ".join(f"{each.kind} {each.name}" for each in plugin.names)
-        what = f"{plugin.file} (sha256 {plugin.sha256[:12]})" if plugin.sha256 else " ".join(about.values())
-        log.info("plugin %s: %s", what, names)
+        if plugin.python:
+            log.warning("%s: %s", plugin.objects, NOT_ALONE)
+        elif plugin.is_file:
+            log.info("plugin %s (sha256 %s): %s", plugin.file, plugin.sha256[:12], names)
+        else:
+            log.info("plugin %s %s: %s", plugin.distribution, plugin.version, names)
 
 
 def copies() -> dict[str, str]:
     """The texts of the loaded files, by their names in a run folder. They are for reading: nothing runs them."""
-    files = [plugin for plugin in LOADED if not plugin.distribution]
+    files = [plugin for plugin in LOADED if plugin.is_file]
     return {copy_name(plugin.file.name, plugin.sha256): plugin.text.decode("utf-8") for plugin in files}
 
 
@@ -51,12 +64,27 @@ def require_plugins(run: Path) -> None:
     Raises:
         PluginError: which is missing, and the word to give.
     """
-    if not (run / RECEIPT).exists():
-        return
-    entries = read_json(run / RECEIPT).get("plugins", [])
-    entries = [each for each in entries if isinstance(each, Mapping)] if isinstance(entries, list) else []
-    for entry in entries:
+    for entry in _entries(run):
         _require(run, entry)
+
+
+@contextmanager
+def plugins_of(run: Path) -> Iterator[None]:
+    """Within the block the plugins of a run are there: objects of Python that this process has given it, too.
+
+    Raises:
+        PluginError: as ``require_plugins``.
+    """
+    with again([str(entry.get("python")) for entry in _entries(run) if "python" in entry]):
+        require_plugins(run)
+        yield
+
+
+def _entries(run: Path) -> list[Mapping[str, Any]]:
+    if not (run / RECEIPT).exists():
+        return []
+    entries = read_json(run / RECEIPT).get("plugins", [])
+    return [each for each in entries if isinstance(each, Mapping)] if isinstance(entries, list) else []
 
 
 def _require(run: Path, entry: Mapping[str, Any]) -> None:
@@ -68,7 +96,15 @@ def _require(run: Path, entry: Mapping[str, Any]) -> None:
                 "installed\n  rule: a run is read with the plugins that it was trained with\n  remedy: install it"
             )
         return
-    files = [plugin for plugin in LOADED if not plugin.distribution]
+    if "python" in entry:
+        if not any(plugin.python == entry["python"] for plugin in LOADED):
+            raise PluginError(
+                f"{safe(run)}: was trained with {safe(entry.get('objects'))}, {NOT_ALONE}\n  rule: such objects last "
+                "as long as the Python process that gave them\n  remedy: train again with them, or write them into a "
+                "file and give it with plugins=[FILE]: docs/plugins.md"
+            )
+        return
+    files = [plugin for plugin in LOADED if plugin.is_file]
     if any(plugin.sha256 == sha256 for plugin in files):
         return
     same_name = [plugin for plugin in files if plugin.file.name == name]

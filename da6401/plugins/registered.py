@@ -57,9 +57,16 @@ class Plugin:
     text: bytes = b""
     distribution: str = ""  # of an installed package, with its version
     version: str = ""
+    python: str = ""  # of objects that train(...) was given: an id of them, which lasts as long as the process
+    objects: str = ""  # what they are, in words
     module: ModuleType | None = None
     undo: list[Callable[[], object]] = field(default_factory=list)  # of each registration
     names: list[Registered] = field(default_factory=list)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file that --plugin names."""
+        return bool(self.sha256)
 
 
 LOADED: list[Plugin] = []  # in this process now, in order
@@ -69,6 +76,8 @@ REGISTERED: dict[tuple[str, str], Registered] = {}
 def place_of(what: Callable[..., Any]) -> tuple[str, int]:
     """The file and the line where a function or class begins."""
     what = inspect.unwrap(what)
+    if hasattr(what, "place"):  # of an object that has no source
+        return str(what.place), 0
     try:
         return inspect.getsourcefile(what) or "?", inspect.getsourcelines(what)[1]
     except (OSError, TypeError):
@@ -78,7 +87,8 @@ def place_of(what: Callable[..., Any]) -> tuple[str, int]:
 
 def plugin_error(file: str, line: int, problem: str, *, rule: str, remedy: str) -> PluginError:
     """The one screen about a plugin."""
-    return PluginError(f"plugin {file}, line {line}: {problem}\n  rule: {rule}\n  remedy: {remedy}")
+    where = f"plugin {file}, line {line}" if line else file
+    return PluginError(f"{where}: {problem}\n  rule: {rule}\n  remedy: {remedy}")
 
 
 def broken(kind: str, name: str, problem: str, *, remedy: str = "") -> PluginError:

@@ -39,6 +39,7 @@ from da6401.sweep.open_study import (
 from da6401.sweep.preflight import check_inputs
 from da6401.sweep.pruners import build_pruner
 from da6401.sweep.race_trials import RaceTrials
+from da6401.sweep.same_plugins import check_same_plugins
 from da6401.sweep.same_space import check_same_space, names_in, stored_distributions
 from da6401.sweep.samplers import build_sampler, takes_in_order
 from da6401.sweep.suggest import COUNTED, Suggester, total_trials
@@ -117,6 +118,7 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
     space = space.named_as(names_in(study))
     is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
+    check_same_plugins(study)
     if leads:  # a worker has the leader's command with other overrides
         check_owner(folder, name, write=not settings.dry_run)
         check_same_space(study, space, composer, extend=settings.on_space_change == "extend")

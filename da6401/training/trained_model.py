@@ -13,7 +13,7 @@ from da6401.metrics.calibration import calibration_of
 from da6401.models.build import build_model
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
-from da6401.plugins.needed import require_plugins
+from da6401.plugins.needed import plugins_of
 from da6401.runs.run_folder import BEST, CONFIG, ENSEMBLE, read_json
 from da6401.training.checkpoint import load_checkpoint, model_state
 from da6401.training.device import restore_torch_settings
@@ -90,7 +90,11 @@ def load_network(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
 
 @restore_torch_settings()
 def _load_run(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
-    require_plugins(folder)
+    with plugins_of(folder):
+        return _with_plugins(folder)
+
+
+def _with_plugins(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
     cfg = saved_config(folder / CONFIG)
     content = load_checkpoint(folder / BEST)
     class_names = content.get("class_names")

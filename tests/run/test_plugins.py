@@ -199,3 +199,61 @@ def test_a_sweep_over_models_of_ours_and_of_a_plugin(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     found = {(trial.params["model"], trial.params.get("model.width")) for trial in open_study("both").trials}
     assert found == {("tiny", 3), ("tiny", 6), ("cnn", None)}
+
+
+def test_a_study_goes_on_with_the_same_text_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("train", "-m", "--plugin", "own_model.py", *TINY, "model.width=choice(2,5)", "study=own")
+    write(tmp_path)
+    assert typed(*words, "hydra.sweeper.n_trials=1", cwd=tmp_path)[0] == 0
+    write(tmp_path, OWN_MODEL + "\n# another\n")
+    code, _, err = typed(*words, cwd=tmp_path)
+    assert code == 2
+    assert "the study own was trained with own_model.py (sha256 " in err
+    code, _, err = typed("train", "-m", *words[4:], "model=cnn", "optimizer=adam", cwd=tmp_path)
+    assert code == 2
+    code, _, err = typed(*words, "--plugin-changed", cwd=tmp_path)
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path)
+    assert [trial.state.name for trial in open_study("own").trials] == ["COMPLETE"] * 2
+
+
+def test_tune_gives_its_plugin_to_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    def record(words: list[str]) -> int:
+        given.append(words)
+        return 0
+
+    monkeypatch.setattr("da6401.cli.train", record)
+    words = ("tune", "images", "--plugin", "a.py", "--minutes", "2", "--plugin=b.py", "trainer.metric=cost")
+    assert typed(*words, cwd=tmp_path)[0] == 0
+    assert given[0][-4:] == ["--plugin", "a.py", "--plugin", "b.py"]
+    assert "trainer.metric=cost" in given[0]
+
+
+def test_an_installed_package_is_loaded_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found where packages are installed, and not where a folder is merely on the search path."""
+    site = tmp_path / "site"
+    (site / "lab_plugins-1.2.dist-info").mkdir(parents=True)
+    (site / "lab_plugins-1.2.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: lab-plugins\nVersion: 1.2\n"
+    )
+    (site / "lab_plugins-1.2.dist-info" / "entry_points.txt").write_text("[da6401.plugins]\nlab = lab_plugins\n")
+    (site / "lab_plugins.py").write_text(OWN_MODEL)
+    monkeypatch.syspath_prepend(str(site))
+    code, _, err = typed("train", *TINY, "hydra.run.dir=run", cwd=tmp_path)
+    assert code == 2, "on the search path alone"
+    monkeypatch.setattr("da6401.plugins.loading.sysconfig.get_path", lambda name: str(site))
+    code, _, err = typed("train", *TINY, "hydra.run.dir=run", cwd=tmp_path)
+    assert code == 0, err
+    assert read_json(tmp_path / "run" / RECEIPT)["plugins"] == [{"package": "lab-plugins", "version": "1.2"}]
+    assert "plugin lab-plugins 1.2: model tiny" in (tmp_path / "run" / "train.log").read_text()
+    assert not LOADED
+    code, _, err = typed("evaluate", "run", cwd=tmp_path)
+    assert code == 0, err
+    monkeypatch.undo()
+    (tmp_path / "again").mkdir()
+    (tmp_path / "run").rename(tmp_path / "again" / "run")
+    code, _, err = typed("reproduce", "run", cwd=tmp_path / "again")
+    assert code == 2
+    assert "was trained with the package lab-plugins 1.2, which is not installed" in err

@@ -70,6 +70,11 @@ CASES: dict[str, tuple[str, int, Callable[[], None], str, str]] = {
         '@model("mine")\ndef mine(cfg, classes, size):\n    return nn.Sequential(nn.Flatten(), nn.Linear(768, 7))\n',
         5, make_model, r"answers images \(2, 3, 16, 16\) with \(2, 7\); it should be \(2, 3\)", "finite logits",
     ),
+    "a model whose layers do not fit": (
+        '@model("mine")\ndef mine(cfg, classes, size):\n'
+        '    return nn.Sequential(nn.Flatten(), nn.Linear(7, classes))\n',
+        5, make_model, r"cannot compute the answer to \(2, 3, 16, 16\): mat1 and mat2", "finite logits",
+    ),
     "a model with NaN": (
         '@model("mine")\ndef mine(cfg, classes, size):\n    net = nn.Linear(768, classes)\n'
         "    nn.init.constant_(net.bias, float('nan'))\n    return nn.Sequential(nn.Flatten(), net)\n",
@@ -120,7 +125,8 @@ CASES: dict[str, tuple[str, int, Callable[[], None], str, str]] = {
         5, augment, "values that are not finite", "finite",
     ),
     "data with floats": (
-        '@data_source("mine")\ndef mine(cfg, split):\n    return torch.zeros(4, 3, 8, 8), [0, 1, 0, 1], ["a", "b"]\n',
+        '@data_source("mine")\ndef mine(cfg, split):\n'
+        '    return torch.full((4, 3, 8, 8), 2.0), [0, 1, 0, 1], ["a", "b"]\n',
         5, read_data, "gave as image . of train values of float32, not uint8", "uint8",
     ),
     "data with labels of other classes": (

@@ -1,0 +1,154 @@
+"""What train(...) is given from Python: a module, data sets and metrics, registered as a plugin while it runs."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from da6401.config.splits import TEST, TRAIN, VALIDATION
+from da6401.errors import UserError
+from da6401.plugins import kinds
+from da6401.plugins.loading import unload
+from da6401.plugins.registered import LOADED, Plugin
+from da6401.registry import DATA_SOURCES, DataSourceEntry
+
+GIVEN = "given"  # the name of a model and of a data source from Python
+KEPT = 4  # calls whose objects are kept for Run.model() and Run.evaluate()
+_calls: OrderedDict[str, Objects] = OrderedDict()
+
+Metric = Callable[[Any, Any], float]  # labels (N,) and probabilities (N, K) -> its value
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one call."""
+
+    model: Any = None  # a torch module, or (num_classes, image_size) -> one
+    train_data: Any = None  # a data set of (image, label)
+    val_data: Any = None
+    metrics: Mapping[str, Metric | tuple[Metric, str]] | None = None  # or a metric and "maximize" or "minimize"
+
+    @property
+    def overrides(self) -> list[str]:
+        """The words that choose them."""
+        return [
+            *([f"model={GIVEN}"] if self.model is not None else []),
+            *([f"data={GIVEN}"] if self.train_data is not None else []),
+        ]
+
+    @property
+    def words(self) -> str:
+        """What they are."""
+        parts = [("model", self.model), ("train_data", self.train_data), ("val_data", self.val_data)]
+        named = [f"{name}={_name(value)}" for name, value in parts if value is not None]
+        return ", ".join([*named, *(f"metric {name}" for name in self.metrics or {})])
+
+
+@contextmanager
+def given(objects: Objects) -> Iterator[None]:
+    """Within the block the objects are registered, under names that ``overrides`` chooses.
+
+    Raises:
+        UserError: what was given is none of what it should be.
+    """
+    if objects == Objects():
+        yield
+        return
+    if objects.val_data is not None and objects.train_data is None:
+        raise UserError("val_data is given without train_data: give both, or neither")
+    call = uuid.uuid4().hex
+    _calls[call] = objects
+    while len(_calls) > KEPT:
+        _calls.popitem(last=False)
+    with again([call]):
+        yield
+
+
+@contextmanager
+def again(calls: Sequence[str]) -> Iterator[None]:
+    """Within the block the objects of these calls are registered, as far as this process has them."""
+    plugins = []
+    there = {plugin.python for plugin in LOADED}
+    try:
+        for call in calls:
+            if call in _calls and call not in there:
+                plugins.append(Plugin(Path(), python=call, objects=_calls[call].words))
+                LOADED.append(plugins[-1])
+                _register(_calls[call], call)
+        yield
+    finally:
+        for plugin in reversed(plugins):
+            unload(plugin)
+
+
+def _register(objects: Objects, call: str) -> None:
+    if objects.model is not None:
+        kinds.model(GIVEN)(_factory(objects.model))
+    if objects.train_data is not None:
+        function = functools.lru_cache(maxsize=None)(_Splits(objects))
+        kinds.data_source(GIVEN)(_named(lambda cfg, split: function(split), objects.train_data))
+        entry = DATA_SOURCES.entries[GIVEN]
+        DATA_SOURCES.entries[GIVEN] = DataSourceEntry(
+            schema=entry.schema, source="da6401.data.own_source:GivenSource", function=entry.function
+        )
+    for name, metric in (objects.metrics or {}).items():
+        function_of, direction = metric if isinstance(metric, tuple) else (metric, "maximize")
+        if direction not in ("maximize", "minimize"):
+            raise UserError(f"metrics[{name!r}]: the direction is maximize or minimize, not {direction!r}")
+        kinds.metric(name, maximise=direction == "maximize")(_without_keys(function_of))
+
+
+def _factory(model: Any) -> Callable[..., Any]:
+    """A function as a plugin has it; of a module each run trains a copy."""
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        return _named(lambda cfg, num_classes, image_size: copy.deepcopy(model), model)
+    if not callable(model):
+        raise UserError(f"model={_name(model)}: is no torch module and no function (num_classes, image_size) of one")
+    return _named(lambda cfg, num_classes, image_size: model(num_classes, image_size), model)
+
+
+def _without_keys(function: Metric) -> Callable[..., Any]:
+    return _named(lambda labels, probabilities, cfg: function(labels, probabilities), function)
+
+
+def _named(function: Callable[..., Any], of: Any) -> Callable[..., Any]:
+    """The function, whose messages name the user's own object, and its file where it has one."""
+    function.__name__ = _name(of)
+    if callable(of) and hasattr(of, "__code__"):
+        function.__wrapped__ = of  # type: ignore[attr-defined]
+    else:
+        function.place = f"train(...) with {_name(of)}"  # type: ignore[attr-defined]
+    return function
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "__name__", type(value).__name__))
+
+
+@dataclass(frozen=True, eq=False)
+class _Splits:
+    """A data set's splits as a plugin's function gives them."""
+
+    objects: Objects
+
+    def __call__(self, split: str) -> tuple[list[Any], list[int], list[str]]:
+        data = {TRAIN: self.objects.train_data, VALIDATION: self.objects.val_data, TEST: None}[split]
+        pairs = [] if data is None else [data[index] for index in range(len(data))]
+        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+            raise UserError(f"{split} data {_name(data)}: gives other things than pairs of an image and a label")
+        labels = [int(label) for _, label in pairs]
+        names = getattr(self.objects.train_data, "classes", None)
+        if names is None and split != TRAIN:
+            names = self(TRAIN)[2]
+        elif names is None:
+            names = range(max(labels, default=0) + 1)
+        return [image for image, _ in pairs], labels, list(map(str, names))

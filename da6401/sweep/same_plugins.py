@@ -1,0 +1,43 @@
+"""A study's trials run the same plugins: their hashes are recorded in the study."""
+
+from __future__ import annotations
+
+import optuna
+
+from da6401.errors import PluginError
+from da6401.plugins.loading import changed_is_allowed
+from da6401.plugins.needed import recorded
+
+PLUGINS = "plugins"  # user attribute of the study: what a receipt says of them
+
+
+def check_same_plugins(study: optuna.Study) -> None:
+    """Check that this process has the plugins that the study's trials were trained with, and record those of a new one.
+
+    Workers are checked, too: a file that changes while a sweep runs is not loaded by the next worker.
+
+    Raises:
+        PluginError: they differ, and --plugin-changed was not said.
+    """
+    now, before = recorded(), study.user_attrs.get(PLUGINS)
+    if before is None:
+        if now:
+            study.set_user_attr(PLUGINS, now)
+        return
+    if before == now:
+        return
+    if not changed_is_allowed():
+        raise PluginError(
+            f"the study {study.study_name} was trained with {_named(before)}, and this command has {_named(now)}\n"
+            "  rule: all trials of a study run the same plugins\n  remedy: give the same files, take another study "
+            "name, or add --plugin-changed"
+        )
+    study.set_user_attr(PLUGINS, now)
+
+
+def _named(plugins: list[dict[str, str]]) -> str:
+    names = [
+        f"{each['file']} (sha256 {each['sha256'][:12]})" if "file" in each else f"{each['package']} {each['version']}"
+        for each in plugins
+    ]
+    return ", ".join(names) or "no plugin"

@@ -1,0 +1,100 @@
+"""The examples of docs/plugins.md: each command as it stands in its file, and what is there after it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from da6401.runs.run_folder import BEST, read_json, read_result, read_yaml
+from da6401.training.checkpoint import load_checkpoint, model_state
+from tests.sweep.sweeps import open_study
+from tests.tiny_runs import typed
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+COMMAND = re.compile(r"^Command: (?P<words>.*?)\n(?:\n|\"\"\")", re.MULTILINE | re.DOTALL)
+
+
+def of_model(run: Path) -> None:
+    assert read_yaml(run / "config.yaml")["model"] == {"name": "mlp", "width": 32, "depth": 1}
+    assert read_result(run).parameters == (3 * 64 + 1) * 32 + 33 * 10
+
+
+def of_block(sweep: Path) -> None:
+    parameters = {
+        trial.params["model.multiplier"]: read_result(sweep / f"trial-{trial.number}").parameters
+        for trial in open_study("own_block").trials
+    }
+    assert set(parameters) == {1, 2}
+    assert parameters[2] - parameters[1] == 9 * (3 + 8) + 3 * 8 + 8 * 16, "depthwise and 1 x 1 weights"
+
+
+def of_data(run: Path) -> None:
+    assert read_json(run / "receipt.json")["class_names"] == ["horizontal", "vertical"]
+    code, out, err = typed(
+        "evaluate", str(run), "--plugin", "docs/examples/own_data.py", cwd=Path.cwd()
+    )  # fmt: skip
+    assert code == 0, err
+    assert "on 60 images" in out
+
+
+def of_augmentation(run: Path) -> None:
+    saved = read_yaml(run / "config.yaml")["augmentation"]
+    assert saved["noise"] == {"on": True, "sigma": 0.1}
+    assert saved["flip"] == 0.5, "of light, which is on, too"
+
+
+def of_metric(run: Path) -> None:
+    result = read_result(run)
+    value, accuracy = result.val_metrics["cost"], result.val_accuracy
+    assert value is not None
+    assert accuracy is not None
+    assert 1 - accuracy <= value <= 10 * (1 - accuracy)
+
+
+def of_backbone(run: Path) -> None:
+    stages = {stage["name"]: stage["trainable_parameters"] for stage in read_json(run / "receipt.json")["stages"]}
+    assert stages["stem"] == 0
+    assert stages["body"] == 8 * 16 * 9 + 2 * 16
+    state = model_state(load_checkpoint(run / BEST))
+    assert torch.equal(state["stages.stem.1.running_mean"], torch.zeros(8)), "a frozen norm stays in eval mode"
+
+
+def of_callback(sweep: Path) -> None:
+    for number in (0, 1):
+        lines = (sweep / f"trial-{number}" / "journal.md").read_text().splitlines()
+        assert [line.partition(":")[0] for line in lines[:2]] == ["- epoch 1", "- epoch 2"]
+        assert lines[2].startswith("completed after 2 epochs, best epoch ")
+        assert len(lines) == 3
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "own_model": of_model, "own_block": of_block, "own_data": of_data, "own_augmentation": of_augmentation,
+    "own_metric": of_metric, "own_backbone": of_backbone, "own_callback": of_callback,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_command_of_an_example(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(EXAMPLES, "docs/examples", ignore=shutil.ignore_patterns("__pycache__"))
+    found = COMMAND.search((EXAMPLES / f"{name}.py").read_text())
+    assert found is not None, "its docstring has a line that begins with Command:"
+    program, *words = shlex.split(found["words"])
+    assert program == "da6401"
+    code, _, err = typed(*words, "trainer.progress=false", "trainer.threads=1", cwd=tmp_path)
+    assert code == 0, err
+    CHECKS[name](Path("outputs/sweeps" if "--multirun" in words else "outputs", name))
+
+
+def test_every_example_is_short_and_has_a_check() -> None:
+    files = {path.stem: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert set(files) == set(CHECKS)
+    assert max(files.values()) <= 60
+    page = (EXAMPLES.parent / "plugins.md").read_text()
+    assert not [name for name in files if f"examples/{name}.py" not in page]

@@ -1,0 +1,133 @@
+"""train(...) with a module, data sets and metrics of Python: the same run folder, which says what it does not hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from da6401.api import load_run, train
+from da6401.errors import PluginError, UserError
+from da6401.plugins import objects
+from da6401.plugins.registered import LOADED
+from da6401.runs.run_folder import RECEIPT, read_json
+from tests.run.test_plugins import write
+from tests.sweep.sweeps import open_study
+from tests.tiny_runs import SMALL_BACKBONE, typed
+
+FEW = ("trainer.epochs=1", "trainer.batch_size=8", "trainer.threads=1", "trainer.progress=false")
+
+
+class Squares:
+    """Dark and bright images as floats in 0..1, as ToTensor gives them."""
+
+    classes = ("dark", "bright")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.full((3, 8, 8), (50 + 100 * (index % 2) + index) / 255), index % 2
+
+
+def cost(labels: Any, probabilities: Any) -> float:
+    return float(3 * (probabilities.argmax(1) != labels).mean())
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+
+
+def test_a_module_data_sets_and_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = network()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    run = train(
+        *FEW, "data.image_size=8", "trainer.metric=price", out="run",
+        model=module, train_data=Squares(24), val_data=Squares(10), metrics={"price": (cost, "minimize")},
+    )  # fmt: skip
+    assert not LOADED
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items()), "a copy trained"
+    accuracy = run.result.val_accuracy
+    assert accuracy is not None
+    assert run.result.val_metrics["price"] == pytest.approx(3 * (1 - accuracy))
+    predictions = run.predictions()
+    assert list(predictions["class"]) == ["dark", "bright"] * 5
+    receipt = read_json(run.folder / RECEIPT)
+    (entry,) = receipt["plugins"]
+    assert entry["objects"] == "model=Sequential, train_data=Squares, val_data=Squares, metric price"
+    assert "cannot be made again from the folder alone" in entry["note"]
+    assert "cannot be made again from the folder alone" in (run.folder / "train.log").read_text()
+    trained, names = load_run("run").model()
+    assert names == ["dark", "bright"]
+    answers = trained(torch.stack([Squares(10)[index][0] for index in range(10)])).softmax(1).detach().numpy()
+    assert np.allclose(answers[:, 1], predictions["p(bright)"], atol=1e-6)
+    with pytest.raises(UserError, match="no images for the test split"):
+        run.evaluate()
+    code, _, err = typed("evaluate", "run", cwd=tmp_path)
+    assert code == 2, "this process has the objects, but no test split"
+    monkeypatch.setattr(objects, "_calls", {})
+    code, _, err = typed("reproduce", "run", cwd=tmp_path)
+    assert code == 2
+    assert "was trained with model=Sequential, train_data=Squares" in err
+    assert "remedy: train again with them, or write them into a file" in err
+
+
+def test_a_factory_in_a_sweep_and_a_held_out_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[tuple[int, int]] = []
+
+    def factory(num_classes: int, image_size: int) -> nn.Module:
+        asked.append((num_classes, image_size))
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))
+
+    given: Any = {"model": factory, "train_data": Squares(30)}
+    train(*FEW, "data.image_size=4", "optimizer.lr=choice(1e-3,1e-2)", "study=own", multirun=True, **given)
+    assert set(asked) == {(2, 4)}
+    trials = open_study("own").trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 2
+    assert len(load_run("outputs/sweeps/own/trial-0").predictions()) == 6
+    words = (*FEW, "optimizer.lr=choice(1e-3,1e-2)", "hydra.sweeper.n_jobs=2", "study=two")
+    with pytest.raises(UserError, match=r"stay in this process: leave hydra\.sweeper\.n_jobs at 1"):
+        train(*words, multirun=True, **given)
+
+
+def test_a_file_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path)
+    run = train(*SMALL_BACKBONE, "trainer.epochs=1", "model=tiny", "model.width=3", out="run", plugins=[file])
+    assert read_json(run.folder / RECEIPT)["plugins"][0]["file"] == file
+    with pytest.raises(PluginError, match=r"add --plugin own_model\.py"):
+        run.model()
+    assert not LOADED
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model": 3}, "model=int: is no torch module"),
+        ({"val_data": Squares(3)}, "val_data is given without train_data"),
+        (
+            {"model": nn.Linear(4, 2)},
+            r"^train\(\.\.\.\) with Linear: model given cannot compute the answer to \(2, 3, 8, 8\): mat1 and mat2",
+        ),
+        ({"model": nn.Flatten()}, "answers images .* with .*; it should be"),
+        ({"metrics": {"accuracy": cost}}, "the name accuracy is taken"),
+        ({"train_data": [1, 2, 3], "model": nn.Flatten()}, "gives other things than pairs"),
+    ],
+)
+def test_what_is_no_model_and_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
+        train(*FEW, "data.image_size=8", out="run", **given)
+    assert not LOADED

@@ -190,16 +190,23 @@ class Task:
 
 def _job(composed: DictConfig) -> float | tuple[float, ...] | None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from da6401.config.compose import config_of
     from da6401.config.saved import hydra_files
-    from da6401.sweep.trial import objective, trial_watcher
+    from da6401.sweep.folds import cross_validate
+    from da6401.sweep.trial import FoldWatcher, objective, trial_watcher
     from da6401.training.run import run
 
-    cfg = config_of(composed)
+    cfg, files = config_of(composed), hydra_files(composed)
     out = Path(HydraConfig.get().runtime.output_dir)
     out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
-    return objective(cfg, run(cfg, out, trial_watcher(cfg), files=hydra_files(composed)), out)
+    watcher = trial_watcher(cfg)
+    if not cfg.sweep.folds or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return objective(cfg, run(cfg, out, watcher, files=files), out)
+    of_fold = None if watcher is None else FoldWatcher(watcher)
+    values = cross_validate(cfg, out, watcher, train=lambda own, folder: run(own, folder, of_fold, files=files))
+    return values[0] if values is not None and len(values) == 1 else values
 
 
 @contextmanager

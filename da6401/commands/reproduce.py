@@ -25,6 +25,7 @@ from da6401.plugins.needed import plugins_of
 from da6401.redact import safe
 from da6401.report.run_record import RunRecord, read_run
 from da6401.runs.run_folder import BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
+from da6401.runs.trial_folders import fold_folders
 from da6401.training.checkpoint import load_checkpoint, model_state, weights_sha256
 from da6401.training.run import run
 from da6401.training.trained_model import read_members
@@ -61,6 +62,8 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     members = read_members(folder)
     if members is not None:  # a race's model: each network of it
         return max(reproduce_run(folder.parent / name, overrides) for name in members.runs)
+    if folds := fold_folders(folder):  # a trial of several trainings: each of them
+        return max(reproduce_run(fold, overrides) for fold in folds)
     with plugins_of(folder):
         return _reproduced(folder, overrides)
 

@@ -24,6 +24,11 @@ class DigitsConfig:
     image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
     val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
     split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+    fold: str = key(
+        "", "I/K: train and validation together are divided into K parts, every class alike, and the I-th is "
+        "validation (sweep.folds does it); empty: the ordinary split", pattern=r"(?:[1-9]\d{0,2}/[1-9]\d{0,2})?",
+        shape="such as 2/5, or empty",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,11 @@ class SyntheticConfig:
     images_per_class: int = key(40, "training images of each class; test has a quarter of it", low=2, high=1_000_000)
     val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
     split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+    fold: str = key(
+        "", "I/K: train and validation together are divided into K parts, every class alike, and the I-th is "
+        "validation (sweep.folds does it); empty: the ordinary split", pattern=r"(?:[1-9]\d{0,2}/[1-9]\d{0,2})?",
+        shape="such as 2/5, or empty",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,11 @@ class ImageFiles:
         low=0, below=1,
     )  # fmt: skip
     split_seed: int = key(0, "seed of the drawn splits; `seed` does not move them", low=0, high=2**32 - 1)
+    fold: str = key(
+        "", "I/K: train and validation together are divided into K parts, every class alike, and the I-th is "
+        "validation (sweep.folds does it); empty: the ordinary split", pattern=r"(?:[1-9]\d{0,2}/[1-9]\d{0,2})?",
+        shape="such as 2/5, or empty",
+    )  # fmt: skip
     group_by: str = key(
         "", "what must stay on one side of a split (patient, plant, burst): a column of the table, or a regular "
         "expression on the image's name, whose groups () are the group; empty: none",

@@ -49,6 +49,28 @@ def objective_problems(sweep: Mapping[str, Any], sweeper: Mapping[str, Any]) -> 
     return problems
 
 
+def fold_problems(sweep: Mapping[str, Any], fold: object) -> list[str]:
+    """What contradicts sweep.folds.
+
+    Args:
+        fold: data.fold, as composed.
+    """
+    folds = sweep.get("folds")
+    if not folds:
+        return []
+    problems = []
+    if folds == 1:
+        problems.append("sweep.folds=1: one part alone leaves nothing to train on; take 2 or more, or 0 for none")
+    if sweep.get("strategy") == "race":
+        problems.append(
+            f"sweep.folds={folds}: a race compares short trainings on one validation split; leave sweep.strategy=race "
+            "out, or take sweep.folds=0"
+        )
+    if fold:
+        problems.append(f"data.fold={fold}: sweep.folds={folds} trains every fold; leave data.fold out")
+    return problems
+
+
 def _direction_problems(names: Sequence[str], direction: object) -> list[str]:
     if direction is None:
         return []

@@ -81,6 +81,11 @@ class SweepConfig:
         shape="auto, numbers with commas",
         low=0,
     )
+    folds: int = key(
+        0, "each trial is k trainings over train and validation together, each with another part of them as "
+        "validation (data.fold), pruned between them; its value is their mean; 0 is off, the ordinary split",
+        low=0, high=100,
+    )  # fmt: skip
     confirm_top: int = key(
         0, "retrain the best k trials with fresh seeds and rank them by their mean; 0 is off", low=0, high=1000
     )

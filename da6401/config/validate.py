@@ -51,6 +51,12 @@ def cross_problems(config: RunConfig) -> list[str]:
     elif isinstance(config.model, PretrainedConfig):
         problems += backbone_problems(config.model, config.data.image_size)
         problems += freezing_problems(config.model, config.augmentation, epochs=config.trainer.epochs)
+    if config.data.fold:
+        number, folds = map(int, config.data.fold.split("/"))
+        if folds < 2 or number > folds:
+            problems.append(
+                f"data.fold={config.data.fold}: must be I/K with K from 2 on and I from 1 to K, such as 2/5"
+            )
     if config.sweep.plot_by and not any(name == config.sweep.plot_by for name, _, _ in documented_keys()):
         problems.append(f"sweep.plot_by: {unknown_key(config.sweep.plot_by)}")
     return problems

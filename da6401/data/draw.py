@@ -86,7 +86,8 @@ def draw(
     return _draw_groups(groups, labels_N, class_names, shares, seed)
 
 
-def _rank(seed: int, text: str) -> bytes:
+def rank(seed: int, text: str) -> bytes:
+    """What images and groups are ordered by."""
     return hashlib.sha256(f"{seed}\0{text}".encode("utf-8", "surrogateescape")).digest()
 
 
@@ -108,7 +109,7 @@ def _draw_images(
             f"Too few images to draw splits from: every class needs {needed}, and these have fewer: {listed(few)}. "
             f"Add images, or leave the class out (data.exclude).{less}"
         )
-    ranks = np.array([_rank(seed, name)[:16] for name in names], dtype="S16")
+    ranks = np.array([rank(seed, name)[:16] for name in names], dtype="S16")
     order = np.lexsort((ranks, labels_N))
     splits = np.zeros(len(names), dtype=np.int8)
     start = 0
@@ -158,7 +159,7 @@ def _draw_groups(
     totals = np.bincount(labels_N, minlength=len(class_names)).tolist()
     best: tuple[float, dict[str, SplitName]] | None = None
     for attempt in range(max(1, min(MOST_ORDERS, WORK // len(members)))):
-        ordered = sorted(members, key=lambda group: _rank(seed, f"{attempt}\0{group.name}"))
+        ordered = sorted(members, key=lambda group: rank(seed, f"{attempt}\0{group.name}"))
         placed = _place(ordered, totals, shares)
         if best is None or placed[0] < best[0]:
             best = placed

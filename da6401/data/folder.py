@@ -137,7 +137,11 @@ class Folder:
             *split_remarks(class_names, train, validation, "da6401 data check"),
             *_loose(tree),
         )
-        return training_data(class_names, train, validation, notes=notes, skipped=bad)
+        groups = None
+        if cfg.group_by:
+            names = [*train.images.names, *validation.images.names]
+            groups = dict(zip(names, groups_of(cfg.group_by, names, {}), strict=True))
+        return training_data(class_names, train, validation, notes=notes, skipped=bad, groups=groups)
 
     def _layout_notes(self, tree: TrainingTree) -> list[str]:
         """Which layout was found and why, and what else a reader should know of the folders."""

@@ -60,6 +60,7 @@ class TrainingData:
     fingerprint: str  # sha256 over classes, names and contents of both splits; not over root or image_size
     notes: tuple[str, ...]  # sentences for the user
     skipped: tuple[BadFile, ...]  # the files that data.bad_files=skip left out
+    groups: Mapping[str, str] | None = None  # by the images' names; None without data.group_by
 
 
 def training_data(
@@ -69,6 +70,7 @@ def training_data(
     *,
     notes: Iterable[str],
     skipped: Iterable[BadFile] = (),
+    groups: Mapping[str, str] | None = None,
 ) -> TrainingData:
     """Both splits with their fingerprint."""
     contents = {
@@ -82,6 +84,7 @@ def training_data(
         fingerprint=_fingerprint(class_names, contents),
         notes=tuple(notes),
         skipped=tuple(skipped),
+        groups=groups,
     )
 
 

@@ -81,7 +81,7 @@ class Listed:
             *split_remarks(names, train, validation, check_command(cfg)),
             *([f"Files outside class folders are ignored: {listed(listing.loose)}."] if listing.loose else []),
         )
-        return training_data(names, train, validation, notes=notes, skipped=bad)
+        return training_data(names, train, validation, notes=notes, skipped=bad, groups=plan.groups_by_name)
 
     def load_test(self, class_names: Sequence[str]) -> ImageSet:
         if not self.plan.has(TEST):

@@ -50,6 +50,11 @@ class Plan:
         """Whether some split was drawn, not given."""
         return bool((self.listing.splits_N == DRAWN).any())
 
+    @property
+    def groups_by_name(self) -> dict[str, str] | None:
+        """The group of each image; None without data.group_by."""
+        return None if self.groups is None else dict(zip(self.listing.names, self.groups, strict=True))
+
     def has(self, split: SplitName) -> bool:
         return bool((self.splits_N == SPLITS.index(split)).any())
 

@@ -8,6 +8,7 @@ and the like call load_test_data.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import threading
 from collections.abc import Sequence
@@ -68,13 +69,19 @@ def load_training_data(cfg: DataConfig) -> TrainingData:
             (data.bad_files=stop), or images that do not fit into memory.
     """
     global _last
+    whole = dataclasses.replace(cfg, fold="")  # which all folds share
     with _lock:  # a second thread waits, and then shares
-        source = _source(cfg)
-        key = f"{cfg!r} {source.signature()}"
+        source = _source(whole)
+        key = f"{whole!r} {source.signature()}"
         if _last is None or _last[0] != key:
             _last = None
             _last = key, source.load_training()
-        return _last[1]
+        data = _last[1]
+    if not cfg.fold:
+        return data
+    from da6401.data.folds import fold_of
+
+    return fold_of(data, cfg.fold, seed=cfg.split_seed)
 
 
 def check_training_data(cfg: DataConfig) -> None:

@@ -68,9 +68,10 @@ def _reached(run: RunRecord) -> Block:
         last = run.epochs[-1] if run.epochs else {}
         value = last.get("val_accuracy")
         return facts(("Validation accuracy so far", number(value), f"epoch {len(run.epochs)}"))
+    epoch = f"epoch {result.best_epoch}" if result.best_epoch else "mean over folds"
     shares: list[tuple[str, Any, str]] = []
     for split, value, note in (("Test", result.test_accuracy, f"looked at {times(len(run.looks))}"),
-                               ("Validation", result.val_accuracy, f"epoch {result.best_epoch}")):  # fmt: skip
+                               ("Validation", result.val_accuracy, epoch)):  # fmt: skip
         if value is not None:
             if found := run.predictions.get(split.lower()):
                 count = len(found.labels_N)

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 from da6401.config.metrics import Metric, word
-from da6401.metrics.intervals import Interval
 from da6401.redact import duration, safe
 from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
@@ -20,6 +19,7 @@ from da6401.runs.looks import selection_warning, times
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
 from da6401.study.objective import Candidate
 from da6401.study.told_apart import MARK, ToldApart, told_apart
+from da6401.study.told_apart_folds import told_apart_over_folds
 
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
 
@@ -139,7 +139,13 @@ def _changes(sweep: SweepRecord, winner: TrialRecord) -> Block:
 def _told_apart(sweep: SweepRecord) -> ToldApart:
     """Which trials cannot be told from the winner."""
     folders = {trial.number: trial.run.folder for trial in sweep.complete}
-    return told_apart(folders, sweep.best[0].number if sweep.best else None, sweep.objective)
+    best = sweep.best[0].number if sweep.best else None
+    over_folds = told_apart_over_folds(sweep.objective.candidates(sweep.complete), folders, best, sweep.objective)
+    return (
+        over_folds
+        if over_folds.folds
+        else told_apart(folders, sweep.best[0].number if sweep.best else None, sweep.objective)
+    )
 
 
 def _trials(sweep: SweepRecord, told: ToldApart) -> Block:
@@ -157,7 +163,7 @@ def _trials(sweep: SweepRecord, told: ToldApart) -> Block:
                 "number": trial.number, "state": trial.state, "values": [trial.reached(metric) for metric in metrics],
                 "params": {key: cell(value) for key, value in trial.params.items()}, "best": trial.number in best,
                 "mark": f" {MARK}" if trial.number in told.same else "",
-                "interval": _span(told.intervals.get(trial.number)),
+                "interval": told.cell(trial.number),
                 "seconds": took,
                 "epochs": len(trial.run.epochs), "parameters": result.parameters if result else None,
                 "macs": result.macs if result else None, "reason": safe(trial.reason), "slot": trial.slot,
@@ -167,17 +173,13 @@ def _trials(sweep: SweepRecord, told: ToldApart) -> Block:
                 "same": "This is the default configuration." if trial.is_default else "No key differs.",
             }
         )  # fmt: skip
-    names, intervals = [word(metric.name) for metric in metrics], ["95% interval"] if told.intervals else []
+    names, intervals = [word(metric.name) for metric in metrics], [told.heading] if told.heading else []
     return {
         "kind": "trials", "params": sweep.params, "goals": names, "trials": rows,
-        "intervals": bool(told.intervals),
+        "intervals": bool(told.heading),
         "columns": ["trial", "state", *names, *intervals, "seconds", "epochs", *sweep.params],
         "against": "Against the default configuration" if sweep.default else "Parameters", "before": "default",
     }  # fmt: skip
-
-
-def _span(interval: Interval | None) -> str | None:
-    return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _short(value: float | None) -> float | None:

@@ -18,7 +18,7 @@ from da6401.errors import RunError
 from da6401.redact import json_text, safe
 from da6401.runs.atomic_files import append_line
 from da6401.runs.run_folder import LARGEST, LOOKS, RECEIPT, RESULT, TEST_CSV, RunResult, read_json, read_result
-from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, sweep_of
+from da6401.runs.trial_folders import every_run, is_sweep, sweep_of
 
 LISTED = 5  # runs that one sentence names
 DAY = re.compile(r"\d{4}-\d\d-\d\d")  # outputs/runs/DAY/TIME: the runs of other days are beside it, too
@@ -92,8 +92,8 @@ def with_unrecorded(recorded: Sequence[Look], result: RunResult | None) -> list[
 
 
 def looked_in_sweep(sweep: Path) -> Looked:
-    """The runs of a sweep that have looked: trials and confirmations."""
-    return _looked([*found_runs(sweep), *confirmations(sweep)])
+    """The runs of a sweep that have looked: trials, their folds, and confirmations."""
+    return _looked([*every_run(sweep)])
 
 
 def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
@@ -107,7 +107,7 @@ def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
     own = place if sweep is None else sweep.resolve()
     if sweep is not None:
         sweeps = [each for each in own.parent.glob("*/") if is_sweep(each)]
-        found = _looked([run for each in sweeps for run in (*found_runs(each), *confirmations(each))])
+        found = _looked([run for each in sweeps for run in every_run(each)])
     elif DAY.fullmatch(place.parent.name):
         found = _looked([*place.parent.parent.glob("*/*/")])
     else:
@@ -144,7 +144,7 @@ def search_warnings(sweep: Path, *, warm_start: str) -> list[str]:
     groups: dict[str, Looked] = {}
     if warm_start:
         groups[f"sweep {other.name}, which this one starts from"] = looked_in_sweep(other)
-    trained = next((run for run in found_runs(place) if (run / RECEIPT).is_file()), None)
+    trained = next((run for run in every_run(place) if (run / RECEIPT).is_file()), None)
     if trained is not None:
         beside = looked_on_same_data(trained, place)
         others = {folder: looks for folder, looks in beside.items() if not warm_start or other not in folder.parents}

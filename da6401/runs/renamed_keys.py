@@ -27,7 +27,7 @@ RENAMED: dict[str, str] = {
 # Key -> the value under which a run is what it was before the key was there. An unfinished run without it goes on.
 ADDED: dict[str, Any] = {  # 0.2.0
     "augmentation.plain_end": 0.0, "model.convolutions": 1,
-    "data.test_fraction": 0.2, "data.group_by": "", "data.exclude": "",
+    "data.fold": "", "data.test_fraction": 0.2, "data.group_by": "", "data.exclude": "",
     "data.layout": "auto", "data.class_depth": "auto", "data.follow_links": False,
     "trainer.metric": "accuracy", "trainer.class_weights_by": "inverse", "trainer.effective_beta": 0.999,
     "trainer.sampler": "shuffle", "trainer.logit_adjustment": 0.0, "trainer.focal_gamma": 0.0,

@@ -124,6 +124,24 @@ def order(run: Path, sweep: Path) -> tuple[int, str]:
     return (int(match[1]), "") if match else (NAMED, name)
 
 
+def fold_folder(run: Path, number: int) -> Path:
+    """The folder of a trial's fold, from 1, in the trial's own (sweep.folds)."""
+    return run / f"fold-{number}"
+
+
+def fold_folders(run: Path) -> list[Path]:
+    """Those that are there, in their order; none of a trial that is one training."""
+    numbers = itertools.takewhile(lambda number: fold_folder(run, number).is_dir(), itertools.count(1))
+    return [fold_folder(run, number) for number in numbers]
+
+
+def every_run(sweep: Path) -> Iterator[Path]:
+    """The folders of a sweep's trials, their folds, and its confirmations."""
+    for run in (*found_runs(sweep), *confirmations(sweep)):
+        yield run
+        yield from fold_folders(run)
+
+
 def confirmation(number: int, seed: int) -> str:
     """The folder of the run that trains a trial again with a seed, relative to the sweep's."""
     return f"{CONFIRMATIONS}/{usual_name(number)}-seed-{seed}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +27,30 @@ class ToldApart:
     intervals: Mapping[int, Interval] = field(default_factory=dict)  # 95%, by trial
     same: frozenset[int] = frozenset()  # trials that cannot be told from the winner
     tested: int = 0
+    folds: Mapping[int, Sequence[float]] = field(default_factory=dict)  # the value of each fold, by trial
+    p: Mapping[int, float] = field(default_factory=dict)  # of the test over folds, corrected, by trial
+    said: str = ""  # of the test over folds
+
+    @property
+    def heading(self) -> str:
+        """Of the column that says how sure each trial's value is; "" where nothing does."""
+        if self.folds:
+            return f"sd of {max(map(len, self.folds.values()))} folds"
+        return "95% interval" if self.intervals else ""
+
+    def cell(self, number: int) -> str | None:
+        """What that column says of a trial; None where it says nothing."""
+        if self.folds:
+            values = self.folds.get(number, ())
+            return f"{statistics.stdev(values):.4f}" if len(values) > 1 else None
+        interval = self.intervals.get(number)
+        return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
     @property
     def sentence(self) -> str:
         """What the marks mean; "" where nothing was tested."""
-        if not self.tested:
-            return ""
+        if self.said or not self.tested:
+            return self.said
         return (
             f"{MARK} cannot be told from the winner on these validation images: {len(self.same)} of {self.tested} "
             f"other trials (paired tests, corrected for {self.tested}, p >= {LEVEL})"

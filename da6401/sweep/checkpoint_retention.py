@@ -10,7 +10,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.schema import SweepConfig
-from da6401.runs.trial_folders import trial_folder
+from da6401.runs.trial_folders import fold_folders, trial_folder
 from da6401.study.objective import Objective
 from da6401.sweep.leases import FINISHED
 
@@ -39,14 +39,16 @@ class Checkpoints:
         for rank, trial in enumerate(self.objective.ranked(finished)):
             if trial.number in self.deleted:
                 continue
-            checkpoints = trial_folder(self.folder, trial) / CHECKPOINTS
-            size = size_of(checkpoints)
+            run = trial_folder(self.folder, trial)
+            folders = [each / CHECKPOINTS for each in (run, *fold_folders(run))]
+            size = sum(map(size_of, folders))
             beyond = rank >= self.keep or trial.state is not TrialState.COMPLETE
             if trial.number not in best and (beyond or (self.room and used + size > self.room)):
-                shutil.rmtree(checkpoints, ignore_errors=True)
+                for each in folders:
+                    shutil.rmtree(each, ignore_errors=True)
             else:
                 used += size
-            if not checkpoints.is_dir():
+            if not any(each.is_dir() for each in folders):
                 self.deleted.add(trial.number)
 
 

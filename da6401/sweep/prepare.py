@@ -40,7 +40,7 @@ from da6401.sweep.preflight import check_inputs
 from da6401.sweep.pruners import build_pruner
 from da6401.sweep.race_trials import RaceTrials
 from da6401.sweep.same_plugins import check_same_plugins
-from da6401.sweep.same_space import check_same_space, names_in, stored_distributions
+from da6401.sweep.same_space import check_same_folds, check_same_space, names_in, stored_distributions
 from da6401.sweep.samplers import build_sampler, takes_in_order
 from da6401.sweep.suggest import COUNTED, Suggester, total_trials
 from da6401.sweep.sweep_folder import check_owner
@@ -121,9 +121,11 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     check_same_plugins(study)
     if leads:  # a worker has the leader's command with other overrides
         check_owner(folder, name, write=not settings.dry_run)
+        check_same_folds(study, settings.folds)
         check_same_space(study, space, composer, extend=settings.on_space_change == "extend")
     study.sampler = sampler
-    study.pruner = build_pruner(pruner, epochs=int(config.trainer.epochs))  # TPE ranks hyperband's brackets apart
+    # TPE ranks hyperband's brackets apart.
+    study.pruner = build_pruner(pruner, steps=settings.folds or int(config.trainer.epochs))
     is_race = settings.strategy == "race"
     if leads and is_new and not in_order and not is_race:
         warm = best_of_study(settings.warm_start, folder, storage) if settings.warm_start else []

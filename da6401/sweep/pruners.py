@@ -9,29 +9,30 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 
-# Each takes the keys of its config node (config/sweeper_schema.py) and the largest number of epochs of a trial.
+# Each takes the keys of its config node (config/sweeper_schema.py) and the largest number of steps of a
+# trial: epochs, or folds with sweep.folds.
 PRUNERS: dict[str, Callable[[Mapping[str, Any], int], BasePruner]] = {
-    "none": lambda node, epochs: optuna.pruners.NopPruner(),
-    "median": lambda node, epochs: optuna.pruners.MedianPruner(
+    "none": lambda node, steps: optuna.pruners.NopPruner(),
+    "median": lambda node, steps: optuna.pruners.MedianPruner(
         n_startup_trials=node["startup_trials"], n_warmup_steps=node["warmup_epochs"]
     ),
-    "percentile": lambda node, epochs: optuna.pruners.PercentilePruner(
+    "percentile": lambda node, steps: optuna.pruners.PercentilePruner(
         node["percentile"], n_startup_trials=node["startup_trials"], n_warmup_steps=node["warmup_epochs"]
     ),
-    "successive_halving": lambda node, epochs: optuna.pruners.SuccessiveHalvingPruner(
+    "successive_halving": lambda node, steps: optuna.pruners.SuccessiveHalvingPruner(
         min_resource=node["min_epochs"], reduction_factor=node["reduction_factor"]
     ),
-    "hyperband": lambda node, epochs: optuna.pruners.HyperbandPruner(
-        min_resource=node["min_epochs"], max_resource=epochs, reduction_factor=node["reduction_factor"]
+    "hyperband": lambda node, steps: optuna.pruners.HyperbandPruner(
+        min_resource=node["min_epochs"], max_resource=steps, reduction_factor=node["reduction_factor"]
     ),
-    "patient": lambda node, epochs: optuna.pruners.PatientPruner(
+    "patient": lambda node, steps: optuna.pruners.PatientPruner(
         optuna.pruners.MedianPruner(n_startup_trials=node["startup_trials"]), patience=node["patience"]
     ),
 }
 
 
-def build_pruner(node: Mapping[str, Any], *, epochs: int) -> BasePruner:
+def build_pruner(node: Mapping[str, Any], *, steps: int) -> BasePruner:
     """The pruner of a node ``{name: ..., ...}``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # patient, since Optuna 2.8
-        return PRUNERS[node["name"]](node, epochs)
+        return PRUNERS[node["name"]](node, steps)

@@ -26,6 +26,7 @@ from da6401.sweep.suggest import distribution_of
 # User attributes of the study: the distribution of each searched key; and the values of all other keys, those that an
 # option of a searched config group brings under the option's name.
 SPACE, BASE = "space", "base"
+FOLDS = "folds"  # sweep.folds, where there are some
 FIXED = " (fixed)"  # older versions recorded the typed overrides in SPACE, with this suffix
 Base = dict[str, dict[str, Any]]
 
@@ -58,6 +59,24 @@ def check_same_space(study: optuna.Study, space: SearchSpace, composer: JobCompo
     for name, value in ((SPACE, now), (BASE, base)):
         if value != study.user_attrs.get(name):
             study.set_user_attr(name, value)
+
+
+def check_same_folds(study: optuna.Study, folds: int) -> None:
+    """Check that a study with begun trials has this number of folds, and record it.
+
+    Raises:
+        ConfigError: its trials are means over another number of folds, or single trainings.
+    """
+    before = study.user_attrs.get(FOLDS, 0)
+    if before == folds:
+        return
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.params or trial.state is not TrialState.WAITING for trial in trials):
+        raise ConfigError(
+            [f"sweep.folds={folds}: the trials of the study {study.study_name} have sweep.folds={before}, and their "
+             "values cannot be compared; go on with that, or take another study name (study=...)"]
+        )  # fmt: skip
+    study.set_user_attr(FOLDS, folds)
 
 
 def names_in(study: optuna.Study) -> set[str]:

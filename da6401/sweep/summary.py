@@ -27,6 +27,7 @@ from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_met
 from da6401.runs.trial_folders import MODEL, trial_folder
 from da6401.study.objective import Candidate, Objective, is_complete
 from da6401.study.told_apart import MARK, ToldApart, told_apart
+from da6401.study.told_apart_folds import folds_json, told_apart_over_folds
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 from da6401.sweep.hand_over import HandedOver
@@ -34,8 +35,6 @@ from da6401.sweep.leases import FINISHED, REASON, REQUEUED
 from da6401.sweep.race_trials import PLAN
 
 log = logging.getLogger(__name__)
-
-INTERVAL = "95% interval"
 
 
 def write_summary(
@@ -48,9 +47,14 @@ def write_summary(
     states = Counter(trial.state.name.lower() for trial in trials)
     winner = confirmed[0].run if confirmed else trial_folder(folder, best[0].trial) if best else None
     winner = handed.option.runs[0] if handed else winner
-    command = None if winner is None else f"da6401 reproduce {shlex.quote(str(winner))}"
+    command = None if winner is None else _retraining(folder, winner, folds=settings.folds)
     completed = {trial.number: trial_folder(folder, trial) for trial in trials if is_complete(trial)}
-    told = told_apart(completed, best[0].trial.number if best else None, objective)
+    stands = best[0].trial.number if best else None
+    told = (
+        told_apart_over_folds(objective.candidates(trials), completed, stands, objective)
+        if settings.folds
+        else told_apart(completed, stands, objective)
+    )
     write_json(
         folder / SUMMARY,
         {
@@ -60,6 +64,7 @@ def write_summary(
             "objective": {**objective.as_json(), "directions": objective.directions},
             "best": [_entry(each, folder) for each in best],
             "not_told_from_best": sorted(told.same),
+            **({"folds": folds_json(told)} if settings.folds else {}),
             "confirmed": [item.as_json() for item in confirmed],
             "winner": None if winner is None else str(winner),
             **({"model": handed.as_json(folder)} if handed else {}),
@@ -100,6 +105,14 @@ def write_summary(
         parts = (_which(best[0]), objective.text(best[0].values), parameters(best[0].trial))
         console.print(escape(f"winner: {', '.join(filter(None, parts))}"))
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
+
+
+def _retraining(folder: Path, winner: Path, *, folds: int) -> str:
+    """The command that trains the winner again; one of several folds on the ordinary split."""
+    if not folds:
+        return f"da6401 reproduce {shlex.quote(str(winner))}"
+    place = shlex.quote(str(folder.absolute()))
+    return f"da6401 train --config-path {place} --config-name best hydra.run.dir={shlex.quote(str(folder / 'best'))}"
 
 
 def _print_model(console: Console, handed: HandedOver, folder: Path) -> None:
@@ -231,7 +244,7 @@ def trial_table(trials: Sequence[FrozenTrial], objective: Objective, told: ToldA
     winners = {each.trial.number for each in objective.best(trials)}
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     columns = [("trial", "right"), ("state", "left"), *((name, "right") for name in objective.names)]
-    columns += [(INTERVAL, "right")] if told.intervals else []
+    columns += [(told.heading, "right")] if told.heading else []
     for heading, justify in [*columns, ("seconds", "right")]:
         table.add_column(heading, justify=cast(JustifyMethod, justify), no_wrap=True)
     table.add_column("searched", overflow="fold")  # `parameters` is the name of an objective
@@ -240,9 +253,8 @@ def trial_table(trials: Sequence[FrozenTrial], objective: Objective, told: ToldA
             values = [each.text(value) for each, value in zip(objective.metrics, trial.values, strict=True)]
         else:
             values = ["-"] * len(objective.metrics)
-        if told.intervals:
-            interval = told.intervals.get(trial.number)
-            values.append("-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}")
+        if told.heading:
+            values.append(told.cell(trial.number) or "-")
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else "-"
         attribute = REASON if trial.state is not TrialState.WAITING else REQUEUED
         reason = f"  ({trial.user_attrs[attribute]})" if attribute in trial.user_attrs else _over(trial)

@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from da6401.config.schema import RunConfig
 from da6401.errors import PrunedError, RunError, TakenOverError, UserError
 from da6401.runs.run_folder import CONFIG, RunResult, read_result, read_yaml
+from da6401.runs.trial_folders import fold_folders
 from da6401.study.objective import Objective
 from da6401.sweep.jobs import Ended
 
@@ -44,17 +45,17 @@ class TrialWatcher:
 
     Args:
         objective: the study's; one that does not change with the epochs is not reported.
-        epochs: the trial's number of epochs; after the last one it is complete and no longer pruned.
+        steps: the trial's number of epochs, or of folds; after the last one it is complete and no longer pruned.
         owner: the trial's worker, where another machine can take the trial over; else None.
     """
 
     def __init__(
-        self, study: optuna.Study, number: int, *, objective: Objective, epochs: int, owner: str | None
+        self, study: optuna.Study, number: int, *, objective: Objective, steps: int, owner: str | None
     ) -> None:
         self.study = study
         self.objective = objective
         self.number = number
-        self.epochs = epochs
+        self.steps = steps
         self.owner = owner
         from optuna.pruners import NopPruner
 
@@ -70,20 +71,45 @@ class TrialWatcher:
             PrunedError: the pruner stops the trial.
             TakenOverError: the trial has another owner now.
         """
-        if self.owner is not None:
-            from da6401.sweep.leases import owner_of
-
-            owner = owner_of(self.trials, self.number)
-            if owner != self.owner:
-                raise TakenOverError(owner)
+        self.check_owner()
         value = self.objective.of_epoch(values)
-        if value is None:
+        if value is not None:
+            self._report(epoch, value, "epoch")
+
+    def fold_done(self, fold: int, means: Sequence[float]) -> None:
+        """Report the objective's means over the folds so far; raises as ``epoch_done``."""
+        self.check_owner()
+        metric = self.objective.alone
+        if metric is not None and metric.by_epoch:
+            self._report(fold, means[0], "fold")
+
+    def check_owner(self) -> None:
+        """Raise TakenOverError where the trial has another owner now."""
+        if self.owner is None:
             return
+        from da6401.sweep.leases import owner_of
+
+        owner = owner_of(self.trials, self.number)
+        if owner != self.owner:
+            raise TakenOverError(owner)
+
+    def _report(self, step: int, value: float, what: str) -> None:
         # Not through optuna.Trial: its constructor runs the sampler's hooks a second time.
-        self.trials.storage.set_trial_intermediate_value(self.trials.id_of(self.number), epoch, value)
-        can_prune = epoch < self.epochs and self.prunes
+        self.trials.storage.set_trial_intermediate_value(self.trials.id_of(self.number), step, value)
+        can_prune = step < self.steps and self.prunes
         if can_prune and self.study.pruner.prune(self.study, self.trials.read(self.number)):
-            raise PrunedError(f"pruned after epoch {epoch} with {self.objective.text([value])}")
+            raise PrunedError(f"pruned after {what} {step} with {self.objective.text([value])}")
+
+
+class FoldWatcher:
+    """Watches a fold's training, whose epochs are not reported: only that the trial is still this worker's."""
+
+    def __init__(self, trial: TrialWatcher) -> None:
+        self._trial = trial
+
+    def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Raise TakenOverError where the trial has another owner now."""
+        self._trial.check_owner()
 
 
 def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
@@ -94,21 +120,22 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
 
     trial = json.loads(os.environ[VARIABLE])
     minutes = cfg.sweep.storage_minutes
-    study = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), cfg.trainer.epochs)
+    steps = cfg.sweep.folds or cfg.trainer.epochs
+    study = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), steps)
     owner = trial["owner"] if is_shared(trial["storage"]) else None
     objective = Objective.of(cfg.sweep)
-    return TrialWatcher(study, trial["trial"], objective=objective, epochs=cfg.trainer.epochs, owner=owner)
+    return TrialWatcher(study, trial["trial"], objective=objective, steps=steps, owner=owner)
 
 
 @functools.lru_cache(maxsize=1)  # opening a database costs a tenth of a second, and a process runs many trials
-def _study(address: str, minutes: float, name: str, pruner: str, epochs: int) -> optuna.Study:
+def _study(address: str, minutes: float, name: str, pruner: str, steps: int) -> optuna.Study:
     import optuna
 
     from da6401.study.storage import open_storage
     from da6401.sweep.pruners import build_pruner
 
     storage = open_storage(address, minutes=minutes)
-    return optuna.load_study(study_name=name, storage=storage, pruner=build_pruner(json.loads(pruner), epochs=epochs))
+    return optuna.load_study(study_name=name, storage=storage, pruner=build_pruner(json.loads(pruner), steps=steps))
 
 
 def forget_study() -> None:
@@ -125,7 +152,7 @@ def objective(cfg: RunConfig, result: RunResult, out: Path) -> float | tuple[flo
 def latency_ms(run: Path) -> float:
     """Milliseconds for one image through a run's best model on the CPU, with its training's threads.
 
-    The median of 20 after 5 to warm up.
+    The median of 20 after 5 to warm up; of a trial of several folds that of the first.
 
     Raises:
         RunError: the run's best checkpoint is not there, or damaged.
@@ -135,7 +162,7 @@ def latency_ms(run: Path) -> float:
     from da6401.training.device import prepare, restore_torch_settings
     from da6401.training.trained_model import load_model
 
-    model, cfg, _ = load_model(run)
+    model, cfg, _ = load_model(next(iter(fold_folders(run)), run))
     with restore_torch_settings(), torch.inference_mode():
         prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
         image = torch.rand(1, 3, cfg.data.image_size, cfg.data.image_size)

@@ -15,6 +15,7 @@ from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.plugins.needed import plugins_of
 from da6401.runs.run_folder import BEST, CONFIG, ENSEMBLE, read_json
+from da6401.runs.trial_folders import fold_folders
 from da6401.training.checkpoint import load_checkpoint, model_state
 from da6401.training.device import restore_torch_settings
 
@@ -96,6 +97,11 @@ def _load_run(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
 
 def _with_plugins(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
     cfg = saved_config(folder / CONFIG)
+    if folds := fold_folders(folder):
+        raise RunError(
+            f"{folder}: is a trial of {len(folds)} folds and has no network of its own; name one of "
+            f"{folds[0].name}, ... in it, or train its config on the ordinary split (the sweep's best.yaml)"
+        )
     content = load_checkpoint(folder / BEST)
     class_names = content.get("class_names")
     if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):

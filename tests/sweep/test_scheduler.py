@@ -27,9 +27,9 @@ def test_a_trial_that_has_run_all_its_epochs_is_not_pruned_any_more() -> None:
         study.tell(good, accuracy)
     poor = study.ask()
     objective, line = Objective.of(SweepConfig()), {"val_accuracy": 0.1, "val_loss": 2.0}
-    TrialWatcher(study, poor._trial_id, objective=objective, epochs=3, owner=None).epoch_done(3, line)
+    TrialWatcher(study, poor._trial_id, objective=objective, steps=3, owner=None).epoch_done(3, line)
     assert study.trials[poor.number].intermediate_values == {3: 0.1}
-    watcher = TrialWatcher(study, poor._trial_id, objective=objective, epochs=4, owner=None)
+    watcher = TrialWatcher(study, poor._trial_id, objective=objective, steps=4, owner=None)
     with pytest.raises(PrunedError, match=r"val_accuracy 0\.1000"):
         watcher.epoch_done(3, line)
 

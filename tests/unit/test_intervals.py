@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest, wilcoxon
+from scipy.stats import binomtest, rankdata, wilcoxon
 
 from da6401.metrics.intervals import interval_of, wilson
 from da6401.metrics.paired import (
@@ -116,5 +118,11 @@ def test_wilcoxon_is_scipys_and_says_what_few_pairs_can_show() -> None:
     gaps = [0.02, 0.01, 0.03, -0.005, 0.04, 0.06]
     assert signed_rank(gaps) == wilcoxon(gaps).pvalue
     assert signed_rank([0.0, 0.0]) == 1.0
+    assert signed_rank([0.5, 0.5, 0.4, 0.6, 0.6, 0.3]) == least_p(6) == 0.03125  # equal sizes give no less
+    tied = [0.1, -0.1, 0.2, 0.3, 0.3, 0.3, -0.2]
+    signs = itertools.product((1, -1), repeat=len(tied))
+    ranks = rankdata(np.abs(tied))
+    sums = np.array([ranks @ np.array(each) for each in signs])
+    assert signed_rank(tied) == (np.abs(sums) >= abs(ranks @ np.sign(tied)) - 1e-9).mean()
     assert signed_rank([0.01, 0.02, 0.03, 0.04, 0.05]) == least_p(5) == 0.0625
     assert least_p(6) < 0.05

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+TO_TRY = """da6401: three lines to try, and --help for all verbs
+
+    da6401 train                                  # a small CNN on handwritten digits, two minutes on two cores
+    da6401 tune path/to/images --minutes 30       # the best model for your images in half an hour
+    da6401 predict latest path/to/photos          # what the newest model says of photographs"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0 done, 1 all trials of a sweep failed, 2 the user's mistake, 3 diverged.
 
@@ -60,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _verb_of(words: list[str]) -> int:
+    if not words:
+        print(TO_TRY)
+        return 0
     if words[:1] == ["train"]:
         return train(words[1:])
     if words[:1] == ["tune"]:

@@ -57,6 +57,11 @@ def parser() -> CommandParser:
     models = _verb(verbs, "models", "what model=NAME can be: parameters, images, stages, weights", _models)
     models.add_argument("pattern", nargs="?", metavar="PATTERN", help="such as '*net*' or 'timm/*'; quote it")
 
+    text = "parameters and multiply-accumulates of a network, each layer as a formula"
+    count = _verb(verbs, "count", text, _count)
+    count.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train, such as model.filters=32")
+    count.add_argument("--classes", type=int, default=10, metavar="K", help="outputs of the network; 10 without")
+
     from da6401.commands.data import add_verbs
 
     add_verbs(verbs.add_parser("data", help="fetch, check or describe a data set"))
@@ -125,6 +130,12 @@ def _explain(given: argparse.Namespace) -> int:
     from da6401.commands.explain.explain_run import explain_run
 
     return explain_run(given.run, split=given.split)
+
+
+def _count(given: argparse.Namespace) -> int:
+    from da6401.commands.count import count_network
+
+    return count_network(given.overrides, classes=given.classes)
 
 
 def _models(given: argparse.Namespace) -> int:

@@ -25,7 +25,6 @@ MISSPELT = {
     "--multirun sweep=part_a": "sweep=part_a: no such verb: ...; did you mean da6401 train --multirun sweep=part_a?",
     "evaluat": "evaluat: no such verb: ...; did you mean evaluate?",
     "predict RUN": "predict: the following arguments are required: IMAGE usage: da6401 predict",
-    "": "the following arguments are required: VERB usage: da6401 [-h]",
 }
 
 
@@ -36,6 +35,12 @@ def test_what_is_misspelt_gets_a_suggestion(line: str, capsys: pytest.CaptureFix
     assert not out
     pattern = ".*".join(map(re.escape, MISSPELT[line].split("...")))
     assert re.match(f"da6401: {pattern}", " ".join(said.split())), said
+
+
+def test_nothing_typed_is_answered_by_three_lines_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    da6401 ")]
+    assert [line.split()[1] for line in lines] == ["train", "tune", "predict"]
 
 
 def test_what_is_spelt_well_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from da6401.cli import main
 from da6401.config.cnn_shapes import filters_of, kernels_of
 from da6401.config.schema import CnnConfig, Organisation, PretrainedConfig
 from da6401.models.build import build_model
@@ -147,3 +150,32 @@ def test_the_table_tells_layers_totals_and_shares() -> None:
     assert "4 x 12 x 12" in next(row for row in rows if row.startswith("block1.conv "))
     assert rows[-1].split()[0] == "head"
     assert rows[-1].split()[-1] == "1.0000"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("model.filters=32", "model.organisation=same", "data.image_size=224"), ("model.residual=true",),
+     ("model=googlenet", "data.image_size=64"), ("model=vit_b_16", "data.image_size=32")],
+)  # fmt: skip
+def test_the_formulas_that_count_prints_give_its_numbers(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["count", *words]) == 0
+    said = capsys.readouterr().out
+    formulas = re.findall(r"(\d+(?: [x+] \d+)+) = ([\d,]+)", said)
+    assert len(formulas) >= 6, said
+    for formula, number in formulas:
+        value = sum(math.prod(map(int, term.split(" x "))) for term in formula.split(" + "))
+        assert value == int(number.replace(",", "")), formula
+    total = re.search(r"([\d,]+) parameters; ([\d,]+) multiply-accumulates an image", said)
+    assert total
+    closed = re.findall(r"^  (?:parameters|multiply-accumulates) = .* = ([\d,]+)$", said, re.MULTILINE)
+    assert closed == (list(total.groups()) if "model.organisation=same" in words else [])
+
+
+def test_count_needs_classes_and_one_network(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["count", "--classes", "1"]) == 2
+    assert "at least 2 classes" in capsys.readouterr().err
+    assert main(["count", "model.filtrs=3"]) == 2
+    assert "model.filters" in capsys.readouterr().err

@@ -1,0 +1,103 @@
+"""`da6401 count`: parameters and multiply-accumulates of a configuration's network, layer by layer, as formulas."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from torch import nn
+
+from da6401.config.cnn_shapes import convolutions_of, filters_of, kernels_of
+from da6401.config.command_line import check_command_line
+from da6401.config.schema import CnnConfig, PretrainedConfig, RunConfig
+from da6401.errors import UserError
+from da6401.machine.terminal import table_console
+from da6401.models.build import build_model
+from da6401.models.counts import LayerCount, count
+
+NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+HALVINGS = 5  # blocks of the assignment's network: its maps end at H/32 x W/32
+
+
+def count_network(words: Sequence[str], *, classes: int) -> int:
+    """Print the table of a network's layers with their formulas, and the totals.
+
+    Args:
+        words: KEY=VALUE as of `da6401 train`.
+        classes: outputs of the network.
+
+    Raises:
+        UserError: a key or value is wrong, or there are fewer than two classes.
+    """
+    if classes < 2:
+        raise UserError(f"--classes {classes}: a classifier has at least 2 classes")
+    cfg = check_command_line(list(words), multirun=False).config
+    if cfg is None:
+        raise UserError("count takes one configuration; a sweep's trials print their own counts")
+    network = cfg.model
+    if isinstance(network, PretrainedConfig):
+        network = dataclasses.replace(network, weights="none")  # numbers do not depend on them
+    side = cfg.data.image_size
+    model = build_model(network, num_classes=classes, image_size=side)
+    modules = dict(model.named_modules())
+    layers = count(model, side).layers
+    table = Table(title=f"{cfg.model.name}, {side} x {side} px, {classes} classes", title_justify="left",
+                  box=box.SIMPLE_HEAD)  # fmt: skip
+    for heading in ("layer", "parameters", "multiply-accumulates"):
+        table.add_column(heading, overflow="fold")
+    for layer in layers:
+        terms = terms_of(modules.get(layer.name), layer)
+        numbers = (f"{layer.parameters:,}", f"{layer.macs:,}")
+        cells = [f"{term} = {number}" if term else number for term, number in zip(terms, numbers, strict=True)]
+        table.add_row(escape(layer.name.removeprefix("stages.")), *cells)
+    console = table_console()
+    console.print(table)
+    parameters, macs = sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)
+    console.print(f"{parameters:,} parameters; {macs:,} multiply-accumulates an image")
+    for line in closed_form_lines(cfg, classes):
+        console.print(escape(line))
+    return 0
+
+
+def terms_of(module: nn.Module | None, layer: LayerCount) -> tuple[str, str]:
+    """A layer's parameters and MACs as products and sums of its sizes; "" where they have no such form here.
+
+    Every text is arithmetic: with x read as times it gives the layer's numbers.
+    """
+    if isinstance(module, nn.Conv2d):
+        high, wide = module.kernel_size
+        kernel = f"{module.in_channels // module.groups} x {high} x {wide} x {module.out_channels}"
+        bias = "" if module.bias is None else f" + {module.out_channels}"
+        return f"{kernel}{bias}", f"{layer.output_shape[1]} x {layer.output_shape[2]} x {kernel}"
+    if isinstance(module, nn.Linear):
+        product = f"{module.in_features} x {module.out_features}"
+        if layer.macs != module.in_features * module.out_features:  # it runs for each token
+            return product + ("" if module.bias is None else f" + {module.out_features}"), ""
+        return product + ("" if module.bias is None else f" + {module.out_features}"), product
+    if isinstance(module, NORMS) and layer.parameters:
+        return f"2 x {layer.parameters // 2}", ""
+    return "", ""
+
+
+def closed_form_lines(cfg: RunConfig, classes: int) -> list[str]:
+    """The assignment's formula with this network's numbers; [] for a network that it does not describe."""
+    net, side = cfg.model, cfg.data.image_size
+    if type(net) is not CnnConfig or net.residual or net.global_pool or not net.dense_width:
+        return []
+    filters, kernels = set(filters_of(net)), set(kernels_of(net))
+    plain = len(filters_of(net)) == HALVINGS and set(convolutions_of(net)) == {1} and side % 2**HALVINGS == 0
+    if not plain or len(filters) > 1 or len(kernels) > 1:
+        return []
+    (m,), (k,), n, cells = filters, kernels, net.dense_width, (side // 2**HALVINGS) ** 2
+    norm, more = (" + 10 m", 10 * m) if net.batch_norm else ("", 0)
+    parameters = m * k**2 * (3 + 4 * m) + 5 * m + n * (cells * m + 1) + classes * (n + 1) + more
+    macs = side**2 * m * k**2 * (3 * 256 + 85 * m) // 256 + cells * m * n + classes * n
+    return [
+        f"in closed form, with m={m} filters of k={k} px in five blocks, n={n} neurons, K={classes} classes, "
+        f"H=W={side} px, S=(H/32)(W/32)={cells}:",
+        f"  parameters = m k^2 (3 + 4 m) + 5 m + n (S m + 1) + K (n + 1){norm} = {parameters:,}",
+        f"  multiply-accumulates = H W m k^2 (3 + 85/256 m) + S m n + K n = {macs:,}",
+    ]

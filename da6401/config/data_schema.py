@@ -17,23 +17,8 @@ Separator = Literal["auto", "comma", "semicolon", "tab", "pipe", "space"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsConfig:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8, embedded in the package."""
-
-    source: Literal["digits"] = key("digits", "where the images come from")
-    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
-    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
-    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
-    fold: str = key(
-        "", "I/K: train and validation together are divided into K parts, every class alike, and the I-th is "
-        "validation (sweep.folds does it); empty: the ordinary split", pattern=r"(?:[1-9]\d{0,2}/[1-9]\d{0,2})?",
-        shape="such as 2/5, or empty",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
 class OwnDataConfig:
-    """What every source of a plugin has, besides its own keys."""
+    """What every source without a folder has: a plugin's besides its own keys, and the two below."""
 
     source: str = key("", "where the images come from")
     image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
@@ -42,20 +27,28 @@ class OwnDataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
-    """Deterministic coloured shapes, for tests and benchmarks."""
-
-    source: Literal["synthetic"] = key("synthetic", "where the images come from")
-    image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
-    classes: int = key(10, "number of classes", low=2, high=1000)
-    images_per_class: int = key(40, "training images of each class; test has a quarter of it", low=2, high=1_000_000)
-    val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
-    split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
+class _WithFolds(OwnDataConfig):
     fold: str = key(
         "", "I/K: train and validation together are divided into K parts, every class alike, and the I-th is "
         "validation (sweep.folds does it); empty: the ordinary split", pattern=r"(?:[1-9]\d{0,2}/[1-9]\d{0,2})?",
         shape="such as 2/5, or empty",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsConfig(_WithFolds):
+    """scikit-learn's 1,797 handwritten digits, 8 x 8, embedded in the package."""
+
+    source: Literal["digits"] = key("digits", "where the images come from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig(_WithFolds):
+    """Deterministic coloured shapes, for tests and benchmarks."""
+
+    source: Literal["synthetic"] = key("synthetic", "where the images come from")
+    classes: int = key(10, "number of classes", low=2, high=1000)
+    images_per_class: int = key(40, "training images of each class; test has a quarter of it", low=2, high=1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)

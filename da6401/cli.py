@@ -154,6 +154,7 @@ def tune(words: list[str]) -> int:
     words_of.add_argument(
         "--part", choices=("a", "b", "both"), default="both", help="a CNN from scratch, a pretrained backbone, both"
     )
+    words_of.add_argument("--plugin", metavar="FILE", help="as of train; may be given several times")
     words_of.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train; study=NAME goes on with it")
     rest, plugins, changed = take_plugins(words)
     given = words_of.parse(rest)

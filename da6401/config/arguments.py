@@ -13,6 +13,7 @@ from da6401.errors import UserError, did_you_mean, nearest_name
 
 CHOICE = re.compile(r"argument (?P<what>.*): invalid choice: (?P<word>.*) \(choose from (?P<known>.*)\)", re.DOTALL)
 TRAIN = "train"
+PLUGIN_FLAGS = ("--plugin", "--plugin-changed")  # of `train`, besides Hydra's
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -106,7 +107,7 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     """
     of_hydra, flags = flag_parser()
     parser = _HydraParser(prog="da6401 train", parents=[of_hydra], add_help=False)
-    parser.options = flags
+    parser.options = [*flags, *PLUGIN_FLAGS]
     short = [word for word in words if re.match("-[^-]", word) and f"-{word}" in flags]  # -multirun, not -m -u -l ...
     if short:
         parser.refuse(short)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -202,7 +201,7 @@ def _decorator(kind: str, name: str, register: Callable[[F], None]) -> Callable[
             _check_name(kind, name)
             register(what)
         except ValueError as error:
-            file, line = _where(what)
+            file, line = place_of(what)
             rule = "a name is one of a kind, in small letters, and its keys are a dataclass with defaults"
             raise plugin_error(
                 file, line, f"@{kind}({name!r}): {error}", rule=rule, remedy="mend the decorator or its dataclass"
@@ -234,15 +233,6 @@ def _is_file(group: str, name: str) -> bool:
     return (conf_dir() / group / f"{name}.yaml").is_file()
 
 
-def _where(what: Callable[..., Any]) -> tuple[str, int]:
-    """Where a function stands; while its file is being loaded, the decorator's own line."""
-    file, line = place_of(what)
-    frame = sys._getframe(1)
-    while frame is not None and LOADED and frame.f_code.co_filename != str(LOADED[-1].file):
-        frame = frame.f_back  # type: ignore[assignment]
-    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None and file == "?" else (file, line)
-
-
 def _register(
     kind: str,
     name: str,
@@ -256,7 +246,7 @@ def _register(
         registry.register(known_as, entry)
         undo.append(functools.partial(registry.entries.pop, known_as, None))
     OWN[group][name] = schema
-    found = Registered(kind, name, what, *_where(what))
+    found = Registered(kind, name, what, *place_of(what))
     REGISTERED[kind, name] = found
     undo += [
         functools.partial(OWN[group].pop, name, None),

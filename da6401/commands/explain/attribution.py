@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -101,15 +101,20 @@ class MapLayer:
 def last_maps(model: StagedModel, images_BCHW: Tensor, *, least: int, before_ceiling: bool) -> MapLayer | None:
     """The last convolution's maps of at least `least` x `least` places, after norm, activation and shortcut.
 
-    Where no map is so large, the last convolution's. None for a transformer: its one convolution cuts the patches.
+    Where no map is so large, the last convolution's. None for a transformer, whose one convolution cuts the patches,
+    and where the stages give no maps: a network of dense layers, or a module of a plugin that is one stage.
     `before_ceiling` takes what goes into a ReLU6: those whom an image excites most reach 6, where no gradient is left.
     """
     if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
         return None
     layers: list[MapLayer] = []
 
-    def record(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        return lambda module, _, output_BCHW: layers.append(MapLayer(name, module, *output_BCHW.shape[1:]))
+    def record(name: str) -> Callable[[nn.Module, object, object], None]:
+        def keep(module: nn.Module, _: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4:
+                layers.append(MapLayer(name, module, *output.shape[1:]))
+
+        return keep
 
     left_out = (*NEITHER_MAPS, nn.ReLU6) if before_ceiling else NEITHER_MAPS
     path = takewhile(lambda named: not isinstance(named[1], nn.AdaptiveAvgPool2d), _path("", model.stages))
@@ -120,7 +125,7 @@ def last_maps(model: StagedModel, images_BCHW: Tensor, *, least: int, before_cei
         for handle in handles:
             handle.remove()
     large = [layer for layer in layers if min(layer.height, layer.width) >= least]
-    return (large or layers)[-1]
+    return (large or layers)[-1] if layers else None
 
 
 def _path(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -130,6 +135,42 @@ def _path(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from _path(f"{name}.{child_name}".lstrip("."), child)
     else:
         yield name, module
+
+
+class Call(NamedTuple):
+    """One call of a module in a forward pass."""
+
+    module: nn.Module
+    output: Tensor
+
+
+@torch.no_grad()
+def calls_of(kind: type[nn.Module], model: nn.Module, images_BCHW: Tensor) -> list[Call]:
+    """The calls of all modules of a kind in a forward pass, in their order, which need not be that of registration."""
+    calls: list[Call] = []
+
+    def keep(module: nn.Module, _: object, output: Tensor) -> None:
+        calls.append(Call(module, output.clone()))  # the next module may work in place
+
+    handles = [module.register_forward_hook(keep) for module in model.modules() if isinstance(module, kind)]
+    try:
+        model(images_BCHW)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+@torch.no_grad()
+def output_layer(model: nn.Module, image_1CHW: Tensor) -> nn.Linear | None:
+    """The linear layer whose outputs are the logits, None where the model ends in another way."""
+    calls = calls_of(nn.Linear, model, image_1CHW)
+    layer = calls[-1].module if calls else None
+    is_called_once = sum(call.module is layer for call in calls) == 1
+    if layer is None or not is_called_once or not torch.equal(calls[-1].output, model(image_1CHW)):
+        return None
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def layer_output(model: nn.Module, layer: nn.Module, images_BCHW: Tensor) -> Tensor:

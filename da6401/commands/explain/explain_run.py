@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from da6401.commands.evaluate import answers_of, look_at_test
+from da6401.commands.explain.attribution import output_layer
 from da6401.commands.explain.drawing import own_style, save
 from da6401.commands.explain.views import Answers, choose, views
 from da6401.config.schema import RunConfig
@@ -81,7 +82,7 @@ def _answer(
     wanted_N = torch.zeros(len(labels_N), dtype=torch.bool)
     wanted_N[torch.from_numpy(choice.embedded_P)] = True
 
-    output_layer = [module for module in model.head.modules() if isinstance(module, nn.Linear)][-1]
+    last = output_layer(model, images.images_NCHW[torch.tensor([0])].to(device).float().div(255))
     features: list[Tensor] = []
     seen = 0
 
@@ -90,15 +91,17 @@ def _answer(
         features.append(given[0].float().cpu()[wanted_N[seen : seen + len(given[0])]])
         seen += len(given[0])
 
-    handle = output_layer.register_forward_pre_hook(keep)
+    handles = [last.register_forward_pre_hook(keep)] if last is not None else []
     try:
         probabilities_NK = answers_of(model, images, cfg, device).probabilities_NK
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     if not probabilities_NK.isfinite().all():
         raise RunError("the model's answers are not finite numbers: its weights are damaged, train it again")
     confidence_N, predicted_N = probabilities_NK.max(1)
+    kept = features or [torch.empty(len(choice.embedded_P), 0)]
     return Answers(
         images=images, class_names=class_names, labels_N=labels_N, predicted_N=predicted_N.numpy(),
-        confidence_N=confidence_N.numpy(), choice=choice, features_PE=torch.cat(features).numpy(),
+        confidence_N=confidence_N.numpy(), choice=choice, features_PE=torch.cat(kept).numpy(),
     )  # fmt: skip

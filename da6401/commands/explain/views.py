@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from da6401.commands.explain import drawing
 from da6401.commands.explain.attribution import (
     MapLayer,
+    calls_of,
     grad_cam,
     input_gradients,
     last_maps,
-    layer_output,
     other_nonlinearities,
     patch_sums,
     strongest_neurons,
@@ -85,7 +85,7 @@ class Answers:
     predicted_N: npt.NDArray[np.int64]
     confidence_N: Floats
     choice: Choice
-    features_PE: Floats  # of the images of choice.embedded_P
+    features_PE: Floats  # of the images of choice.embedded_P; E = 0 where no linear layer gives the logits
 
     @cached_property
     def inputs(self) -> Tensor:
@@ -154,13 +154,15 @@ def _confusion(answers: Answers, split: str) -> Picture:
 
 
 def _first_layer(model: StagedModel, answers: Answers) -> list[Picture]:
-    convolution = next(module for module in model.stages.modules() if isinstance(module, nn.Conv2d))
-    weights_FCSS = convolution.weight.detach().float()
-    with torch.no_grad():
-        maps_FHW = layer_output(model, convolution, answers.inputs[:1])[0]
-    count, _, height, width = weights_FCSS.shape
+    """Of the convolution that is called first; its filters are colours only where each of them sees all three."""
+    calls = calls_of(nn.Conv2d, model, answers.inputs[:1])
+    if not calls:
+        return []
+    weights_FCSS = calls[0].module.get_parameter("weight").detach().float()
+    maps_FHW = calls[0].output[0]
+    count, colours, height, width = weights_FCSS.shape
     which = f"All {count}" if count <= FILTERS else f"The first {FILTERS} of {count}"
-    return [
+    pictures = [
         Picture(
             "filters.png",
             "Filters of the first convolution",
@@ -176,6 +178,7 @@ def _first_layer(model: StagedModel, answers: Answers) -> list[Picture]:
             lambda: drawing.map_sheet(answers.explained[0].pixels, maps_FHW[:FILTERS].numpy()),
         ),
     ]
+    return pictures if colours == 3 else pictures[1:]
 
 
 def _neurons(model: StagedModel, layer: MapLayer, answers: Answers) -> Picture:
@@ -260,10 +263,15 @@ def _for_predicted(answers: Answers) -> list[str]:
 
 
 def _class_gradients(model: StagedModel, answers: Answers) -> list[Picture]:
-    """For a transformer, which has no last convolution: what speaks for the predicted class, by pixel and by patch."""
+    """Without a last convolution: what speaks for the predicted class, by pixel; for a transformer by patch as well."""
     images_MCHW, titles = answers.inputs, _for_predicted(answers)
     gradients_MCHW = input_gradients(model, model, images_MCHW, answers.predicted[:, None], guided=False)
-    patch = next(module for module in model.stages.modules() if isinstance(module, nn.Conv2d)).kernel_size[0]
+    this = "So this is the gradient of the predicted class's logit times the network's input. "
+    cuts = [each.module for each in calls_of(nn.Conv2d, model, images_MCHW[:1])]
+    if not (cuts and any(isinstance(module, nn.MultiheadAttention) for module in model.modules())):
+        why = "No stage of the network gives maps, so there is no last convolution with neurons to look at. "
+        return [_gradient_x_input(model, answers, gradients_MCHW, titles, why + this)]
+    patch = cuts[0].get_parameter("weight").shape[-1]
     heat_MHW = patch_sums((gradients_MCHW * (images_MCHW - model.mean)).sum(1), patch)
     why = (
         "A transformer's one convolution cuts the image into patches: it has no last convolution with neurons to look "
@@ -280,8 +288,7 @@ def _class_gradients(model: StagedModel, answers: Answers) -> list[Picture]:
             Bar(drawing.SIGNED, -1, 1, "gradient x input of a patch / largest magnitude in the picture"),
         ),
     )  # fmt: skip
-    why += "So this is the gradient of the predicted class's logit times the network's input. "
-    return [_gradient_x_input(model, answers, gradients_MCHW, titles, why), by_patch]
+    return [_gradient_x_input(model, answers, gradients_MCHW, titles, why + this), by_patch]
 
 
 def _embedding(answers: Answers, seed: int, split: str) -> list[Picture]:

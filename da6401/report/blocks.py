@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from da6401.redact import safe
+from da6401.runs.reproduce_command import reproduce_command
 
 Block = dict[str, Any]
 
@@ -52,4 +52,4 @@ def cell(value: Any) -> Any:
 
 
 def command(folder: Path) -> Block:
-    return {"kind": "command", "text": f"da6401 reproduce {shlex.quote(str(folder))}"}
+    return {"kind": "command", "text": reproduce_command(folder)}

@@ -23,6 +23,7 @@ from da6401.errors import RunError
 from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
+from da6401.runs.reproduce_command import reproduce_command
 from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
 from da6401.runs.trial_folders import MODEL, trial_folder
 from da6401.study.objective import Candidate, Objective, is_complete
@@ -110,7 +111,7 @@ def write_summary(
 def _retraining(folder: Path, winner: Path, *, folds: int) -> str:
     """The command that trains the winner again; one of several folds on the ordinary split."""
     if not folds:
-        return f"da6401 reproduce {shlex.quote(str(winner))}"
+        return reproduce_command(winner)
     place = shlex.quote(str(folder.absolute()))
     return f"da6401 train --config-path {place} --config-name best hydra.run.dir={shlex.quote(str(folder / 'best'))}"
 

@@ -24,10 +24,6 @@ class OwnDataConfig:
     image_size: int = key(32, "side of the square image that the model sees", unit="px", low=1, high=4096)
     val_fraction: float = key(0.2, "share of train held out as validation, every class alike", above=0, below=1)
     split_seed: int = key(0, "seed of the held-out part; `seed` does not move it", low=0, high=2**32 - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _WithFolds(OwnDataConfig):
     fold: str = key(
         "", "I/K: train and validation together are divided into K parts, every class alike, and the I-th is "
         "validation (sweep.folds does it); empty: the ordinary split", pattern=r"(?:[1-9]\d{0,2}/[1-9]\d{0,2})?",
@@ -36,14 +32,14 @@ class _WithFolds(OwnDataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsConfig(_WithFolds):
+class DigitsConfig(OwnDataConfig):
     """scikit-learn's 1,797 handwritten digits, 8 x 8, embedded in the package."""
 
     source: Literal["digits"] = key("digits", "where the images come from")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticConfig(_WithFolds):
+class SyntheticConfig(OwnDataConfig):
     """Deterministic coloured shapes, for tests and benchmarks."""
 
     source: Literal["synthetic"] = key("synthetic", "where the images come from")

@@ -41,6 +41,17 @@ def of_data(run: Path) -> None:
     )  # fmt: skip
     assert code == 0, err
     assert "on 60 images" in out
+    words = ("data=stripes", "data.images=60", "data.image_size=16", "model.filters=4", "model.blocks=2")
+    for fold in ("1/3", "2/3"):
+        more = (*words, "trainer.epochs=1", f"data.fold={fold}", f"hydra.run.dir=fold-{fold[0]}")
+        code, _, err = typed("train", "--plugin", "docs/examples/own_data.py", *more, cwd=Path.cwd())
+        assert code == 0, err
+    first, second = (
+        {line.partition(",")[0] for line in Path(f"fold-{k}", "validation.csv").read_text().splitlines()}
+        for k in (1, 2)
+    )
+    assert len(first) == len(second) == 21, "a third of 60, and the head of the table"
+    assert len(first & second) == 1
 
 
 def of_augmentation(run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,18 @@ def pytest_runtest_setup() -> None:
     """`make quick` begins no test after its time."""
     if time.time() > UNTIL:
         pytest.skip("its time is over: `make test` runs all")
+
+
+# As this process began: a library that a test runs here (a launcher's) may leave a handler of its own behind.
+HANDLERS = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)}
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers() -> None:
+    """Give each test the handlers that the process began with."""
+    for each, handler in HANDLERS.items():
+        if handler is not None and signal.getsignal(each) is not handler:
+            signal.signal(each, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ def pytest_runtest_setup() -> None:
 
 # As this process began: a library that a test runs here (a launcher's) may leave a handler of its own behind.
 HANDLERS = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)}
+HANDLERS[signal.SIGINT] = signal.default_int_handler  # a shell's background job begins with Ctrl-C ignored
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,13 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from da6401.commands.paired_lines import paired_lines
 from da6401.commands.side_by_side import RECORDED, side_by_side
 from da6401.config.metrics import names_of
 from da6401.errors import RunError
 from da6401.machine.terminal import table_console
 from da6401.metrics.intervals import wilson
 from da6401.redact import safe
+from da6401.report.paired_lines import paired_lines
 from da6401.report.run_record import RunRecord, read_run
 from da6401.runs.looks import comparison_warnings
 from da6401.runs.run_folder import CONFIG, differences, flat, read_yaml

@@ -10,16 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
-from da6401.config.cnn_shapes import convolutions_of, filters_of, kernels_of
+from da6401.config.closed_form import closed_form_lines
 from da6401.config.command_line import check_command_line
-from da6401.config.schema import CnnConfig, PretrainedConfig, RunConfig
+from da6401.config.schema import PretrainedConfig
 from da6401.errors import UserError
 from da6401.machine.terminal import table_console
 from da6401.models.build import build_model
 from da6401.models.counts import LayerCount, count
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm)
-HALVINGS = 5  # blocks of the assignment's network: its maps end at H/32 x W/32
 
 
 def count_network(words: Sequence[str], *, classes: int) -> int:
@@ -80,24 +79,3 @@ def terms_of(module: nn.Module | None, layer: LayerCount) -> tuple[str, str]:
     if isinstance(module, NORMS) and layer.parameters:
         return f"2 x {layer.parameters // 2}", ""
     return "", ""
-
-
-def closed_form_lines(cfg: RunConfig, classes: int) -> list[str]:
-    """The assignment's formula with this network's numbers; [] for a network that it does not describe."""
-    net, side = cfg.model, cfg.data.image_size
-    if type(net) is not CnnConfig or net.residual or net.global_pool or not net.dense_width:
-        return []
-    filters, kernels = set(filters_of(net)), set(kernels_of(net))
-    plain = len(filters_of(net)) == HALVINGS and set(convolutions_of(net)) == {1} and side % 2**HALVINGS == 0
-    if not plain or len(filters) > 1 or len(kernels) > 1:
-        return []
-    (m,), (k,), n, cells = filters, kernels, net.dense_width, (side // 2**HALVINGS) ** 2
-    norm, more = (" + 10 m", 10 * m) if net.batch_norm else ("", 0)
-    parameters = m * k**2 * (3 + 4 * m) + 5 * m + n * (cells * m + 1) + classes * (n + 1) + more
-    macs = side**2 * m * k**2 * (3 * 256 + 85 * m) // 256 + cells * m * n + classes * n
-    return [
-        f"in closed form, with m={m} filters of k={k} px in five blocks, n={n} neurons, K={classes} classes, "
-        f"H=W={side} px, S=(H/32)(W/32)={cells}:",
-        f"  parameters = m k^2 (3 + 4 m) + 5 m + n (S m + 1) + K (n + 1){norm} = {parameters:,}",
-        f"  multiply-accumulates = H W m k^2 (3 + 85/256 m) + S m n + K n = {macs:,}",
-    ]

@@ -51,6 +51,8 @@ def parser() -> CommandParser:
     report.add_argument("folders", nargs="+", metavar="DIR", type=Path, help=text)
     report.add_argument("--out", type=Path, help="the page to write; DIR/report.html without")
     report.add_argument("--storage", help="the study's storage URL, where it is not in the sweep's folder")
+    text = "in the order of the assignment's questions, of a sweep or run of Part A and one of Part B"
+    report.add_argument("--assignment", action="store_true", help=text)
     report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
     report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
 
@@ -147,4 +149,7 @@ def _models(given: argparse.Namespace) -> int:
 def _report(given: argparse.Namespace) -> int:
     from da6401.report.page import report
 
-    return report(given.folders, out=given.out, storage=given.storage, watch=given.watch, port=given.port)
+    return report(
+        given.folders, out=given.out, storage=given.storage, watch=given.watch, port=given.port,
+        assignment=given.assignment,
+    )  # fmt: skip

@@ -31,7 +31,7 @@ def report_data(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
     """
     if len(folders) == 1 and storage is None and not is_one(folders[0]) and held_in(folders[0]):
         parts = [{"id": "index", "title": "", "sections": index_sections(folders[0])}]
-        return {"title": f"Runs and sweeps in {folders[0].absolute().name}", "parts": parts, "made": _made()}
+        return {"title": f"Runs and sweeps in {folders[0].absolute().name}", "parts": parts, "made": made()}
     read = [
         read_sweep(folder, storage) if reads_as_sweep(folder, storage) else read_run(folder, predictions=True)
         for folder in folders
@@ -52,10 +52,11 @@ def report_data(folders: Sequence[Path], storage: str | None) -> dict[str, Any]:
                           "sections": run_sections(read_run(winner, predictions=True))})  # fmt: skip
     names = ", ".join(folder.absolute().name for folder in folders)
     title = titles[0] if len(read) == 1 else f"Compared: {names}"
-    return {"title": title, "parts": parts, "made": _made()}
+    return {"title": title, "parts": parts, "made": made()}
 
 
-def _made() -> str:
+def made() -> str:
+    """When a page was made, and by which version."""
     return f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}, da6401 {__version__}"
 
 

@@ -16,13 +16,17 @@ from typing import Any
 
 import optuna
 
+from da6401.errors import UserError
 from da6401.redact import safe
+from da6401.report.assignment import assignment_data
 from da6401.report.contents import report_data
 from da6401.runs.atomic_files import write_text
 from da6401.runs.named_folders import folder_of, held_in, is_one
 
 
-def report(words: Sequence[Path], *, out: Path | None, storage: str | None, watch: bool, port: int) -> int:
+def report(
+    words: Sequence[Path], *, out: Path | None, storage: str | None, watch: bool, port: int, assignment: bool = False
+) -> int:
     """Write the report of these runs and sweeps, or serve it until Ctrl-C; the exit code is 0.
 
     Args:
@@ -30,19 +34,23 @@ def report(words: Sequence[Path], *, out: Path | None, storage: str | None, watc
         out: the page; report.html in the first folder without. While watching, no file is written without it.
         storage: the address of the studies' database, where it is not in the sweep's folder.
         port: of 127.0.0.1, to serve at; 0 takes a free one.
+        assignment: in the order of the assignment's questions; assignment.html in the first folder.
 
     Raises:
         RunError: a folder that is neither a run's nor a sweep's, or is damaged.
-        UserError: the port is taken.
+        UserError: the port is taken, or the assignment's page cannot be made of these.
     """
-    folders = [_place(word, storage, alone=len(words) == 1) for word in words]
+    if assignment and watch:
+        raise UserError("report: --assignment writes a page to hand in, and --watch follows a sweep; give one of them")
+    folders = [_place(word, storage, alone=len(words) == 1 and not assignment) for word in words]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if watch:
         from da6401.report.serve import serve
 
         return serve(folders, out=out, storage=storage, port=port)
-    path = out or folders[0] / "report.html"
-    write_text(path, page(report_data(folders, storage), live=False))
+    path = out or folders[0] / ("assignment.html" if assignment else "report.html")
+    data = assignment_data(folders, storage) if assignment else report_data(folders, storage)
+    write_text(path, page(data, live=False))
     print(f"report: {safe(path)}")
     return 0
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from da6401.commands.paired_lines import paired_lines
 from da6401.metrics.scores import scores_of
+from da6401.report.paired_lines import paired_lines
 from da6401.report.run_record import RunRecord
 from da6401.runs.predictions import Predictions
 from da6401.runs.run_folder import RunResult

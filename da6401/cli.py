@@ -36,7 +36,7 @@ TO_TRY = """da6401: three lines to try, and --help for all verbs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 done, 1 all trials of a sweep failed, 2 the user's mistake, 3 diverged.
+    """Run a command; the exit code is 0 done, 1 no trial of a sweep completed, 2 the user's mistake, 3 diverged.
 
     4 not reproduced, 130/143 a signal.
     """

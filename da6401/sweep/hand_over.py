@@ -9,11 +9,8 @@ the gain; else the best training stands alone.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,75 +20,17 @@ from da6401.config.compose import saved_config
 from da6401.config.schema import RunConfig
 from da6401.data.sources import load_training_data
 from da6401.errors import RunError
-from da6401.metrics.calibration import calibrate, write_calibration
-from da6401.metrics.scores import accuracy, scores_of
+from da6401.metrics.scores import accuracy
 from da6401.models.stages import StagedModel
-from da6401.runs.atomic_files import explain_write_errors, write_json
-from da6401.runs.predictions import Predictions, write_predictions
-from da6401.runs.run_folder import (
-    BEST,
-    CONFIG,
-    ENSEMBLE,
-    METRICS,
-    RECEIPT,
-    TEST_CSV,
-    VALIDATION_CSV,
-    RunResult,
-    read_metrics,
-    read_result,
-    write_result,
-)
-from da6401.runs.trial_folders import MODEL
+from da6401.runs.run_folder import BEST, CONFIG, read_metrics, read_result
 from da6401.study.objective import Objective
+from da6401.sweep.model_folder import HandedOver, Option, Probabilities, Trained, current_model, write_model
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.checkpoint import Checkpoint, load_checkpoint
 from da6401.training.device import choose_device, prepare, restore_torch_settings
-from da6401.training.trained_model import load_network, read_members
+from da6401.training.trained_model import load_network
 from da6401.training.validation import evaluate
 from da6401.tune.race import image_losses, is_lower
-
-Probabilities = npt.NDArray[np.float64]  # (N, K)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A training whose best weights can be handed over, finished or not."""
-
-    run: Path
-    result: RunResult
-    epoch: dict[str, float]  # the line of metrics.jsonl of its best epoch
-
-
-@dataclass(frozen=True)
-class Option:
-    """A model that could be handed over."""
-
-    runs: tuple[Path, ...]
-    flips: bool
-    probabilities_NK: Probabilities
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        what = "the best network" if len(self.runs) == 1 else f"the mean of {len(self.runs)} networks"
-        return f"{what}, images and mirror images" if self.flips else what
-
-
-@dataclass(frozen=True)
-class HandedOver:
-    """What was chosen, for sweep.json and the page."""
-
-    option: Option
-    tried: list[dict[str, Any]]  # each option with its numbers
-    val_accuracy: float
-    alone: float  # the best network's
-
-    def as_json(self, folder: Path) -> dict[str, Any]:
-        """Folders are relative to the sweep's."""
-        return {
-            "runs": [str(run.relative_to(folder)) for run in self.option.runs], "flips": self.option.flips,
-            "val_accuracy": self.val_accuracy, "best_network_alone": self.alone, "options": self.tried,
-        }  # fmt: skip
 
 
 def trained_runs(runs: Sequence[Path], objective: Objective) -> list[Trained]:
@@ -110,20 +49,21 @@ def trained_runs(runs: Sequence[Path], objective: Objective) -> list[Trained]:
     )
 
 
-def best_run(folder: Path) -> str | None:
-    """The first run of `model` as it is; None where there is none."""
-    try:
-        members = read_members(folder / MODEL)
-    except RunError:
+def keep_best(folder: Path, trained: Sequence[Trained], *, seconds: float) -> HandedOver | None:
+    """Let `model` be the best network so far, if it is not; None where no epoch was trained.
+
+    Args:
+        trained: best first.
+    """
+    if not trained:
         return None
-    return members.runs[0] if members else None
-
-
-def hand_over_best(folder: Path, best: Trained, *, seconds: float) -> None:
-    """Let `model` be this training's best network alone."""
+    best = trained[0]
+    if (current := current_model(folder, best)) is not None:
+        return current
     content = load_checkpoint(best.run / BEST)
     alone = Option((best.run,), flips=False, probabilities_NK=_probabilities(content))
-    _write(folder, alone, [best], saved_config(best.run / CONFIG), content["class_names"], seconds=seconds)
+    write_model(folder, alone, [best], saved_config(best.run / CONFIG), content["class_names"], seconds=seconds)
+    return current_model(folder, best)
 
 
 @restore_torch_settings()
@@ -153,13 +93,13 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
     ]
     chosen = choose(options, labels_N)
     alone = accuracy(labels_N, options[0].probabilities_NK)
-    tried = [
+    tried = tuple(
         {"model": option.words, "val_accuracy": accuracy(labels_N, option.probabilities_NK),
          "val_loss": float(image_losses(labels_N, option.probabilities_NK).mean()), "chosen": option is chosen}
         for option in options
-    ]  # fmt: skip
-    _write(folder, chosen, [each for *_, each in loaded[: len(chosen.runs)]], cfg, loaded[0][2], seconds=seconds)
-    return HandedOver(chosen, tried, accuracy(labels_N, chosen.probabilities_NK), alone)
+    )  # fmt: skip
+    write_model(folder, chosen, [each for *_, each in loaded[: len(chosen.runs)]], cfg, loaded[0][2], seconds=seconds)
+    return HandedOver(chosen.runs, chosen.flips, accuracy(labels_N, chosen.probabilities_NK), alone, tried)
 
 
 def choose(options: Sequence[Option], labels_N: npt.NDArray[np.int64]) -> Option:
@@ -208,41 +148,3 @@ def _answers(model: nn.Module, cfg: RunConfig) -> Probabilities:
     images = load_training_data(cfg.data).validation
     found = evaluate(model, images, arithmetic, batch_size=cfg.trainer.batch_size)
     return found.probabilities_NK.numpy().astype(np.float64)
-
-
-def _write(
-    folder: Path, option: Option, members: Sequence[Trained], cfg: RunConfig, class_names: Sequence[str], *,
-    seconds: float,
-) -> None:  # fmt: skip
-    """Replace `model`; a test split that was looked at for the one before is not looked at for this one.
-
-    Args:
-        cfg: of the first member, as are the class names.
-    """
-    first, place = members[0], folder / MODEL
-    validation = load_training_data(cfg.data).validation
-    labels_N = validation.labels_N.numpy()
-    views = 2 if option.flips else 1
-    probabilities_NK = option.probabilities_NK.astype(np.float32)
-    answers = Predictions(tuple(class_names), validation.names, labels_N, probabilities_NK)
-    scored = scores_of(answers)
-    result = RunResult(
-        status="completed", val_accuracy=accuracy(labels_N, option.probabilities_NK),
-        val_loss=float(image_losses(labels_N, option.probabilities_NK).mean()), best_epoch=first.result.best_epoch,
-        epochs_run=first.result.epochs_run, test_accuracy=None, test_loss=None,
-        parameters=sum(each.result.parameters for each in members),
-        macs=views * sum(each.result.macs for each in members), seconds=seconds, reason="",
-        trainable_parameters=sum(each.result.trainable_parameters for each in members),
-        val_metrics=scored.values,
-        undefined_metrics={f"val_metrics.{name}": why for name, why in scored.undefined.items()},
-    )  # fmt: skip
-    with explain_write_errors(place):
-        place.mkdir(exist_ok=True)
-        (place / TEST_CSV).unlink(missing_ok=True)
-        write_json(place / ENSEMBLE, {"runs": [str(run.relative_to(folder)) for run in option.runs],
-                                      "flips": option.flips})  # fmt: skip
-        for name in (CONFIG, RECEIPT, METRICS):
-            shutil.copyfile(first.run / name, place / name)
-        write_predictions(place / VALIDATION_CSV, answers)
-        write_calibration(place, calibrate(answers))
-        write_result(place, result)

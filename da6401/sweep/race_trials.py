@@ -35,7 +35,7 @@ from da6401.sweep.jobs import Job, JobComposer
 from da6401.sweep.leases import ATTEMPTS
 from da6401.sweep.trial_timeout import landing_seconds
 from da6401.training.speed import Speed, macs_of, measure
-from da6401.tune.race import Candidate, Losses, Race, Step, Tried, image_losses
+from da6401.tune.race import Candidate, Losses, Race, Step, Tried, image_losses, plan_words
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,14 @@ class RaceTrials:
             create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs={"fixed_params": dict(point)})
         )
         return new.number + 1
+
+    @property
+    def least_seconds(self) -> float | None:
+        """What the first candidate's least epochs take; None where this process has not timed it."""
+        if self._speeds.get(0) is None:
+            return None
+        first = self._candidate([], 0)
+        return self.reserve + Race(self.families, lambda number: first, 0.0).least_seconds
 
     @property
     def reserve(self) -> float:
@@ -238,22 +246,6 @@ class RaceTrials:
         ]
         factor = statistics.median(drift) if drift else 1.0
         return Candidate(start + factor * speed.features, factor * speed.epoch, least, most)
-
-
-def plan_words(steps: Sequence[Step], spent: float, reserve: float) -> str:
-    """For people: what is done with the minutes, by what the first candidate's steps took."""
-    judged = [step for step in steps if step.phase == "judge"]
-    words = [f"{duration(spent)} are spent"]
-    if judged:
-        seconds = sum(step.seconds for step in judged)
-        what = "1 candidate" if len(judged) == 1 else f"{len(judged)} candidates"
-        words.append(f"{what} judged by trainings of {judged[0].epochs} epochs or so, {duration(seconds)}")
-    words += [
-        f"a long training of about {step.epochs} epochs, {duration(step.seconds)}"
-        for step in steps
-        if step.phase == "long"
-    ]
-    return "; ".join([*words, f"{duration(reserve)} for the model and the summary"])
 
 
 def losses_of(run: Path) -> Losses | None:

@@ -9,10 +9,8 @@ import contextlib
 import importlib
 import logging
 import math
-import os
 import time
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -33,15 +31,15 @@ from da6401.redact import duration
 from da6401.runs.run_folder import holds_run, read_result
 from da6401.runs.trial_folders import trial_folder
 from da6401.study.storage import is_shared
-from da6401.sweep import worker_pool
 from da6401.sweep.confirm import seconds_to_confirm
 from da6401.sweep.failures import machine_failure, sweep_failure
-from da6401.sweep.hand_over import Trained, best_run, hand_over_best, trained_runs
+from da6401.sweep.hand_over import keep_best, trained_runs
 from da6401.sweep.jobs import Ended, Job
 from da6401.sweep.leases import FINISHED, REASON, SKIPPED, Worker
+from da6401.sweep.model_folder import Trained
 from da6401.sweep.prepare import Sweep
 from da6401.sweep.race_trials import EPOCHS, PHASE, PLANNED, epochs_of
-from da6401.sweep.summary import parameters, progress_line, write_summary
+from da6401.sweep.summary import parameters, progress_line
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
 from da6401.sweep.trial import earlier_end, trial_in_environment
 from da6401.sweep.trial_timeout import deadline, landing_seconds, start_over, time_limit
@@ -121,7 +119,7 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
     trials = sweep.study.get_trials(deepcopy=False)
     sweep.checkpoints.prune(trials)
     if sweep.race is not None:
-        keep_best(sweep, trials)
+        keep_best(sweep.folder, trained_so_far(sweep), seconds=sweep.clock.spent)
     log.info(progress_line(sweep.objective, trials, trial.number, sweep.total, started=sweep.started,
                            hours=sweep.settings.max_hours))  # fmt: skip
     failure = sweep_failure(trials, most=sweep.max_failures)
@@ -129,12 +127,10 @@ def _run_trial(sweep: Sweep, worker: Worker, claimed: FrozenTrial) -> None:
         raise failure
 
 
-def keep_best(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[Trained]:
-    """Of a race: let `model` be the best network so far; returns the trainings, best first."""
-    trained = trained_runs([trial_folder(sweep.folder, trial) for trial in trials], sweep.objective)
-    if trained and (best_run(sweep.folder) != trained[0].run.name):
-        hand_over_best(sweep.folder, trained[0], seconds=sweep.clock.spent)
-    return trained
+def trained_so_far(sweep: Sweep) -> list[Trained]:
+    """The trainings of a sweep, finished or not, best first."""
+    trials = sweep.study.get_trials(deepcopy=False)
+    return trained_runs([trial_folder(sweep.folder, trial) for trial in trials], sweep.objective)
 
 
 def _which(sweep: Sweep, claimed: FrozenTrial) -> str:
@@ -194,15 +190,6 @@ def _launch(sweep: Sweep, worker: Worker, trial: optuna.Trial, job: Job) -> Ende
         deadline(sweep.clock, reserve=seconds_to_confirm(sweep.study, sweep.settings)),
     ):
         return sweep.run_jobs([job])[0]
-
-
-def end_here(sweep: Sweep, reason: str) -> None:
-    """End this process at the end of sweep.minutes, whatever hangs in it; the leader writes the summary before."""
-    log.error("%s: this process ends", reason)
-    if not worker_pool.is_worker():
-        write_summary(sweep.study, sweep.folder, sweep.settings, seconds=sweep.clock.spent, confirmed=())
-    logging.shutdown()
-    os._exit(0 if any(trial.state is TrialState.COMPLETE for trial in sweep.study.get_trials(deepcopy=False)) else 1)
 
 
 def _report_end(sweep: Sweep, trial: optuna.Trial, ended: Ended, run: Path) -> None:

@@ -21,11 +21,13 @@ from da6401.study.storage import is_shared
 from da6401.sweep import worker_pool
 from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.dry_run import print_dry_run
+from da6401.sweep.end_of_time import end_here, not_in_time
 from da6401.sweep.failures import sweep_failure
-from da6401.sweep.hand_over import HandedOver, hand_over
+from da6401.sweep.hand_over import hand_over, keep_best
 from da6401.sweep.leases import FINISHED, ended_here
+from da6401.sweep.model_folder import HandedOver
 from da6401.sweep.prepare import Sweep, prepare
-from da6401.sweep.run_trials import end_here, keep_best, run_trials
+from da6401.sweep.run_trials import run_trials, trained_so_far
 from da6401.sweep.summary import write_summary
 from da6401.sweep.trial_timeout import deadline, end_at
 from da6401.training.tracking import track_sweep
@@ -72,6 +74,8 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
     finally:
         seconds = time.perf_counter() - sweep.started
         try:
+            if sweep.race is not None and handed is None:  # a signal, or a worker's error
+                handed = keep_best(sweep.folder, trained_so_far(sweep), seconds=sweep.clock.spent)
             write_summary(
                 sweep.study, sweep.folder, sweep.settings, seconds=seconds, confirmed=confirmed, handed=handed
             )
@@ -79,6 +83,7 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
             problem = problem or error
     if not isinstance(problem, MachineError):
         problem = sweep_failure(sweep.study.get_trials(deepcopy=False), most=sweep.max_failures) or problem
+    problem = problem or not_in_time(sweep)
     if is_last:
         track_sweep(
             TrackingConfig(**plain_tree(given.config.tracking)), study=sweep.study.study_name, folder=sweep.folder
@@ -90,8 +95,8 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
 def _hand_over(sweep: Sweep) -> HandedOver | None:
     """The race's model, from as many networks as the time left allows."""
     assert sweep.race is not None, "only a race hands a model over"
-    trained = keep_best(sweep, sweep.study.get_trials(deepcopy=False))
-    if not trained:
+    trained = trained_so_far(sweep)
+    if keep_best(sweep.folder, trained, seconds=sweep.clock.spent) is None:
         return None
     members = sweep.race.affordable_members()
     return hand_over(sweep.folder, trained, members=members, seconds=sweep.clock.spent)

@@ -31,8 +31,8 @@ from da6401.study.told_apart import MARK, ToldApart, told_apart
 from da6401.study.told_apart_folds import folds_json, told_apart_over_folds
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
-from da6401.sweep.hand_over import HandedOver
 from da6401.sweep.leases import FINISHED, REASON, REQUEUED
+from da6401.sweep.model_folder import HandedOver
 from da6401.sweep.race_trials import PLAN
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def write_summary(
     best = objective.best(trials)
     states = Counter(trial.state.name.lower() for trial in trials)
     winner = confirmed[0].run if confirmed else trial_folder(folder, best[0].trial) if best else None
-    winner = handed.option.runs[0] if handed else winner
+    winner = handed.runs[0] if handed else winner
     command = None if winner is None else _retraining(folder, winner, folds=settings.folds)
     completed = {trial.number: trial_folder(folder, trial) for trial in trials if is_complete(trial)}
     stands = best[0].trial.number if best else None
@@ -120,8 +120,8 @@ def _print_model(console: Console, handed: HandedOver, folder: Path) -> None:
     """What a race hands over, and what it is better than."""
     if len(handed.tried) > 1:
         console.print(options_table(handed))
-    names = ", ".join(run.name for run in handed.option.runs)
-    console.print(escape(f"model: {handed.option.words} ({names}), val_accuracy {handed.val_accuracy:.4f}"))
+    names = ", ".join(run.name for run in handed.runs)
+    console.print(escape(f"model: {handed.words} ({names}), val_accuracy {handed.val_accuracy:.4f}"))
     console.print(f"test it: [bold]da6401 evaluate {escape(shlex.quote(str(folder / MODEL)))}[/bold]")
 
 

@@ -19,6 +19,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from da6401.redact import duration
+
 Phase = Literal["judge", "long"]
 Losses = npt.NDArray[np.float64]  # (N,): of each validation image, nats
 
@@ -176,6 +178,22 @@ class Race:
                 same = [place for place, other in enumerate(order) if self.families[other] == family]
                 order.insert(same[-1] + 1 if same else len(order), number)
         return order
+
+
+def plan_words(steps: Sequence[Step], spent: float, reserve: float) -> str:
+    """For people: what is done with the minutes, by what the first candidate's steps took."""
+    judged = [step for step in steps if step.phase == "judge"]
+    words = [f"{duration(spent)} are spent"]
+    if judged:
+        seconds = sum(step.seconds for step in judged)
+        what = "1 candidate" if len(judged) == 1 else f"{len(judged)} candidates"
+        words.append(f"{what} judged by trainings of {judged[0].epochs} epochs or so, {duration(seconds)}")
+    words += [
+        f"a long training of about {step.epochs} epochs, {duration(step.seconds)}"
+        for step in steps
+        if step.phase == "long"
+    ]
+    return "; ".join([*words, f"{duration(reserve)} for the model and the summary"])
 
 
 def image_losses(labels_N: npt.NDArray[np.int64], probabilities_NK: npt.NDArray[np.floating]) -> Losses:

@@ -51,9 +51,11 @@ def test_a_trial_is_interrupted_in_time_and_goes_on_with_more_minutes(
     monkeypatch.chdir(tmp_path)
     words = [*SWEEP, RATE, "hydra.sweeper.n_trials=2", "trainer.epochs=100000"]
     started = time.perf_counter()
-    main([*words, "sweep.minutes=0.25"])
+    assert main([*words, "sweep.minutes=0.25"]) == 1
     assert time.perf_counter() - started < 60 * 0.25 + LATE
-    assert "sweep.minutes=0.25 are over" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "sweep.minutes=0.25 are over" in printed.out
+    assert "no trial has finished: trial 0 did" in printed.err
     assert states() == ["WAITING"]
     assert read_result(folder(0)).status == "interrupted"
     epochs, spent = len(read_metrics(folder(0))), float(open_study().user_attrs[SPENT])

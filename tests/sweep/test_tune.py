@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from da6401.cli import main
+from da6401.errors import OutOfTimeError
 from da6401.metrics.calibration import calibrate, read_calibration
 from da6401.metrics.scores import scores_of
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import ENSEMBLE, read_result
-from da6401.sweep.hand_over import Option, choose
+from da6401.sweep import end_of_time, model_folder, race_trials, scheduler
+from da6401.sweep import hand_over as hand_over_module
+from da6401.sweep.hand_over import choose
+from da6401.sweep.model_folder import Option
+from da6401.sweep.prepare import prepare
 from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE, RaceTrials
+from da6401.training import loop, run_writer
 from da6401.training.trained_model import load_model
+from da6401.training.validation import evaluate
 from tests.sweep.sweeps import FOLDER, SWEEP, folder, open_study, summary
 from tests.tiny_runs import da6401, typed
 
@@ -151,6 +163,134 @@ def test_too_few_minutes_are_told(tmp_path: Path) -> None:
     _, said, complained = typed(*words, cwd=tmp_path)
     assert "leaves too little time: the first candidate needs 6 epochs" in said + complained
     assert "which takes sweep.minutes=" in said + complained
+
+
+class Ctrl:
+    """Sends this process Ctrl-C at a call of a function, before it does anything."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, *, at: int) -> None:
+        self.function, self.at, self.calls = getattr(place, name), at, 0
+        monkeypatch.setattr(place, name, self)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.at:
+            signal.raise_signal(signal.SIGINT)
+        return self.function(*given, **named)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "at"),
+    [
+        (loop, "evaluate", 3),  # in the first training, after two epochs
+        (run_writer, "write_result", 1),  # as it ends
+        (model_folder, "write_calibration", 1),  # as `model` is first written
+        (race_trials, "measure", 2),  # between two trainings
+        (hand_over_module, "choose", 1),  # as the hand-over chooses
+        (model_folder, "write_calibration", -1),  # and replaces `model`
+    ],
+)
+def test_ctrl_c_at_any_moment_hands_over_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, at: int
+) -> None:
+    with monkeypatch.context() as patched:
+        if at < 0:  # the second of the hand-over's own
+            at, choose_first = 1, hand_over_module.choose
+
+            def then(*given: Any) -> Option:
+                Ctrl(patched, place, name, at=1)
+                return choose_first(*given)
+
+            patched.setattr(hand_over_module, "choose", then)
+        else:
+            Ctrl(patched, place, name, at=at)
+        if place is not race_trials:
+            patched.setattr(RaceTrials, "extend", one_trial(RaceTrials.extend))
+        code, said, complained = typed(*RACE, "sweep.minutes=1", cwd=tmp_path)
+    assert code == 130, said + complained
+    monkeypatch.chdir(tmp_path)
+    check_model_is_the_best_run()
+    assert summary()["model"]["val_accuracy"] == read_result(MODEL).val_accuracy
+    assert not list(FOLDER.glob(".model.*[0-9]")), "what was half written is gone"
+
+
+def check_model_is_the_best_run() -> None:
+    """`model` is complete, and its answers are those of the network with the best accuracy of all trials."""
+    model, _, names = load_model(MODEL)
+    result, content = read_result(MODEL), json.loads((MODEL / ENSEMBLE).read_text())
+    answers = read_predictions(MODEL / "validation.csv")
+    assert float((answers.predicted == answers.labels_N).mean()) == result.val_accuracy
+    done = [read_result(each.parent) for each in FOLDER.glob("trial-*/result.json")]
+    best = max(each.val_accuracy for each in done if each.val_accuracy is not None)
+    assert read_result(FOLDER / content["runs"][0]).val_accuracy == best
+    assert len(names) == 3
+    assert not model.training
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(2, "trial 0 did 2 of its"), (0, "none has done an epoch")])
+def test_time_that_is_over_before_a_trial_is_told_with_the_minutes_that_would_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, told: str
+) -> None:
+    calls = list[int]()
+
+    def over(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) > epochs:
+            raise OutOfTimeError("sweep.minutes=2 are over")
+        return evaluate(*given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "evaluate", over)
+        code, said, complained = typed(*RACE, "sweep.minutes=2", cwd=tmp_path)
+    assert code == 1, said + complained
+    monkeypatch.chdir(tmp_path)
+    assert f"sweep.minutes=2 are over, and no trial has finished: {told}" in complained
+    assert (MODEL / "result.json").is_file() is (epochs > 0)
+    if epochs:
+        check_model_is_the_best_run()
+        assert summary()["model"]["val_accuracy"] == read_result(MODEL).val_accuracy
+    minutes = float(complained.split("and sweep.minutes=")[1].split()[0])
+    assert 2 < minutes < 8
+    monkeypatch.setattr(RaceTrials, "extend", one_trial(RaceTrials.extend))
+    assert typed(*RACE, f"sweep.minutes={minutes}", cwd=tmp_path)[0] == 0
+    assert open_study().trials[0].state.name == "COMPLETE"
+    check_model_is_the_best_run()
+
+
+def test_a_process_that_hangs_at_the_end_hands_over_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first training has ended, and the main thread hangs before its model is there."""
+    sweeps, codes = list[Any](), list[int]()
+    main_thread = threading.main_thread()
+
+    def keep(*given: Any) -> Any:
+        sweeps.append(prepare(*given))
+        return sweeps[0]
+
+    def hang(*given: Any) -> Any:
+        if threading.current_thread() is main_thread and not codes:
+            assert not MODEL.exists()
+            watchdog = threading.Thread(target=end_of_time.end_here, args=(sweeps[0], "sweep.minutes=1 are over"))
+            watchdog.start()
+            watchdog.join()
+            check_model_is_the_best_run()
+        return calibrate(*given)
+
+    for place, name, value in (
+        (scheduler, "prepare", keep), (model_folder, "calibrate", hang), (os, "_exit", codes.append),
+        (end_of_time, "KEEP_SECONDS", 60.0), (RaceTrials, "extend", one_trial(RaceTrials.extend)),
+    ):  # fmt: skip
+        monkeypatch.setattr(place, name, value)
+    code, said, complained = typed(*RACE, "sweep.minutes=1", cwd=tmp_path)
+    assert codes == [0], said + complained
+    assert code == 0
+    assert said.count("test it: da6401 evaluate outputs/sweeps/s/model") == 2
+
+
+def one_trial(extend: Callable[[RaceTrials], int]) -> Callable[[RaceTrials], int]:
+    """A race of the first training alone."""
+    return lambda race: extend(race) if not race.study.trials else len(race.study.trials)
 
 
 def test_candidates_of_one_network_are_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,167 @@
+"""The folder `model` of a race: what it holds, and how it is replaced without a moment in which it is half written."""
+
+# N validation images, K classes
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from da6401.config.schema import RunConfig
+from da6401.data.sources import load_training_data
+from da6401.errors import RunError
+from da6401.metrics.calibration import calibrate, write_calibration
+from da6401.metrics.scores import accuracy, scores_of
+from da6401.runs.atomic_files import explain_write_errors, write_json
+from da6401.runs.predictions import Predictions, write_predictions
+from da6401.runs.run_folder import (
+    BEST,
+    CONFIG,
+    ENSEMBLE,
+    METRICS,
+    RECEIPT,
+    TEST_CSV,
+    VALIDATION_CSV,
+    RunResult,
+    read_result,
+    write_result,
+)
+from da6401.runs.trial_folders import MODEL
+from da6401.training.trained_model import read_members
+from da6401.tune.race import image_losses
+
+Probabilities = npt.NDArray[np.float64]  # (N, K)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training whose best weights can be handed over, finished or not."""
+
+    run: Path
+    result: RunResult
+    epoch: dict[str, float]  # the line of metrics.jsonl of its best epoch
+
+
+@dataclass(frozen=True)
+class Option:
+    """A model that could be handed over."""
+
+    runs: tuple[Path, ...]
+    flips: bool
+    probabilities_NK: Probabilities
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return model_words(self.runs, flips=self.flips)
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """What `model` is, for sweep.json and the page."""
+
+    runs: tuple[Path, ...]
+    flips: bool
+    val_accuracy: float
+    alone: float  # the best network's
+    tried: tuple[dict[str, Any], ...] = ()  # each option with its numbers; () where the time was over before
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return model_words(self.runs, flips=self.flips)
+
+    def as_json(self, folder: Path) -> dict[str, Any]:
+        """Folders are relative to the sweep's."""
+        return {
+            "runs": [str(run.relative_to(folder)) for run in self.runs], "flips": self.flips,
+            "val_accuracy": self.val_accuracy, "best_network_alone": self.alone, "options": list(self.tried),
+        }  # fmt: skip
+
+
+def model_words(runs: Sequence[Path], *, flips: bool) -> str:
+    """What a model of these runs is, for people."""
+    what = "the best network" if len(runs) == 1 else f"the mean of {len(runs)} networks"
+    return f"{what}, images and mirror images" if flips else what
+
+
+def current_model(folder: Path, best: Trained) -> HandedOver | None:
+    """What `model` is, where its first network is this training's, as it is now; else None."""
+    try:
+        members, result = read_members(folder / MODEL), read_result(folder / MODEL)
+    except RunError:
+        return None
+    runs = tuple(folder / name for name in members.runs) if members else ()
+    is_same = (result.best_epoch, result.epochs_run) == (best.result.best_epoch, best.result.epochs_run)
+    if not is_same or runs[:1] != (best.run,) or not all((run / BEST).is_file() for run in runs):
+        return None
+    alone = best.epoch["val_accuracy"]
+    return HandedOver(runs, bool(members and members.flips), result.val_accuracy or 0.0, alone)
+
+
+def write_model(
+    folder: Path, option: Option, members: Sequence[Trained], cfg: RunConfig, class_names: Sequence[str], *,
+    seconds: float,
+) -> None:  # fmt: skip
+    """Replace `model`; a test split that was looked at for the one before is not looked at for this one.
+
+    Args:
+        cfg: of the first member, as are the class names.
+    """
+    first = members[0]
+    validation = load_training_data(cfg.data).validation
+    labels_N = validation.labels_N.numpy()
+    views = 2 if option.flips else 1
+    probabilities_NK = option.probabilities_NK.astype(np.float32)
+    answers = Predictions(tuple(class_names), validation.names, labels_N, probabilities_NK)
+    scored = scores_of(answers)
+    result = RunResult(
+        status="completed", val_accuracy=accuracy(labels_N, option.probabilities_NK),
+        val_loss=float(image_losses(labels_N, option.probabilities_NK).mean()), best_epoch=first.result.best_epoch,
+        epochs_run=first.result.epochs_run, test_accuracy=None, test_loss=None,
+        parameters=sum(each.result.parameters for each in members),
+        macs=views * sum(each.result.macs for each in members), seconds=seconds, reason="",
+        trainable_parameters=sum(each.result.trainable_parameters for each in members),
+        val_metrics=scored.values,
+        undefined_metrics={f"val_metrics.{name}": why for name, why in scored.undefined.items()},
+    )  # fmt: skip
+    new = folder / f".{MODEL}.{os.getpid()}.{threading.get_ident()}"  # also the watchdog's thread may write one
+    with explain_write_errors(folder / MODEL):
+        new.mkdir(parents=True)
+        try:
+            runs = [str(run.relative_to(folder)) for run in option.runs]
+            write_json(new / ENSEMBLE, {"runs": runs, "flips": option.flips})
+            for name in (CONFIG, RECEIPT, METRICS):
+                shutil.copyfile(first.run / name, new / name)
+            write_predictions(new / VALIDATION_CSV, answers)
+            write_calibration(new, calibrate(answers))
+            write_result(new, result)
+            _replace(folder / MODEL, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def _replace(place: Path, new: Path) -> None:
+    """Let a folder be another one that is complete; what others wrote into the old one, such as its looks, stays."""
+    old = place.with_name(f"{new.name}.old")
+    with FileLock(place.with_name(f".{place.name}.lock")):
+        if place.is_dir():
+            for each in place.iterdir():
+                if each.name == TEST_CSV or (new / each.name).exists():
+                    continue
+                if each.is_dir() and not each.is_symlink():
+                    shutil.copytree(each, new / each.name, symlinks=True)
+                else:
+                    shutil.copy2(each, new / each.name, follow_symlinks=False)
+            os.replace(place, old)
+        os.replace(new, place)
+    shutil.rmtree(old, ignore_errors=True)

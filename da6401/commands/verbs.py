@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from da6401 import __version__
+from da6401.commands.serving.limits import Batching, Limits, Place
 from da6401.config.arguments import CommandParser
 from da6401.config.splits import SCORED_SPLITS, VALIDATION
 
@@ -55,6 +56,8 @@ def parser() -> CommandParser:
     report.add_argument("--assignment", action="store_true", help=text)
     report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
     report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
+
+    _add_serve(_run_verb(verbs, "serve", "the best model behind HTTP: POST /predict, and a page for a browser", _serve))
 
     models = _verb(verbs, "models", "what model=NAME can be: parameters, images, stages, weights", _models)
     models.add_argument("pattern", nargs="?", metavar="PATTERN", help="such as '*net*' or 'timm/*'; quote it")
@@ -126,6 +129,34 @@ def _export(given: argparse.Namespace) -> int:
     from da6401.commands.export import export_run
 
     return export_run(given.run, given.out, tta=given.tta, calibrated=given.calibrated)
+
+
+def _add_serve(verb: argparse.ArgumentParser) -> None:
+    """The options of `serve`, whose defaults are those of serving/limits.py."""
+    place, limits, batching = Place(), Limits(), Batching()
+    text = f"the address to listen at; {place.host}, which other machines do not reach, without"
+    verb.add_argument("--host", default=place.host, help=text)
+    verb.add_argument("--port", type=int, default=place.port, help=f"{place.port} without; 0 takes a free one")
+    for name, kind, default, text in (
+        ("megabytes", float, limits.megabytes, "most of one request"),
+        ("files", int, limits.files, "most of one request"),
+        ("megapixels", float, limits.megapixels, "most of one picture"),
+        ("seconds", float, limits.seconds, "for a request to arrive, and again for its answer"),
+        ("batch", int, batching.batch, "pictures that the model takes at once"),
+        ("wait-ms", float, batching.wait_ms, "that a picture waits for others where the model is idle"),
+        ("drain", float, place.drain, "seconds after SIGTERM in which it still accepts connections"),
+    ):
+        verb.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"{text}; {default:g} without")
+    _add_answers(verb)
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from da6401.commands.serving.serve_run import serve_run
+
+    place = Place(host=given.host, port=given.port, drain=given.drain)
+    limits = Limits(megabytes=given.megabytes, files=given.files, megapixels=given.megapixels, seconds=given.seconds)
+    batching = Batching(batch=given.batch, wait_ms=given.wait_ms)
+    return serve_run(given.run, place, limits, batching, tta=given.tta, calibrated=given.calibrated)
 
 
 def _explain(given: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ REACHED = (
 CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 CURVE_WIDTH = 50  # characters of a curve; longer runs are thinned out
+BESIDE_CURVE = 56  # characters of the columns beside it
 
 
 def compare_runs(folders: Sequence[Path]) -> int:
@@ -44,6 +45,7 @@ def compare_runs(folders: Sequence[Path]) -> int:
     if not 2 <= len(folders) <= len(string.ascii_uppercase):
         raise RunError(f"compare takes 2 to {len(string.ascii_uppercase)} run folders, not {len(folders)}")
     labels = string.ascii_uppercase[: len(folders)]
+    _refuse_one_twice(folders)
     runs = [read_run(folder, predictions=True) for folder in folders]
     differing = differences(*map(_settings, runs))
     console = table_console()
@@ -56,20 +58,34 @@ def compare_runs(folders: Sequence[Path]) -> int:
     else:
         console.print("\nno key differs: config, data, code, versions and device are the same")
     reached = [_reached(run) for run in runs]
-    rows = (_rounded([name, *(each.get(name) for each in reached)]) for name in REACHED)
-    console.print(side_by_side(headings, rows, title="reached"))
+    rows = [[name, *(each.get(name) for each in reached)] for name in REACHED]
+    known = [_rounded(row) for row in rows if any(value is not None for value in row[1:])]
+    console.print(side_by_side(headings, known, title="reached"))
     for line in paired_lines(labels, runs):
         console.print(escape(line), soft_wrap=True, highlight=False)
     for warning in comparison_warnings(folders):
         console.print(escape(warning), soft_wrap=True, highlight=False)
     for name in CURVES:
-        console.print(_curves(name, labels, [[line[name] for line in run.epochs if name in line] for run in runs]))
+        curves = [[line[name] for line in run.epochs if name in line] for run in runs]
+        if any(curves):
+            console.print(_curves(name, labels, curves, width=min(CURVE_WIDTH, console.width - BESIDE_CURVE)))
     return 0
 
 
-def sparkline(values: Sequence[float], *, low: float, high: float, marks: str) -> str:
-    """A curve in one line of text: each value as one of ``marks``, from low to high; thinned out to CURVE_WIDTH."""
-    count = min(len(values), CURVE_WIDTH)
+def _refuse_one_twice(folders: Sequence[Path]) -> None:
+    """Two words may name one run, such as a study and `latest`: nothing would differ, and that would be no result."""
+    places: dict[Path, int] = {}
+    for index, folder in enumerate(folders):
+        first = places.setdefault(folder.resolve(), index)
+        if first != index:
+            raise RunError(
+                f"compare: names {first + 1} and {index + 1} are the same run, {safe(folder)}; name two different ones"
+            )
+
+
+def sparkline(values: Sequence[float], *, low: float, high: float, marks: str, width: int = CURVE_WIDTH) -> str:
+    """A curve in one line of text: each value as one of ``marks``, from low to high; thinned out to the width."""
+    count = max(1, min(len(values), width))
     # The last of each group of epochs, so that the curve ends where the run ended.
     chosen = [values[math.ceil((place + 1) * len(values) / count) - 1] for place in range(count)]
     span = (high - low) or 1.0
@@ -99,7 +115,7 @@ def _rounded(row: Sequence[Any]) -> list[Any]:
     return [f"{value:.6g}" if isinstance(value, float) else value for value in row]
 
 
-def _curves(name: str, labels: str, curves: Sequence[Sequence[float]]) -> Table:
+def _curves(name: str, labels: str, curves: Sequence[Sequence[float]], *, width: int) -> Table:
     every = [value for values in curves for value in values]
     best = max if name.endswith("accuracy") else min
     marks = BLOCKS if (sys.stdout.encoding or "").lower().startswith("utf") else PLAIN
@@ -109,8 +125,8 @@ def _curves(name: str, labels: str, curves: Sequence[Sequence[float]]) -> Table:
             rows.append([label, 0, *[None] * 5])
             continue
         top = best(values)
-        line = sparkline(values, low=min(every), high=max(every), marks=marks)
+        line = sparkline(values, low=min(every), high=max(every), marks=marks, width=width)
         ends = (f"{value:.4f}" for value in (values[0], values[-1], top))
         rows.append([label, len(values), line, *ends, values.index(top) + 1])
-    headings = ("", "epochs", "curve, one scale for all", "first", "last", "best", "in epoch")
+    headings = ("", "epochs", "curve, one scale" if width > 15 else "curve", "first", "last", "best", "in epoch")
     return side_by_side(headings, rows, title=name, no_wrap=True)

@@ -15,6 +15,7 @@ from da6401.report import figures
 from da6401.report.blocks import Block, section, table, text
 from da6401.report.charts import number
 from da6401.report.importance import correlation, importance
+from da6401.report.parallel import parallel
 from da6401.report.run_record import RunRecord
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
@@ -72,7 +73,7 @@ def search_blocks(sweep: SweepRecord) -> list[Block]:
     metric = sweep.objective.metrics[0]
     blocks: list[Block] = [_space(sweep), text(_saved_on(sweep)), _by_time(sweep, metric)]
     if len(sweep.complete) > 1 and sweep.params:
-        blocks.append(figures.parallel(sweep, metric))
+        blocks.append(parallel(sweep, metric))
         if (summary := correlation(sweep, metric)) is not None:
             blocks.append(summary)
         blocks += importance(sweep, metric)[0]

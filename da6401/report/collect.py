@@ -33,6 +33,7 @@ from da6401.runs.run_folder import (
 )
 from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, numbered_runs, trial_folder
 from da6401.study.objective import ATTRIBUTE, Objective
+from da6401.study.roles import role_of
 from da6401.study.storage import read_only, sqlite_address
 
 STATES = {"completed": "complete", "pruned": "pruned", "interrupted": "waiting"}  # of a result; the others failed
@@ -140,7 +141,7 @@ def _trial(trial: FrozenTrial, run: RunRecord, *, reported: str) -> TrialRecord:
         slot=owner.partition("-")[0] if "-" in owner else "0", attempts=int(own.get("attempts", 1)),
         start=trial.datetime_start, end=trial.datetime_complete,
         constraints=trial.constraints,
-        is_default=trial.number == 0 and "fixed_params" in trial.system_attrs,
+        role=role_of(trial),
     )  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def _without_study(folder: Path, problems: list[str]) -> tuple[list[TrialRecord]
                 number=number, state=state, values=values if state == "complete" else None,
                 params={key: own[key] for key in differing if key in own}, run=run,
                 reason=run.result.reason if run.result else "", slot="", attempts=1, start=None, end=None,
-                constraints=objective.excess(run.result) if run.result else {}, is_default=False,
+                constraints=objective.excess(run.result) if run.result else {}, role="",
             )
         )  # fmt: skip
     return trials, objective

@@ -1,8 +1,7 @@
-"""The charts of a sweep."""
+"""The charts of a sweep: what its trials reached, and when."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,10 +10,10 @@ from typing import Any
 
 from da6401.config.metrics import Metric, word
 from da6401.registry import METRICS
-from da6401.report.charts import Chart, axis, chart, epochs, label, number
+from da6401.report.charts import Chart, Focus, axis, chart, epochs, label, number, shown_value
 from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
+from da6401.runs.looks import times
 
-SHADES = 6  # of the lines in parallel coordinates
 COLOURS = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
 STATES = {**{state: state for state in COLOURS}, "fail": "failed"}  # in words
 SYMBOLS = {"complete": "circle", "pruned": "triangle-down-open", "fail": "x-thin-open", "running": "circle-open"}
@@ -23,50 +22,64 @@ SYMBOLS = {"complete": "circle", "pruned": "triangle-down-open", "fail": "x-thin
 def history(sweep: SweepRecord, metric: Metric) -> Chart:
     """Every trial's objective in the order, or at the time, of its creation, and the best so far."""
     reached = {trial.number: trial.reached(metric) for trial in sweep.trials}
-    values = [value for value in reached.values() if value is not None]
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    floor = low - 0.08 * ((high - low) or 1.0)  # where those stand that have no value
+    seen = Focus.on([value for value in reached.values() if value is not None], maximise=metric.maximise)
     traces: list[dict[str, Any]] = []
-    times: list[list[str | None]] = []
+    moments: list[list[str | None]] = []
     begun = (t for t in sweep.trials if t.state in SYMBOLS and (t.state != "running" or t.start))
     for state, mine in _by_state(begun):
+        values = [reached[t.number] for t in mine]
+        symbols = [SYMBOLS[state] if v is None or seen.holds(v) else seen.symbol for v in values]
         traces.append(
             {
                 "type": "scatter", "mode": "markers", "name": STATES[state], "x": [t.number for t in mine],
-                "y": [floor if (value := reached[t.number]) is None else value for t in mine],
-                "marker": {"symbol": SYMBOLS[state], "size": 8, "color": COLOURS[state], "line": {"width": 1.5}},
-                "text": [f"trial {t.number}, {t.state}: {number(reached[t.number])}" for t in mine],
+                "y": [seen.edge if v is None else seen.place(v) for v in values],
+                "marker": {"symbol": symbols, "size": 8, "color": COLOURS[state], "line": {"width": 1.5}},
+                "text": [f"trial {t.number}, {t.state}: {number(v)}" for t, v in zip(mine, values, strict=True)],
                 "customdata": [t.number for t in mine], "hovertemplate": "%{text}<extra></extra>",
             }
         )  # fmt: skip
-        times.append([_time(t.start) for t in mine])
+        moments.append([_time(t.start) for t in mine])
     steps: list[tuple[TrialRecord, float]] = []
     for trial, value in sweep.objective.by(metric).so_far(sweep.trials):
         if not steps or value != steps[-1][1]:
             steps.append((trial, value))
     if steps:
         ends = [*(trial for trial, _ in steps), sweep.trials[-1]]
-        best = [value for _, value in steps]
+        best = [seen.place(value) for _, value in steps]
         traces.append(
             {
                 "type": "scatter", "mode": "lines", "name": "best so far", "x": [t.number for t in ends],
                 "y": [*best, best[-1]], "line": {"shape": "hv", "color": "@strong", "width": 2}, "hoverinfo": "skip",
             }
         )  # fmt: skip
-        times.append([_time(t.start) for t in ends])
+        moments.append([_time(t.start) for t in ends])
+    layout: dict[str, Any] = {"xaxis": axis("trial"), "yaxis": axis(word(metric.name), **seen.axis), "showlegend": True}
+    if sweep.default is not None and (own := reached[sweep.default.number]) is not None and seen.holds(own):
+        layout |= _level(own, "the default")
     counts = Counter(t.state for t in sweep.trials)
     listed = ", ".join(f"{counts[state]} {STATES[state]}" for state in COLOURS if counts[state])
+    changes = len(steps) - 1
     drawn = chart(
         "History", f"{word(metric.name).capitalize()} of {len(sweep.trials)} trials: {listed}."
-        + (f" The best so far changed {len(steps) - 1} times after the first." if len(steps) > 1 else "")
-        + (" Crosses at the bottom failed." if counts["fail"] else ""),
-        traces, {"xaxis": axis("trial"), "yaxis": axis(word(metric.name)), "showlegend": True},
-        columns=["trial", "state", "created", word(metric.name)],
+        + (f" The best so far changed {times(changes)} after the first." if changes > 0 else "")
+        + (f" Crosses at the {seen.side} failed." if counts["fail"] else "")
+        + seen.sentence(reached.values()),
+        traces, layout, columns=["trial", "state", "created", word(metric.name)],
         rows=[[t.number, t.state, _time(t.start), reached[t.number]] for t in sweep.trials],
     )  # fmt: skip
     if all(t.start for t in sweep.trials):
-        drawn["views"] = {"by trial": [trace["x"] for trace in traces], "by time of creation": times}
+        drawn["views"] = {"by trial": [trace["x"] for trace in traces], "by time of creation": moments}
     return drawn
+
+
+def _level(value: float, name: str) -> dict[str, Any]:
+    """A horizontal line across a chart, with its name at the right end."""
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value}
+    text = {"xref": "paper", "x": 1, "y": value, "xanchor": "right", "yanchor": "bottom", "showarrow": False}
+    return {
+        "shapes": [{**line, "line": {"color": "@muted", "width": 1, "dash": "dot"}}],
+        "annotations": [{**text, "text": name, "font": {"size": 11, "color": "@muted"}}],
+    }
 
 
 def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
@@ -117,79 +130,6 @@ def joined(lines: Iterable[tuple[TrialRecord, Sequence[tuple[float, float]]]]) -
     return joined
 
 
-def parallel(sweep: SweepRecord, metric: Metric) -> Chart:
-    """Parallel coordinates: one axis a parameter, one line a completed trial, darker the better."""
-    done = sweep.objective.by(metric).ranked(sweep.complete)[::-1]  # the best is drawn last, over the others
-    columns = [(name, [t.params.get(name) for t in done], name in sweep.logarithmic) for name in sweep.params]
-    columns.append((word(metric.name), [t.reached(metric) for t in done], False))
-    traces: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    heights = []
-    for place, (name, values, log) in enumerate(columns):
-        scaled, ticks = _scaled(values, log=log)
-        heights.append(scaled)
-        title = label(_short(name, sweep.params)).replace(" ", "<br>")
-        # The first one begins at its axis: half of it would be outside.
-        annotations.append({"x": place, "y": 1.12, "text": f"<b>{title}</b>", "xanchor": "center" if place else "left"})
-        annotations += [
-            {"x": place, "y": y, "text": text, "xanchor": "left", "xshift": 5, "bgcolor": "@panel"} for y, text in ticks
-        ]
-    for shade in range(SHADES):
-        lines = ((trial, list(enumerate(each[rank] for each in heights))) for rank, trial in enumerate(done)
-                 if rank * SHADES // len(done) == shade)  # fmt: skip
-        traces.append(
-            {
-                "type": "scatter", "mode": "lines+markers", **joined(lines),
-                "line": {"color": f"@shade{shade}", "width": 1.5 if shade < SHADES - 1 else 2.5},
-                "marker": {"size": 5}, "hovertemplate": "trial %{customdata}<extra></extra>",
-            }
-        )  # fmt: skip
-    for each in annotations:
-        each |= {"showarrow": False, "yanchor": "middle", "font": {"size": 11}}
-    axes = [
-        {"type": "line", "x0": p, "x1": p, "y0": 0, "y1": 1, "line": {"color": "@rule", "width": 1}}
-        for p in range(len(columns))
-    ]
-    hidden = {"showgrid": False, "zeroline": False, "showticklabels": False, "showline": False, "fixedrange": True}
-    return chart(
-        "Parallel coordinates",
-        f"The parameters of {len(done)} completed trials: the stronger the colour, the better. "
-        "Drag the mouse over an axis to keep the trials that pass there: the table below shows them alone.",
-        traces,
-        {
-            "xaxis": {**hidden, "range": [-0.3, len(columns) - 0.45]}, "yaxis": {**hidden, "range": [-0.2, 1.2]},
-            "annotations": annotations, "shapes": axes, "dragmode": "select", "margin": {"l": 10, "r": 10, "b": 10},
-            "height": 420, "width": 100 * len(columns),
-        },
-        columns=["trial", *(name for name, _, _ in columns)],
-        rows=[[t.number, *(values[rank] for _, values, _ in columns)] for rank, t in enumerate(done)],
-    )  # fmt: skip
-
-
-def _short(name: str, names: Sequence[str]) -> str:
-    """A key's last part, where no other key ends so; a key with its condition is shown whole."""
-    if " [" in name:
-        return name
-    last = name.rpartition(".")[2]
-    return last if sum(each.rpartition(".")[2] == last for each in names) <= 1 else name
-
-
-def _scaled(values: Sequence[Any], *, log: bool) -> tuple[list[float], list[tuple[float, str]]]:
-    """Heights 0..1 of an axis' values, and its ticks; a trial that has no such parameter stands below the axis."""
-    present = [value for value in values if value is not None]
-    missing = [] if len(present) == len(values) else [(-0.14, "not used")]
-    if present and is_numeric(present) and len(set(present)) > 1:
-        turn = math.log if log and min(present) > 0 else float
-        low, high = turn(min(present)), turn(max(present))
-        place = {value: (turn(value) - low) / (high - low) for value in set(present)}
-        shown = place if len(place) <= 5 else (min(present), max(present))
-        ticks = [(place[value], f"{value:.3g}") for value in shown]
-        return [-0.14 if value is None else place[value] for value in values], ticks + missing
-    names = sorted({str(value) for value in present})
-    rungs = {name: (index + 0.5) / len(names) for index, name in enumerate(names)}
-    return [-0.14 if v is None else rungs[str(v)] for v in values], [(y, label(n)) for n, y in rungs.items()] + missing
-
-
 def slices(sweep: SweepRecord, metric: Metric) -> list[Chart]:
     """The objective against each parameter alone."""
     drawn = []
@@ -199,17 +139,21 @@ def slices(sweep: SweepRecord, metric: Metric) -> list[Chart]:
         if len({str(value) for value in values}) < 2:
             continue
         reached = [t.reached(metric) for t in mine]
+        seen = Focus.on([each for each in reached if each is not None], maximise=metric.maximise)
         scale = is_numeric(values)
-        x = values if scale else [label(value) for value in values]
+        x = values if scale else [label(shown_value(value)) for value in values]
         points = {
-            "type": "scatter", "mode": "markers", "x": x, "y": reached, "customdata": [t.number for t in mine],
-            "marker": {"size": 7, "color": "@accent", "opacity": 0.55},
-            "hovertemplate": "trial %{customdata}: %{x}, %{y:.4f}<extra></extra>",
+            "type": "scatter", "mode": "markers", "x": x,
+            "y": [None if each is None else seen.place(each) for each in reached],
+            "customdata": [t.number for t in mine], "text": [number(each) for each in reached],
+            "marker": {"size": 7, "color": "@accent", "opacity": 0.55,
+                       "symbol": ["circle" if each is None or seen.holds(each) else seen.symbol for each in reached]},
+            "hovertemplate": "trial %{customdata}: %{x}, %{text}<extra></extra>",
         }  # fmt: skip
         traces = [points]
         if len(set(values)) <= 8:  # a mean for each value
             groups = {each: [r for v, r in zip(x, reached, strict=True) if v == each and r is not None] for each in x}
-            means = [statistics.fmean(group) for group in groups.values()]
+            means = [seen.place(statistics.fmean(group)) for group in groups.values()]
             symbol = {"symbol": "line-ew-open", "size": 26, "color": "@strong", "line": {"width": 2}}
             traces.append(
                 {
@@ -223,9 +167,10 @@ def slices(sweep: SweepRecord, metric: Metric) -> list[Chart]:
             kind["dtick"] = 1  # a mark each power of ten
         drawn.append(
             chart(
-                name, f"{word(metric.name).capitalize()} against {name}, n = {len(mine)} trials.",
+                name,
+                f"{word(metric.name).capitalize()} against {name}, n = {len(mine)} trials." + seen.sentence(reached),
                 traces,
-                {"xaxis": {"nticks": 5, **kind}, "yaxis": {"nticks": 5}, "height": 240},
+                {"xaxis": {"nticks": 5, **kind}, "yaxis": {"nticks": 5, **seen.axis}, "height": 240},
                 columns=["trial", name, word(metric.name)],
                 rows=[[t.number, t.params[name], t.reached(metric)] for t in mine],
             )

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
 from da6401.config.metrics import Metric, word
-from da6401.report.charts import Chart, bars
+from da6401.report.charts import Chart, bars, shown_value
 from da6401.report.sweep_record import SweepRecord, is_numeric
 
 EVALUATORS: dict[str, Callable[[], BaseImportanceEvaluator]] = {
@@ -110,9 +110,7 @@ def correlation(sweep: SweepRecord, metric: Metric) -> Chart | None:
         mine = [trial for trial in sweep.complete if key in trial.params]
         values = [trial.params[key] for trial in mine]
         reached = [trial.reached(metric) for trial in mine]
-        columns = {key: values} if is_numeric(values) else {
-            f"{key}={choice}": [value == choice for value in values] for choice in dict.fromkeys(values)
-        }  # fmt: skip
+        columns = {key: values} if is_numeric(values) else _indicators(key, values)
         for name, column in columns.items():
             if len(mine) >= 3 and len(set(column)) > 1 and len(set(reached)) > 1:
                 found[name] = (float(spearmanr(column, reached).statistic), len(mine))
@@ -123,6 +121,14 @@ def correlation(sweep: SweepRecord, metric: Metric) -> Chart | None:
     said = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     return bars(
         "Correlation",
-        f"Spearman's rank correlation with {word(metric.name)}, {said} completed trials; a choice counts as 1 or 0.",
+        f"Spearman's rank correlation with {word(metric.name)}, {said} completed trials. KEY=VALUE counts as 1, any "
+        "other value of this key as 0.",
         names, {"correlation": [found[name][0] for name in names]}, unit="rank correlation",
     )  # fmt: skip
+
+
+def _indicators(key: str, values: Sequence[Any]) -> dict[str, list[bool]]:
+    """Columns of a choice: one a value, and only one of two, since the other's correlation is its negative."""
+    choices = sorted(dict.fromkeys(values), key=str)
+    wanted = choices[1:] if len(choices) == 2 else choices
+    return {f"{key}={shown_value(choice)}": [value == choice for value in values] for choice in wanted}

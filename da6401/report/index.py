@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ from da6401.runs.trial_folders import found_runs
 PAGE = "report.html"  # of a run or a sweep, in its folder
 COLUMNS = (
     *("what", "", "last trained", "model", "status", "validation accuracy", "95% interval", "test accuracy"),
-    *("time", "parameters", "multiply-accumulates", "page of it"),
+    *("time", "parameters", "multiply-accumulates"),
 )
 
 
@@ -42,8 +43,14 @@ def index_sections(folder: Path) -> list[dict[str, Any]]:
     sweeps = len(rows) - runs
     words = f"{sweeps} {'sweep' if sweeps == 1 else 'sweeps'} and {runs} {'run' if runs == 1 else 'runs'}; a sweep's "
     words += "numbers are those of the run that it stands for."
+    without = [each for each in inside if not (each / PAGE).is_file()]
+    missing = []
+    if without:
+        them = "One has" if len(without) == 1 else f"{len(without)} have"
+        missing = [text(f"{them} no page yet, and a link to the folder: da6401 report FOLDER writes it, as in")]
+        missing += [{"kind": "command", "text": f"da6401 report {shlex.quote(str(without[0]))}"}]
     listed = table("The one that was trained last first", COLUMNS, rows)
-    return [section("Runs and sweeps", text(words), listed)]
+    return [section("Runs and sweeps", text(words), listed, *missing)]
 
 
 def _row(each: Path, above: Path) -> list[Any]:
@@ -55,8 +62,7 @@ def _row(each: Path, above: Path) -> list[Any]:
         own = _run(each) if kind == "run" else _sweep(each)
     except RunError as error:
         own = [None, f"cannot be read: {safe(error)}", *[None] * 6]
-    shown = PAGE if href.endswith(PAGE) else f"none yet: da6401 report {each}"
-    return [Link(name, href), kind, time, *own, shown]
+    return [Link(name, href), kind, time, *own]
 
 
 def _sweep(sweep: Path) -> list[Any]:

@@ -111,10 +111,11 @@ function trials(block, part) {
   const rows = block.trials.map((trial) => {
     const cells = [trial.number, trial.state, ...trial.values, ...(block.intervals ? [trial.interval] : []), trial.seconds, trial.epochs,
       ...block.params.map((name) => trial.params[name] ?? null)];
-    const text = block.columns.map((name, at) => `${name}=${show(cells[at])}`).join(" ") + " " + trial.reason;
-    const row = make("tr", { class: trial.best ? "best" : null, click: () => open(block, trial, part) },
+    const text = block.columns.map((name, at) => `${name}=${show(cells[at])}`).join(" ") + ` ${trial.badge} ${trial.reason}`;
+    const row = make("tr", { class: [trial.best ? "best" : "", trial.badge ? "marked" : ""].join(" ").trim() || null, click: () => open(block, trial, part) },
       cells.map((value, at) => at === 0
-        ? make("td", {}, make("button", { type: "button", "aria-label": `open trial ${value}` }, String(value)), trial.mark)
+        ? make("td", {}, make("button", { type: "button", "aria-label": `open trial ${value}` }, String(value)), trial.mark,
+          trial.badge ? make("span", { class: "badge" }, trial.badge) : null)
         : at === 1 ? make("td", {}, make("span", { class: `state ${value}` }, value))
         : make("td", { class: isNumber(value) ? "number" : null }, show(value))));
     return { trial, cells, row, text: text.toLowerCase() };
@@ -164,7 +165,7 @@ function trials(block, part) {
   part.open = (number) => open(block, block.trials.find((trial) => trial.number === number), part);
   order();
   filter();
-  return make("div", { class: "trials" },
+  return make("div", { class: "trials" }, block.legend ? make("p", { class: "note" }, block.legend) : null,
     make("div", { class: "filters" }, make("label", {}, "Keep rows with all these words", search),
       make("label", {}, "State", choice), clear), count,
     scroll("Trials", make("table", {}, make("thead", {}, make("tr", {}, heads)), body)));
@@ -312,6 +313,7 @@ function render(report) {
       part.sections.map((section) => make("li", {}, make("a", { href: `#${part.id}-${section.id}` }, section.title)))));
   }
   if (outline !== outlined) {
+    root.classList.toggle("alone", report.parts.flatMap((part) => part.sections).length === 1);
     main.replaceChildren(...shown.map(([part, title, sections]) => make("div", { class: "part", id: part }, title, sections)));
     byId("contents").replaceChildren(...links);
     outlined = outline;

@@ -15,6 +15,7 @@ from da6401.config.metrics import Metric
 from da6401.report.run_record import RunRecord
 from da6401.runs.looks import Looked
 from da6401.study.objective import Candidate, Objective, is_complete
+from da6401.study.roles import DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class TrialRecord:
     start: datetime | None
     end: datetime | None
     constraints: Mapping[str, float]  # by how much it is over each hard limit
-    is_default: bool  # enqueued before the sampler chose anything: the configuration's own values
+    role: str  # apart from the sampler's own trials: roles.DEFAULT, roles.GIVEN, or ""
 
     def reached(self, metric: Metric) -> float | None:
         """A metric of a completed trial; of another what its last epoch had, where epochs have it."""
@@ -76,7 +77,7 @@ class SweepRecord:
 
     @property
     def default(self) -> TrialRecord | None:
-        return next((trial for trial in self.trials[:1] if trial.is_default), None)
+        return next((trial for trial in self.trials[:1] if trial.role == DEFAULT), None)
 
     @functools.cached_property
     def winners(self) -> list[Candidate[TrialRecord]]:

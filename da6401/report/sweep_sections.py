@@ -13,11 +13,14 @@ from da6401.report.charts import number
 from da6401.report.chosen_run import winner_of
 from da6401.report.figures import STATES
 from da6401.report.importance import correlation, importance
+from da6401.report.parallel import parallel
 from da6401.report.race_sections import race_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import selection_warning, times
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
+from da6401.study.gain import gain, gain_words
 from da6401.study.objective import Candidate
+from da6401.study.roles import DEFAULT, GIVEN
 from da6401.study.told_apart import MARK, ToldApart, told_apart
 from da6401.study.told_apart_folds import told_apart_over_folds
 
@@ -38,7 +41,7 @@ def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
     if any(trial.run.epochs for trial in sweep.trials):
         sections.append(section("Learning curves", figures.learning_curves(sweep, metric)))
     if len(sweep.complete) > 1 and sweep.params:
-        sections.append(section("Parallel coordinates", figures.parallel(sweep, metric)))
+        sections.append(section("Parallel coordinates", parallel(sweep, metric)))
         charts, doubts = importance(sweep, metric)
         blocks = [*(text(each, "warning") for each in doubts), *charts, correlation(sweep, metric)]
         sections.append(section("Importance and correlation", *blocks))
@@ -71,9 +74,10 @@ def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
     if sweep.objective.alone is None:
         items = [("On the Pareto front", len(sweep.best), f"of {len(sweep.complete)} completed trials")]
     notes = []
-    if default is not None and default.values:
-        gain = value - default.values[metric.index]
-        items.append(("Against the default", f"{gain:+.4g}", f"trial 0: {number(default.values[metric.index])}"))
+    if default is not None and default.values and default is not best:
+        items.append(_against_default(sweep, winner, default, metric))
+    elif default is best:
+        notes.append(text("The default configuration itself is the best: no trial of the sampler improved on it."))
     else:
         notes.append(text("There is no completed trial of the default configuration to compare with."))
     rival = _other_part(sweep, best)
@@ -92,6 +96,19 @@ def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
         notes.append(text(f"The best of {len(sweep.complete)} noisy trials is partly luck, and one seed each: "
                            "sweep.confirm_top=3 retrains the best with fresh seeds."))  # fmt: skip
     return [facts(*items, *tail), *notes]
+
+
+def _against_default(
+    sweep: SweepRecord, winner: Candidate[TrialRecord], default: TrialRecord, metric: Metric
+) -> tuple[str, str, str]:
+    """The fact of what the sweep gained; with an interval where winner and default answered the same images."""
+    assert default.values, "a completed trial has values"
+    own = default.values[metric.index]
+    note = f"trial {default.number}: {number(own)}"
+    found = None if winner.is_repeated else gain(winner.trial.run.folder, default.run.folder, sweep.objective)
+    if found is not None:
+        note += f"; {gain_words(found)}"
+    return "Against the default", f"{winner.values[metric.index] - own:+.4g}", note
 
 
 def _looks(sweep: SweepRecord) -> list[Block]:
@@ -136,6 +153,17 @@ def _changes(sweep: SweepRecord, winner: TrialRecord) -> Block:
     return table(f"Trial {winner.number} {against}", ["key", "default", "winner"], rows)
 
 
+def _roles(sweep: SweepRecord) -> str:
+    """What the badges in the table of trials mean; "" where there are none."""
+    said = {
+        DEFAULT: "default is the configuration as it is without a search",
+        GIVEN: "given was written down before the sampler chose anything (hydra.sweeper.first, sweep.warm_start)",
+    }
+    found = {trial.role for trial in sweep.trials}
+    words = "; ".join(text for role, text in said.items() if role in found)
+    return f"{words[0].upper()}{words[1:]}. Their rows are tinted." if words else ""
+
+
 def _told_apart(sweep: SweepRecord) -> ToldApart:
     """Which trials cannot be told from the winner."""
     folders = {trial.number: trial.run.folder for trial in sweep.complete}
@@ -162,6 +190,7 @@ def _trials(sweep: SweepRecord, told: ToldApart) -> Block:
             {
                 "number": trial.number, "state": trial.state, "values": [trial.reached(metric) for metric in metrics],
                 "params": {key: cell(value) for key, value in trial.params.items()}, "best": trial.number in best,
+                "badge": trial.role,
                 "mark": f" {MARK}" if trial.number in told.same else "",
                 "interval": told.cell(trial.number),
                 "seconds": took,
@@ -170,13 +199,13 @@ def _trials(sweep: SweepRecord, told: ToldApart) -> Block:
                 "attempts": trial.attempts, "folder": safe(trial.run.folder), "changes": _differences(sweep, trial),
                 "command": command(trial.run.folder)["text"] if trial.run.config else None,
                 "curves": {name: [_short(line.get(name)) for line in trial.run.epochs] for name in curves},
-                "same": "This is the default configuration." if trial.is_default else "No key differs.",
+                "same": "This is the default configuration." if trial.role == DEFAULT else "No key differs.",
             }
         )  # fmt: skip
     names, intervals = [word(metric.name) for metric in metrics], [told.heading] if told.heading else []
     return {
         "kind": "trials", "params": sweep.params, "goals": names, "trials": rows,
-        "intervals": bool(told.heading),
+        "intervals": bool(told.heading), "legend": _roles(sweep),
         "columns": ["trial", "state", *names, *intervals, "seconds", "epochs", *sweep.params],
         "against": "Against the default configuration" if sweep.default else "Parameters", "before": "default",
     }  # fmt: skip

@@ -39,8 +39,9 @@ from da6401.sweep.leases import FINISHED, REASON, SKIPPED, Worker
 from da6401.sweep.model_folder import Trained
 from da6401.sweep.prepare import Sweep
 from da6401.sweep.race_trials import EPOCHS, PHASE, PLANNED, epochs_of
-from da6401.sweep.summary import parameters, progress_line
+from da6401.sweep.summary import progress_line
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
+from da6401.sweep.tables import parameters
 from da6401.sweep.trial import earlier_end, trial_in_environment
 from da6401.sweep.trial_timeout import deadline, landing_seconds, start_over, time_limit
 from da6401.training.machine_failures import machine_problem

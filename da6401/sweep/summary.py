@@ -8,14 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich import box
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import key_of
@@ -26,14 +24,17 @@ from da6401.runs.atomic_files import write_json, write_text
 from da6401.runs.reproduce_command import reproduce_command
 from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
 from da6401.runs.trial_folders import MODEL, trial_folder
+from da6401.study.gain import gain, gain_words
 from da6401.study.objective import Candidate, Objective, is_complete
-from da6401.study.told_apart import MARK, ToldApart, told_apart
+from da6401.study.roles import DEFAULT, role_of
+from da6401.study.told_apart import told_apart
 from da6401.study.told_apart_folds import folds_json, told_apart_over_folds
 from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
-from da6401.sweep.leases import FINISHED, REASON, REQUEUED
+from da6401.sweep.leases import FINISHED
 from da6401.sweep.model_folder import HandedOver
 from da6401.sweep.race_trials import PLAN
+from da6401.sweep.tables import confirmed_table, options_table, over_limits, parameters, trial_table
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,19 @@ def write_summary(
     else:
         parts = (_which(best[0]), objective.text(best[0].values), parameters(best[0].trial))
         console.print(escape(f"winner: {', '.join(filter(None, parts))}"))
+        console.print(*_gain_lines(best[0], trials, folder, objective), sep="\n", end="")
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
+
+
+def _gain_lines(
+    best: Candidate[FrozenTrial], trials: Sequence[FrozenTrial], folder: Path, objective: Objective
+) -> list[str]:
+    """A line that says how much better the winner is than the default configuration; [] where that is unknown."""
+    default = next((trial for trial in trials if role_of(trial) == DEFAULT and is_complete(trial)), None)
+    if default is None or default.number == best.trial.number or best.is_repeated:
+        return []
+    found = gain(trial_folder(folder, best.trial), trial_folder(folder, default), objective)
+    return [f"against the default, trial {default.number}: {found.value:+.4f} ({gain_words(found)})\n"] if found else []
 
 
 def _retraining(folder: Path, winner: Path, *, folds: int) -> str:
@@ -123,17 +136,6 @@ def _print_model(console: Console, handed: HandedOver, folder: Path) -> None:
     names = ", ".join(run.name for run in handed.runs)
     console.print(escape(f"model: {handed.words} ({names}), val_accuracy {handed.val_accuracy:.4f}"))
     console.print(f"test it: [bold]da6401 evaluate {escape(shlex.quote(str(folder / MODEL)))}[/bold]")
-
-
-def options_table(handed: HandedOver) -> Table:
-    """What was tried as the model to hand over, on the validation images."""
-    table = Table(title="what could be handed over", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading, justify in (("model", "left"), ("val_accuracy", "right"), ("val_loss", "right")):
-        table.add_column(heading, justify=cast(JustifyMethod, justify))
-    for each in handed.tried:
-        star = "*" if each["chosen"] else " "
-        table.add_row(f"{star}{each['model']}", f"{each['val_accuracy']:.4f}", f"{each['val_loss']:.4f}")
-    return table
 
 
 def ledger(trials: Sequence[FrozenTrial], seconds: float) -> list[dict[str, Any]]:
@@ -169,20 +171,6 @@ def _data_words(trial: FrozenTrial) -> str:
     return " ".join(f"{key}={value}" for key, value in keys.items() if key.partition(".")[0] == "data")
 
 
-def confirmed_table(confirmed: Sequence[Confirmed], objective: Objective) -> Table:
-    """The retrained trials by their mean, beside their value in the sweep, which is too good as the best of many."""
-    metric = objective.metrics[0]
-    title = f"confirmed with fresh seeds: {metric.name}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("trial", "in the sweep", "mean", "deviation", "regression to the mean", "seeds"):
-        table.add_column(heading, justify="right")
-    for item in confirmed:
-        gap = item.mean - item.value
-        cells = [metric.text(value) for value in (item.value, item.mean, item.deviation)]
-        table.add_row(str(item.trial), *cells, ("+" if gap >= 0 else "") + metric.text(gap), str(len(item.values)))
-    return table
-
-
 def progress_line(
     objective: Objective, trials: Sequence[FrozenTrial], number: int, total: int, *, started: float, hours: float
 ) -> str:
@@ -191,7 +179,7 @@ def progress_line(
     counts = Counter(item.state for item in trials)
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     if trial.state is TrialState.COMPLETE:
-        outcome = objective.text(trial.values) + _over(trial)
+        outcome = objective.text(trial.values) + over_limits(trial)
     else:
         outcome = f"{trial.state.name.lower()} {trial.user_attrs.get('reason', '')}".strip()
     done = sum(counts[state] for state in FINISHED)
@@ -234,37 +222,6 @@ def _which(candidate: Candidate[FrozenTrial]) -> str:
     return f"trial {candidate.trial.number}, the median of {count} {'seed' if count == 1 else 'seeds'}, by their mean"
 
 
-def _over(trial: FrozenTrial) -> str:
-    """By how much a trial exceeds the hard limits, and so cannot win."""
-    over = [f"{excess:,.0f} {name}" for name, excess in trial.constraints.items() if excess > 0]
-    return f" ({' and '.join(over)} over the limit)" if over else ""
-
-
-def trial_table(trials: Sequence[FrozenTrial], objective: Objective, told: ToldApart, *, title: str) -> Table:
-    """One row a trial: number, state, values, interval, seconds, its parameters, and why it failed or cannot win."""
-    winners = {each.trial.number for each in objective.best(trials)}
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
-    columns = [("trial", "right"), ("state", "left"), *((name, "right") for name in objective.names)]
-    columns += [(told.heading, "right")] if told.heading else []
-    for heading, justify in [*columns, ("seconds", "right")]:
-        table.add_column(heading, justify=cast(JustifyMethod, justify), no_wrap=True)
-    table.add_column("searched", overflow="fold")  # `parameters` is the name of an objective
-    for trial in trials:
-        if trial.values and len(trial.values) == len(objective.metrics):
-            values = [each.text(value) for each, value in zip(objective.metrics, trial.values, strict=True)]
-        else:
-            values = ["-"] * len(objective.metrics)
-        if told.heading:
-            values.append(told.cell(trial.number) or "-")
-        seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else "-"
-        attribute = REASON if trial.state is not TrialState.WAITING else REQUEUED
-        reason = f"  ({trial.user_attrs[attribute]})" if attribute in trial.user_attrs else _over(trial)
-        star = "*" if trial.number in winners else MARK if trial.number in told.same else " "
-        name = f"{star}{trial.number}"
-        table.add_row(name, trial.state.name.lower(), *values, seconds, escape(parameters(trial) + reason))
-    return table
-
-
 def _best_by_model(trials: Sequence[FrozenTrial], objective: Objective) -> dict[str, Candidate[FrozenTrial]]:
     """Where the model was searched: the best trial of each, to compare Part A with Part B."""
     models = dict.fromkeys(str(trial.params["model"]) for trial in trials if "model" in trial.params)
@@ -272,12 +229,6 @@ def _best_by_model(trials: Sequence[FrozenTrial], objective: Objective) -> dict[
         return {}
     best = {model: objective.best(t for t in trials if str(t.params.get("model")) == model) for model in models}
     return {model: found[0] for model, found in best.items() if found}
-
-
-def parameters(trial: FrozenTrial | optuna.Trial) -> str:
-    """A trial's searched values, by the last part of each key."""
-    named = [(key_of(name).rpartition(".")[2], value) for name, value in trial.params.items()]
-    return " ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in named)
 
 
 def _epochs(run: Path) -> int:

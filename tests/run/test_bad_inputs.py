@@ -196,11 +196,13 @@ def _(cwd: Path) -> list[str]:
 @case("metrics with a damaged line")
 def _(cwd: Path) -> list[str]:
     (cwd / "run" / "metrics.jsonl").write_text('{"epoch": 1}\nnonsense\n{"epoch": 3}\n')
-    return ["compare", "run", "run"]
+    shutil.copytree(cwd / "run", cwd / "copy")
+    return ["compare", "run", "copy"]
 
 
 case("no run folder")(lambda cwd: ["reproduce", "nowhere"])
 case("one run to compare")(lambda cwd: ["compare", "run"])
+case("a run compared with itself")(lambda cwd: ["compare", "run", "./run"])
 
 # ---- weights files ----------------------------------------------------------------------------------------------
 

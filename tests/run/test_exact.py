@@ -217,8 +217,12 @@ def test_compare_shows_keys_metrics_and_curves(tmp_path: Path, capsys: pytest.Ca
     last = read_metrics(tmp_path / "b")[-1]["val_loss"]
     assert f"{last:.4f}" in out
     assert len(re.findall(r"^ *B +3 +[▁▂▃▄▅▆▇█]{3} ", out, re.MULTILINE)) == 4
-    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "copy")]) == 0
     assert "no key differs" in capsys.readouterr().out
+    (tmp_path / "other").symlink_to(tmp_path / "a")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "other")]) == 2
+    assert "compare: names 1 and 3 are the same run" in capsys.readouterr().err
 
 
 def test_compare_says_how_often_the_test_split_was_looked_at(
@@ -244,7 +248,8 @@ def test_compare_says_how_often_the_test_split_was_looked_at(
 
 def test_compare_needs_no_torch(tmp_path: Path) -> None:
     run(compose(*SMALL, "trainer.epochs=1"), tmp_path / "a")
-    script = "import sys; from da6401.cli import main; main(['compare', 'a', 'a']); assert 'torch' not in sys.modules"
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    script = "import sys; from da6401.cli import main; main(['compare', 'a', 'b']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def test_compare_tests_runs_on_the_same_images(tmp_path: Path) -> None:
     (line,) = (line for line in out.splitlines() if line.startswith("validation accuracy, A - B: "))
     assert f"only A right on {alone} and only B on {other_alone}; McNemar, p = {p:.3g}: A is better" in line
     assert f"{one.mean() - other.mean():+.4f}" in line
-    code, out, err = typed("compare", "good", "good", cwd=tmp_path)
+    shutil.copytree(tmp_path / "good", tmp_path / "copy")
+    code, out, err = typed("compare", "good", "copy", cwd=tmp_path)
     assert code == 0, err
     assert "only A right on 0 and only B on 0; McNemar, p = 1: no difference shown" in out
 

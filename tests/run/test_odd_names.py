@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("x") / ODD
     tree(cwd / ODD)
     done("train", *TINY, f"data.root={ODD}", f"hydra.run.dir=runs/{ODD}", cwd=cwd)
+    shutil.copytree(cwd / "runs" / ODD, cwd / "copies" / ODD)
     return cwd
 
 
@@ -89,7 +91,7 @@ def test_python_takes_them_as_the_shell_does(place: Path, monkeypatch: pytest.Mo
         ["predict", f"runs/{ODD}", f"{ODD}/test/cat (1)/0.png", f"{ODD}/test/dög, ='x'/0.png"],
         ["explain", f"runs/{ODD}"],
         ["report", f"runs/{ODD}"],
-        ["compare", f"runs/{ODD}", f"runs/{ODD}"],
+        ["compare", f"runs/{ODD}", f"copies/{ODD}"],
         ["reproduce", f"runs/{ODD}", f"data.root={ODD}"],
     ],
     ids=lambda words: words[0] if words[0] != "data" else f"data {words[1]}",

@@ -68,7 +68,7 @@ def test_a_study_elsewhere_is_named(sweep: Path, tmp_path: Path, capsys: pytest.
     alone = tmp_path / "s"
     alone.mkdir()
     assert main(["report", str(alone), "--storage", f"sqlite:///{sweep}/study.db"]) == 0
-    trials = page_data(alone / "report.html")["parts"][0]["sections"][-1]["blocks"][0]["trials"]
+    trials = page_data(alone / "report.html")["parts"][0]["sections"][-1]["blocks"][-1]["trials"]
     assert len(trials) == 6
     assert trials[0]["curves"]["val_accuracy"]  # from the study: the folders are on another machine
     assert main(["report", str(alone), "--storage", f"sqlite:///{tmp_path}/none.db"]) == 2

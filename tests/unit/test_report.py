@@ -38,6 +38,7 @@ from da6401.runs.looks import Look, record_look
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import CONFIG, METRICS, RESULT, VALIDATION_CSV, RunResult, write_metrics, write_result
 from da6401.study.objective import Objective
+from da6401.study.roles import DEFAULT
 from tests.tiny_runs import SMALL, compose
 
 HOSTILE = ("<script>alert(1)</script>", "</script><b>", "{{script}} \"'&amp;")
@@ -73,7 +74,7 @@ def trial(
     start = datetime(2026, 1, 1) + timedelta(minutes=number)
     given: dict[str, Any] = {
         "state": "complete" if values else "pruned", "reason": "", "slot": str(number % 2), "attempts": 1,
-        "constraints": {}, "is_default": number == 0, "end": start + timedelta(seconds=50),
+        "constraints": {}, "role": DEFAULT if number == 0 else "", "end": start + timedelta(seconds=50),
     }  # fmt: skip
     return TrialRecord(
         number=number, values=values, params=dict(params or {}), run=run, start=start, **(given | more)
@@ -164,8 +165,8 @@ def test_history_marks_what_was_pruned_and_what_failed() -> None:
     trials = [trial(0, (0.5,)), trial(1, None), trial(2, None, state="fail"), trial(3, (0.4,)), trial(4, (0.7,))]
     drawn = figures.history(sweep(trials), ACCURACY)
     marks = {trace["name"]: (trace["x"], trace["marker"]["symbol"]) for trace in drawn["traces"][:-1]}
-    assert marks["pruned"] == ([1], "triangle-down-open")
-    assert marks["failed"] == ([2], "x-thin-open")
+    assert marks["pruned"] == ([1], ["triangle-down-open"])
+    assert marks["failed"] == ([2], ["x-thin-open"])
     best = drawn["traces"][-1]
     assert (best["name"], best["x"], best["y"]) == ("best so far", [0, 4, 4], [0.5, 0.7, 0.7])
 

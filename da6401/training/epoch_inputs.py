@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 from da6401.config.freeze_rules import is_plain
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.data.augment.augmenter import Augmenter
-from da6401.data.batches import Batch, seeded
+from da6401.data.batches import Batch, batches, batches_at_once, seeded
 from da6401.data.cache.image_cache import CachedRows
 from da6401.data.cache.store import CacheEntry
 from da6401.data.image_sets import ImageSet, TrainingData
@@ -49,6 +51,19 @@ class EpochInputs(Protocol):
 
     def of_batch(self, batch: Batch, augment: Augmenter) -> Tensor:
         """The input of stage ``first_stage`` for a training batch."""
+
+
+def training_batches(
+    inputs: EpochInputs, images: ImageSet, augment: Augmenter, *, batch_size: int, device: torch.device,
+    shuffle: torch.Generator, first: int,
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+    """The input of stage ``first_stage`` and the labels of each step of an epoch, from step ``first`` on."""
+    at_once = batches_at_once(images.images_NCHW.shape[1:].numel(), batch_size, device)
+    groups = batches(
+        images, batch_size=batch_size, device=device, shuffle=shuffle, at_once=at_once, first=first // at_once
+    )
+    steps = chain.from_iterable(group.steps(inputs.of_batch(group, augment)) for group in groups)
+    return islice(steps, first % at_once, None)
 
 
 class ImageInputs:

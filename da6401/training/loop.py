@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from da6401.config.schema import AugmentationConfig, RunConfig
 from da6401.config.validate import tree_of
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.augment.mixing import mix
-from da6401.data.batches import batch_rows, batches, seeded
+from da6401.data.batches import batch_rows, seeded
 from da6401.data.resident import send
 from da6401.errors import DivergedError, InterruptedRun
 from da6401.models.freezing import FreezePlan, freeze_plan
@@ -27,7 +26,7 @@ from da6401.registry import OF_VALIDATION
 from da6401.runs.run_folder import append_metrics
 from da6401.training.balance import balanced_rows
 from da6401.training.checkpoint_writer import CheckpointWriter
-from da6401.training.epoch_inputs import EpochInputs
+from da6401.training.epoch_inputs import EpochInputs, training_batches
 from da6401.training.learner import Learner, Targets
 from da6401.training.optim import set_learning_rate
 from da6401.training.progress import EpochProgress, epoch_line
@@ -175,10 +174,12 @@ def train_epoch(
     order_N = torch.randperm(count, generator=seeded(cfg.seed, ORDER, plan.epoch))
     images = inputs.images_of(plan.epoch, order_N, augment, rows_N)
     order = seeded(cfg.seed, ORDER, plan.epoch)
-    stream = batches(images, batch_size=trainer.batch_size, device=device, shuffle=order)
     done = state.sums.batches
+    stream = training_batches(
+        inputs, images, augment, batch_size=trainer.batch_size, device=device, shuffle=order, first=done
+    )
     with EpochProgress(plan.epoch, trainer.epochs, count, show=trainer.progress) as progress:
-        for number, batch in enumerate(islice(stream, done, None), start=done):
+        for number, (x, labels_B) in enumerate(stream, start=done):
             try:
                 stop.step_begins()
             except InterruptedRun:
@@ -191,11 +192,10 @@ def train_epoch(
             step = (plan.epoch - 1) * steps_per_epoch + number
             factor = lr_factor(cfg.schedule, step, steps_per_epoch=steps_per_epoch, epochs=trainer.epochs)
             set_learning_rate(state.optimizer, factor)
-            x = inputs.of_batch(batch, augment)
-            targets: Targets = [(batch.labels_B, 1.0)]
+            targets: Targets = [(labels_B, 1.0)]
             if mixes(plan.augmentation):
                 x, others, share = mix(x, plan.augmentation, state.mixing)
-                targets = [(batch.labels_B, share), (batch.labels_B[send(others, device)], 1 - share)]
+                targets = [(labels_B, share), (labels_B[send(others, device)], 1 - share)]
             learner.step(x, targets, first_stage=inputs.first_stage)
             if state.sums.images:
                 progress.advance(state.sums.images, loss=state.sums.mean_loss, accuracy=state.sums.accuracy)

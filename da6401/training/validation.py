@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from da6401.config.metrics import chosen_metric, word
 from da6401.config.schema import RunConfig
-from da6401.data.batches import batches
+from da6401.data.batches import batches, batches_at_once
 from da6401.data.image_sets import ImageSet, TrainingData
 from da6401.metrics.intervals import span, wilson
 from da6401.metrics.scores import check_defined, score
@@ -87,12 +87,15 @@ def evaluate(
     was_training = model.training
     model.eval()
     logits = []
-    for batch in batches(images, batch_size=batch_size, device=arithmetic.device, shuffle=None):
-        if stop is not None:
-            stop.check()
-        x = arithmetic.in_layout(batch.images_BCHW if first_stage else batch.images_BCHW.float().div_(255))
-        with arithmetic.autocast():
-            logits.append((model(x, first_stage) if first_stage else model(x)).float())
+    device = arithmetic.device
+    at_once = batches_at_once(images.images_NCHW.shape[1:].numel(), batch_size, device)
+    for group in batches(images, batch_size=batch_size, device=device, shuffle=None, at_once=at_once):
+        for images_BCHW, _ in group.steps(group.images_BCHW):
+            if stop is not None:
+                stop.check()
+            x = arithmetic.in_layout(images_BCHW if first_stage else images_BCHW.float().div_(255))
+            with arithmetic.autocast():
+                logits.append((model(x, first_stage) if first_stage else model(x)).float())
     model.train(was_training)
     logits_NK = torch.cat(logits).cpu()
     labels_N = images.labels_N

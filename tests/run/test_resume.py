@@ -12,6 +12,7 @@ import torch
 from da6401.errors import InterruptedRun, ModelError, PrunedError, RunError
 from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import LAST, METRICS, RESULT, read_metrics, read_result
+from da6401.training import epoch_inputs, validation
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.run import run
 from tests.outcomes import outcome, stop_at
@@ -43,6 +44,20 @@ def test_a_run_stopped_in_mid_epoch_goes_on_bit_for_bit(
     torch.rand(3)  # the generator is somewhere else by the time that the run goes on
     run(compose(*HARD), tmp_path / "run")
     assert outcome(tmp_path / "run") == uninterrupted
+
+
+def test_batches_that_are_augmented_together_give_the_same_bits(
+    tmp_path: Path, uninterrupted: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (epoch_inputs, validation):  # as on a GPU
+        monkeypatch.setattr(module, "batches_at_once", lambda values, batch_size, device: 3)
+    run(compose(*HARD), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(4, patch)
+        with pytest.raises(InterruptedRun):
+            run(compose(*HARD), tmp_path / "run")
+    run(compose(*HARD), tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole") == uninterrupted
 
 
 def test_steps_after_a_warm_up_go_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,13 +67,14 @@ class Trial:
         model.to(DEVICE)
         inputs = TrainingInputs(self.cfg, model, data, counts, DEVICE)
         self.inputs = inputs.open(plan.freeze.depth, stop=StopFlag())
-        self.learner = Learner(TrainingSetup(self.cfg, DEVICE, data, model, counts, inputs), History())
+        self._setup = TrainingSetup(self.cfg, DEVICE, data, model, counts, inputs)
+        self.learner = Learner(self._setup, History())
         self._checkpoints = CheckpointWriter(
             out, self.learner.state, about={}, trainable=self.learner.trainable_names
         )  # fmt: skip
         self._epoch = 0
         augment = Augmenter(self.cfg.augmentation, count=self.inputs.count, generator=seeded(1))
-        images = self.inputs.images_of(1, torch.arange(self.inputs.count), augment)
+        images = self.inputs.images_of(1, torch.arange(self.inputs.count), augment, torch.arange(self.inputs.count))
         size = self.cfg.trainer.batch_size
         batch = next(iter(batches(images, batch_size=size, device=DEVICE, shuffle=seeded(2))))
         self._batch = self.inputs.of_batch(batch, augment), batch.labels_B
@@ -106,7 +107,7 @@ class Trial:
             self.learner.state.sums = EpochSums()
             plan = plan_epoch(self.cfg, self._epoch)
             train_epoch(
-                self.learner, self.inputs, plan, self.cfg, stop=StopFlag(), checkpoints=self._checkpoints
+                self.learner, self.inputs, plan, self._setup, stop=StopFlag(), checkpoints=self._checkpoints
             )  # fmt: skip
             images += self.learner.state.sums.images
         if CUDA:
@@ -143,8 +144,9 @@ class Trial:
     def evaluations(self, seconds: float) -> int:
         """Whole evaluations of the training images, as the loop does them of the validation images."""
         images, until = 0, time.perf_counter() + seconds
-        given = self.inputs.images_of(1, torch.arange(self.inputs.count), Augmenter(
-            self.cfg.augmentation, count=self.inputs.count, generator=seeded(1)))  # fmt: skip
+        rows_N = torch.arange(self.inputs.count)
+        augment = Augmenter(self.cfg.augmentation, count=len(rows_N), generator=seeded(1))
+        given = self.inputs.images_of(1, rows_N, augment, rows_N)
         while not images or time.perf_counter() < until:
             evaluate(
                 self.learner.model, given, self.learner.arithmetic, batch_size=self.cfg.trainer.batch_size,

@@ -18,6 +18,7 @@ from da6401.commands.verbs import TUNE, parser
 from da6401.config.arguments import IntermixedParser, take_plugins
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.machine.process_start import process_start
+from da6401.machine.torchrun import rank_of_torchrun
 from da6401.redact import redacted, remember_secrets, safe, safe_logs
 from da6401.runs.atomic_files import REMEDIES, write_problem
 from da6401.runs.run_folder import holds_run
@@ -84,9 +85,13 @@ def _verb_of(words: list[str]) -> int:
 
 
 def train(words: list[str]) -> int:
-    """The Hydra app, with the plugins that `--plugin FILE` names."""
+    """The Hydra app, with the plugins that `--plugin FILE` names; of torchrun's processes the first one is the run."""
     from da6401.plugins.loading import active
 
+    if rank_of_torchrun():
+        from da6401.training.follower import follow
+
+        return follow(words)
     rest, plugins, changed = take_plugins(words)
     with active(plugins, changed=changed):
         return _train(rest, typed=[redacted(word) for word in words])
@@ -115,6 +120,10 @@ def _train(words: list[str], *, typed: list[str]) -> int:
     shows = given.help or given.hydra_help or given.info or given.shell_completion
     if not shows:
         multirun = files.is_multirun(given.overrides, flag=given.multirun)
+        if multirun and rank_of_torchrun() is not None:
+            raise ConfigError(
+                ["--multirun: start a sweep without torchrun; its trials start trainer.devices processes"]
+            )
         checked = check_command_line(given.overrides, files=files, multirun=multirun, runs=given.cfg is None)
         words = [*(word for word in words if word not in given.overrides), *checked.words]
         cfg = checked.config

@@ -144,6 +144,10 @@ class TrainerConfig:
         0, "CPU threads of torch; 0 takes all cores that this process may use (affinity, a container's limit)",
         low=0, high=1024,
     )  # fmt: skip
+    devices: int = key(
+        1, "GPUs (on a CPU: processes) that train the run together, each on its part of every batch, with the same "
+        "order, augmentation and steps", low=1, high=64,
+    )  # fmt: skip
     precision: Precision = key("fp32", "autocast of the forward pass; fp16 needs CUDA (its gradients are scaled)")
     channels_last: bool = key(True, "NHWC memory layout: faster convolutions on CPU and GPU")
     compile: bool = key(False, "torch.compile the model: minutes of start-up, for long runs")

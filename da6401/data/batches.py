@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -74,13 +74,14 @@ def batch_rows(count: int, batch_size: int, *, training: bool) -> list[Tensor]:
 
 def batches(
     images: ImageSet, *, batch_size: int, device: torch.device, shuffle: torch.Generator | None, at_once: int = 1,
-    first: int = 0,
+    first: int = 0, part: Callable[[int], slice] | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """All images once, in a random order for training, or in the set's order where ``shuffle`` is None.
 
     Args:
         at_once: steps in each batch that is given.
         first: the batches before it are left out.
+        part: of a step of so many images the rows that are given; None: all.
 
     A thread gathers the next batches unless they are small; it ends when the iteration ends, for whatever reason. For
     CUDA they are pinned and copied without waiting. The order is drawn before, so it does not depend on the thread.
@@ -88,6 +89,8 @@ def batches(
     count = len(images.labels_N)
     order_N = torch.arange(count) if shuffle is None else torch.randperm(count, generator=shuffle)
     steps = batch_rows(count, batch_size, training=shuffle is not None)
+    if part is not None:
+        steps = [rows[part(len(rows))] for rows in steps]
     groups = [steps[start : start + at_once] for start in range(first * at_once, len(steps), at_once)]
     ahead: Batch | None = None
     with closing(_gathered(images, order_N, groups, pinned=device.type == "cuda")) as gathered:

@@ -16,6 +16,7 @@ from da6401.models.freezing import FreezePlan
 
 NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.InstanceNorm2d,
+    nn.SyncBatchNorm,
 )  # fmt: skip
 PIECE = 3 * 2**18  # input values that a CPU computes at once: 5 images of 224 px, 64 of 64 px
 

@@ -5,7 +5,6 @@ They are started here, or on other machines by one of Hydra's launchers (Ray, SL
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import re
@@ -29,6 +28,7 @@ from da6401.config.quoting import quote
 from da6401.config.validate import value_problems
 from da6401.errors import InterruptedRun, UserError
 from da6401.machine.cores import available_cores
+from da6401.machine.parent_death import end_with_parent
 from da6401.plugins.loading import words as plugin_words
 from da6401.study.clock import BEGAN, Clock, spent_of
 from da6401.sweep.jobs import launch
@@ -47,8 +47,6 @@ POLL_SECONDS = 0.2
 REASON_BYTES = 4096  # of a worker's error message: what a pipe accepts in one write
 # The overrides that are for the leading process and not for its workers.
 LEADERS = re.compile(r"(\+\+?)?(hydra/launcher=|hydra\.launcher\.|hydra\.sweeper\.n_jobs=)")
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-PARENT_DEATH = 1  # prctl: set the signal that a process gets when its parent dies
 
 
 def is_worker() -> bool:
@@ -220,7 +218,7 @@ class WorkerProcess(subprocess.Popen[bytes]):
             # In a new session: Ctrl-C reaches only the leader, which passes it on once.
             super().__init__(
                 words, cwd=place, env={**environment, PIPE: str(theirs)}, pass_fds=(theirs,), start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )  # fmt: skip
         finally:
             os.close(theirs)
@@ -263,12 +261,6 @@ def _worker(
     own += plugins
     variables = {**os.environ, SLOT: str(number), **(environment or {})}
     return WorkerProcess([sys.executable, "-m", "da6401", "train", *own], environment=variables, place=place)
-
-
-def _end_with_parent() -> None:
-    """In a new worker: get SIGTERM when the process that started it dies."""
-    if LIBC is not None:
-        LIBC.prctl(PARENT_DEATH, signal.SIGTERM)
 
 
 def _own_cores() -> int:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -17,6 +17,29 @@ from da6401.training.state import TrainingState
 
 PATIENCE = 20  # a write is due when so many times its own duration have passed since the last one
 FIRST_GUESS = 0.02, 5e-9  # seconds of a write, and more for each byte, before one has been measured
+
+
+class Checkpoints(Protocol):
+    """What keeps a training's state."""
+
+    @property
+    def age(self) -> float: ...
+
+    def save(self, *, best: Tensor | None = None, now: bool = False) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class NoCheckpoints:
+    """Of a process whose state another one keeps."""
+
+    age = 0.0
+
+    def save(self, *, best: Tensor | None = None, now: bool = False) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
 
 
 class CheckpointWriter:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -55,12 +55,22 @@ class EpochInputs(Protocol):
 
 def training_batches(
     inputs: EpochInputs, images: ImageSet, augment: Augmenter, *, batch_size: int, device: torch.device,
-    shuffle: torch.Generator, first: int,
+    shuffle: torch.Generator, first: int, part: Callable[[int], slice] | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-    """The input of stage ``first_stage`` and the labels of each step of an epoch, from step ``first`` on."""
+    """The input of stage ``first_stage`` and the labels of each step of an epoch, from step ``first`` on.
+
+    Args:
+        part: as of ``batches``.
+    """
     at_once = batches_at_once(images.images_NCHW.shape[1:].numel(), batch_size, device)
     groups = batches(
-        images, batch_size=batch_size, device=device, shuffle=shuffle, at_once=at_once, first=first // at_once
+        images,
+        batch_size=batch_size,
+        device=device,
+        shuffle=shuffle,
+        at_once=at_once,
+        first=first // at_once,
+        part=part,
     )
     steps = chain.from_iterable(group.steps(inputs.of_batch(group, augment)) for group in groups)
     return islice(steps, first % at_once, None)

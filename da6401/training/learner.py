@@ -1,6 +1,6 @@
 """A network in training and one step of its optimizer, the same for every model and precision."""
 
-# B batch, C = 3 channels, H = W side, K classes
+# B batch, C = 3 channels, H = W side, K classes, P parts
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from da6401.data.batches import equal_parts
-from da6401.models.freezing import freeze_plan, rate_factors
+from da6401.models.freezing import FreezePlan, freeze_plan, rate_factors
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.balance import ClassLoss
 from da6401.training.device import check_precision
@@ -38,13 +38,16 @@ class Learner:
         cfg, trainer, device = setup.cfg, setup.cfg.trainer, setup.device
         check_precision(trainer.precision, device)
         self.arithmetic = Arithmetic(device, trainer.precision, trainer.channels_last)
+        self._ranks = setup.ranks
+        if setup.ranks is not None and device.type == "cuda":  # on a CPU there is no such thing
+            nn.SyncBatchNorm.convert_sync_batchnorm(setup.model)  # type: ignore[no-untyped-call]
         # torch's types have no overload of Module.to with both.
         self.model = setup.model.to(device, memory_format=self.arithmetic.memory_format)  # type: ignore[call-overload]
         # The optimizer is built once, for all that any epoch trains: under the plan of the last epoch.
         self.model.apply_freeze_plan(freeze_plan(cfg.model, trainer.epochs))
         if trainer.compile:
             torch.use_deterministic_algorithms(trainer.deterministic)  # sets the compiler, too: see device.prepare
-        self._forward = torch.compile(self.model) if trainer.compile else self.model
+        self._forward: nn.Module = torch.compile(self.model) if trainer.compile else self.model  # type: ignore[assignment]
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._clip_norm, self._on_oom = trainer.clip_norm, trainer.on_oom
         self.labels_N = setup.data.train.labels_N
@@ -63,7 +66,13 @@ class Learner:
         self.state = TrainingState(self.model, optimizer, scaler, average, history, device, mixing=torch.Generator())
         self._pending: deque[Reading] = deque()  # steps that are not in the sums yet
 
-    def step(self, inputs: Tensor, targets: Targets, *, first_stage: int) -> None:
+    def freeze(self, plan: FreezePlan) -> None:
+        """Let what the plan says train from now on."""
+        self.model.apply_freeze_plan(plan)
+        if self._ranks is not None:  # which exchange the gradients of exactly these parameters
+            self._forward = self._ranks.wrapped(self.model, self.arithmetic.device)
+
+    def step(self, inputs: Tensor, targets: Targets, *, first_stage: int, size: int | None = None) -> None:
         """One step of the optimizer, counted in the state's sums: on the CPU at once, else at most LATE steps later.
 
         With trainer.on_oom=accumulate a batch that does not fit into the device's memory is computed in parts, and so
@@ -71,6 +80,7 @@ class Learner:
 
         Args:
             inputs: augmented images (B, C, H, W), 0..1, or what stage ``first_stage`` is fed with where that is > 0.
+            size: images of the whole batch, where other ranks have the rest of it.
 
         Raises:
             DivergedError: the loss is not finite. On the CPU it is raised before the optimizer changes the weights; on
@@ -79,10 +89,10 @@ class Learner:
         history = self.state.history
         while True:
             try:
-                reading = self._step(inputs, targets, first_stage)
+                reading = self._step(inputs, targets, first_stage, size or len(inputs))
                 break
             except torch.OutOfMemoryError:
-                if self._on_oom == "fail" or history.parts >= len(inputs):
+                if self._on_oom == "fail" or self._ranks is not None or history.parts >= len(inputs):
                     raise
                 history.parts *= 2
                 torch.cuda.empty_cache()
@@ -101,9 +111,10 @@ class Learner:
             loss, correct = reading.values()
             self.state.sums.add(images=reading.images, loss=loss, correct=correct)
 
-    def _step(self, inputs: Tensor, targets: Targets, first_stage: int) -> Reading:
+    def _step(self, inputs: Tensor, targets: Targets, first_stage: int, whole: int) -> Reading:
         """The batch's mean loss, and how many of its first labels are predicted."""
-        state, size = self.state, len(inputs)
+        state, size, ranks = self.state, len(inputs), self._ranks
+        share, count = (1.0, 1) if ranks is None else (ranks.share(whole), ranks.count)
         state.optimizer.zero_grad(set_to_none=True)
         parts_loss, parts_correct = [], []
         for part in equal_parts(size, state.history.parts):
@@ -111,12 +122,15 @@ class Learner:
                 x = self.arithmetic.in_layout(inputs[part])
                 logits_BK = self._forward(x, first_stage) if first_stage else self._forward(x)
                 losses = [share * self._loss(logits_BK, labels_B[part]) for labels_B, share in targets]
-                loss = torch.stack(losses).sum() * ((part.stop - part.start) / size)
-            torch.autograd.backward(state.scaler.scale(loss))
+                loss = torch.stack(losses).sum() * (share * ((part.stop - part.start) / size))
+            torch.autograd.backward(state.scaler.scale(loss * count))  # of which the ranks take the mean
             parts_loss.append(loss.detach())
-            parts_correct.append((logits_BK.argmax(1) == targets[0][0][part]).sum())
+            parts_correct.append((logits_BK.argmax(1) == targets[0][0][part]).sum() * (share > 0))
+        values_2P = torch.stack([torch.stack(parts_loss).double(), torch.stack(parts_correct).double()])
+        if ranks is not None:
+            ranks.add_up(values_2P)
         where = f"epoch {state.history.epochs_run + 1}, step {state.sums.batches + len(self._pending) + 1}"
-        reading = Reading(parts_loss, parts_correct, images=size, where=where)
+        reading = Reading(values_2P, images=whole, where=where)
         if not reading.late:
             reading.values()  # raises before the weights change
         if self._clip_norm > 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from da6401.config.freeze_rules import mixes
 from da6401.config.metrics import chosen_metric, word
@@ -25,11 +26,12 @@ from da6401.models.freezing import FreezePlan, freeze_plan
 from da6401.registry import OF_VALIDATION
 from da6401.runs.run_folder import append_metrics
 from da6401.training.balance import balanced_rows
-from da6401.training.checkpoint_writer import CheckpointWriter
+from da6401.training.checkpoint_writer import Checkpoints, CheckpointWriter, NoCheckpoints
 from da6401.training.epoch_inputs import EpochInputs, training_batches
 from da6401.training.learner import Learner, Targets
 from da6401.training.optim import set_learning_rate
 from da6401.training.progress import EpochProgress, epoch_line
+from da6401.training.ranks import Ranks
 from da6401.training.schedules import lr_factor
 from da6401.training.setup import TrainingSetup
 from da6401.training.signals import StopFlag
@@ -39,7 +41,7 @@ from da6401.training.validation import evaluate, scores_by_epoch
 
 log = logging.getLogger(__name__)
 
-ORDER, AUGMENT, MIX, SAMPLE = range(4)  # the purposes that have random numbers of their own
+ORDER, AUGMENT, MIX, SAMPLE, DROPOUT = range(5)  # the purposes that have random numbers of their own
 
 
 class Watcher(Protocol):
@@ -97,7 +99,10 @@ def fit(
     if resumed is not None:
         state.restore(resumed)
     about = {"class_names": list(setup.data.class_names), "config": tree_of(cfg)}
-    checkpoints = CheckpointWriter(out, state, about=about, trainable=learner.trainable_names)
+    leads = setup.ranks is None or setup.ranks.rank == 0
+    checkpoints: Checkpoints = NoCheckpoints()
+    if leads:
+        checkpoints = CheckpointWriter(out, state, about=about, trainable=learner.trainable_names)
     by_epoch, metric = scores_by_epoch(cfg), chosen_metric(trainer.metric)
     inputs: EpochInputs | None = None
     try:
@@ -107,12 +112,12 @@ def fit(
                 return
             plan = plan_epoch(cfg, epoch)
             if inputs is None or plan.freeze != learner.model.plan:
-                learner.model.apply_freeze_plan(plan.freeze)
+                learner.freeze(plan.freeze)
                 inputs = setup.inputs.open(plan.freeze.depth, stop=hooks.stop)
 
             # ---- one pass over the training images, from where a checkpoint left it ----
             epoch_started, images_before = time.perf_counter(), state.sums.images
-            train_epoch(learner, inputs, plan, cfg, stop=hooks.stop, checkpoints=checkpoints)
+            train_epoch(learner, inputs, plan, setup, stop=hooks.stop, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - epoch_started
 
             # ---- validation ----
@@ -120,6 +125,7 @@ def fit(
                 result = evaluate(
                     state.validated_model, inputs.validation, learner.arithmetic,
                     batch_size=trainer.batch_size, first_stage=inputs.first_stage, stop=hooks.stop,
+                    ranks=setup.ranks,
                 )  # fmt: skip
             except InterruptedRun:
                 checkpoints.save(now=True)  # all batches of the epoch are done: the run resumes with the validation
@@ -142,6 +148,8 @@ def fit(
             better = history.add(line, metric)
             state.sums = EpochSums()
             checkpoints.save(best=result.probabilities_NK if better else None)
+            if not leads:
+                continue
             append_metrics(out, line)
             hooks.tracker.log(epoch, line)
             log.info(epoch_line(line, metric, epochs=trainer.epochs, images=len(result.labels_N), better=better))
@@ -152,8 +160,8 @@ def fit(
 
 
 def train_epoch(
-    learner: Learner, inputs: EpochInputs, plan: EpochPlan, cfg: RunConfig, *,
-    stop: StopFlag, checkpoints: CheckpointWriter,
+    learner: Learner, inputs: EpochInputs, plan: EpochPlan, setup: TrainingSetup, *,
+    stop: StopFlag, checkpoints: Checkpoints,
 ) -> None:  # fmt: skip
     """Train on each image that this epoch has not seen yet, once.
 
@@ -161,9 +169,9 @@ def train_epoch(
         InterruptedRun: a signal came before a batch; last.pt holds the state of this moment.
         DivergedError, TrialTimeoutError: as fit.
     """
-    trainer, state, device = cfg.trainer, learner.state, learner.arithmetic.device
-    count = inputs.count
-    steps_per_epoch = len(batch_rows(count, trainer.batch_size, training=True))
+    cfg, ranks, state, device = setup.cfg, setup.ranks, learner.state, learner.arithmetic.device
+    trainer, count = cfg.trainer, inputs.count
+    sizes = [len(rows) for rows in batch_rows(count, trainer.batch_size, training=True)]
     learner.model.train()
     if state.sums.batches == 0:
         state.mixing.set_state(seeded(cfg.seed, MIX, plan.epoch).get_state())
@@ -175,8 +183,17 @@ def train_epoch(
     images = inputs.images_of(plan.epoch, order_N, augment, rows_N)
     order = seeded(cfg.seed, ORDER, plan.epoch)
     done = state.sums.batches
+    mixing = mixes(plan.augmentation)  # which needs all of a batch
+    part = None if ranks is None or mixing else ranks.part
     stream = training_batches(
-        inputs, images, augment, batch_size=trainer.batch_size, device=device, shuffle=order, first=done
+        inputs,
+        images,
+        augment,
+        batch_size=trainer.batch_size,
+        device=device,
+        shuffle=order,
+        first=done,
+        part=part,
     )
     with EpochProgress(plan.epoch, trainer.epochs, count, show=trainer.progress) as progress:
         for number, (x, labels_B) in enumerate(stream, start=done):
@@ -189,14 +206,26 @@ def train_epoch(
             if trainer.checkpoint_minutes and checkpoints.age > 60 * trainer.checkpoint_minutes:
                 learner.settle()
                 checkpoints.save(now=True)
-            step = (plan.epoch - 1) * steps_per_epoch + number
-            factor = lr_factor(cfg.schedule, step, steps_per_epoch=steps_per_epoch, epochs=trainer.epochs)
+            step = (plan.epoch - 1) * len(sizes) + number
+            factor = lr_factor(cfg.schedule, step, steps_per_epoch=len(sizes), epochs=trainer.epochs)
             set_learning_rate(state.optimizer, factor)
             targets: Targets = [(labels_B, 1.0)]
-            if mixes(plan.augmentation):
+            if mixing:
                 x, others, share = mix(x, plan.augmentation, state.mixing)
                 targets = [(labels_B, share), (labels_B[send(others, device)], 1 - share)]
-            learner.step(x, targets, first_stage=inputs.first_stage)
+            if ranks is not None:
+                x, targets = _own_part(x, targets, ranks, cut=mixing)
+                if ranks.rank:  # dropout differs in each, and goes on as before in a resumed run
+                    torch.manual_seed(seeded(cfg.seed, DROPOUT, plan.epoch, number, ranks.rank).initial_seed())
+            learner.step(x, targets, first_stage=inputs.first_stage, size=sizes[number])
             if state.sums.images:
                 progress.advance(state.sums.images, loss=state.sums.mean_loss, accuracy=state.sums.accuracy)
         learner.settle()
+
+
+def _own_part(x: Tensor, targets: Targets, ranks: Ranks, *, cut: bool) -> tuple[Tensor, Targets]:
+    """A rank's rows of a whole batch, where ``cut``; else it has them already."""
+    if not cut:
+        return x, targets
+    part = ranks.part(len(x))
+    return x[part], [(labels_B[part], share) for labels_B, share in targets]

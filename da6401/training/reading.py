@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,16 +19,16 @@ class Reading:
     waits for that, some steps later.
 
     Args:
-        losses, correct: scalars, one a part; the losses sum to the batch's mean loss.
+        values_2P: float64, which holds the float32 losses and the counts exactly: the losses of the parts, which sum
+            to the batch's mean loss, and their correct answers.
         where: the step, for a message.
     """
 
-    def __init__(self, losses: Sequence[Tensor], correct: Sequence[Tensor], *, images: int, where: str) -> None:
+    def __init__(self, values_2P: Tensor, *, images: int, where: str) -> None:
         self.images = images
-        self.late = losses[0].device.type != "cpu"
+        self.late = values_2P.device.type != "cpu"
         self._where = where
-        # float64 holds the float32 losses and the counts exactly.
-        self._values_2P = torch.stack([torch.stack(list(losses)).double(), torch.stack(list(correct)).double()])
+        self._values_2P = values_2P
         self._copied: torch.cuda.Event | None = None
         if self.late:
             self._values_2P, self._copied = copy_to_host(self._values_2P)

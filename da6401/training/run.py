@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,6 +24,7 @@ from da6401.training.device import choose_device, prepare, restore_torch_setting
 from da6401.training.loop import RunHooks, Watcher, fit
 from da6401.training.machine_failures import explain_failures
 from da6401.training.memory import PeakMemory
+from da6401.training.ranks import check_ranks, own_device, threads_of, together
 from da6401.training.receipt import program
 from da6401.training.run_writer import RunWriter, ending_of
 from da6401.training.setup import set_up
@@ -54,8 +56,10 @@ def run(
         program()  # the versions of now, when the code is loaded: loading the data may take an hour
 
         # ---- device, data, model, and what the model is fed with ----
-        device = choose_device(cfg.device)
-        prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
+        chosen = choose_device(cfg.device)
+        check_ranks(cfg.trainer, chosen)
+        device = own_device(chosen, 0) if cfg.trainer.devices > 1 else chosen
+        prepare(seed=cfg.seed, threads=threads_of(cfg.trainer), deterministic=cfg.trainer.deterministic)
         data = load_training_data(cfg.data)
         for note in data.notes:
             log.info(note)
@@ -65,7 +69,8 @@ def run(
         memory = PeakMemory(device)
         setup = set_up(cfg, device, data)
         layers = setup.counts.layers
-        check_batch_norm(layers, batch_size=min(cfg.trainer.batch_size, len(data.train.labels_N)))
+        batch_size = min(cfg.trainer.batch_size, len(data.train.labels_N))
+        check_batch_norm(layers, batch_size=max(1, batch_size // cfg.trainer.devices))
         schedule = describe_schedule(cfg.model, epochs=cfg.trainer.epochs)
         log.info("\n".join([describe(layers), *schedule]))
 
@@ -77,7 +82,9 @@ def run(
             with stop_on_signals() as stop, writer.tracker() as tracker:
                 try:
                     callbacks.run_begins()
-                    fit(setup, RunHooks(tracker, callbacks, stop), writer.history, out=out, resumed=resumed)
+                    with together(cfg.trainer, chosen, out, resumes=resumed is not None) as ranks:
+                        hooks = RunHooks(tracker, callbacks, stop)
+                        fit(replace(setup, ranks=ranks), hooks, writer.history, out=out, resumed=resumed)
                 except BaseException as error:
                     if ending := ending_of(error, cfg):
                         callbacks.run_done(writer.finish(tracker, *ending))

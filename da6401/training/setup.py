@@ -13,6 +13,7 @@ from da6401.models.counts import Counts, count
 from da6401.models.freezing import freeze_plan
 from da6401.models.stages import StagedModel
 from da6401.training.epoch_inputs import TrainingInputs
+from da6401.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class TrainingSetup:
     model: StagedModel
     counts: Counts  # of the model, with the stages frozen as in the last epoch
     inputs: TrainingInputs
+    ranks: Ranks | None = None  # where several processes train together
 
 
 def set_up(cfg: RunConfig, device: torch.device, data: TrainingData) -> TrainingSetup:

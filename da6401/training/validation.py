@@ -19,6 +19,7 @@ from da6401.metrics.scores import check_defined, score
 from da6401.registry import METRICS, OF_VALIDATION
 from da6401.runs.run_folder import RunResult
 from da6401.training.arithmetic import Arithmetic
+from da6401.training.ranks import Ranks
 from da6401.training.signals import StopFlag
 
 
@@ -75,21 +76,27 @@ def evaluate(
     batch_size: int,
     first_stage: int = 0,
     stop: StopFlag | None = None,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Classify every image once, unaugmented, in eval mode; the model's mode is restored after it.
 
     Args:
         first_stage: ``images`` are images where it is 0, and else the inputs of this stage.
+        ranks: each of them answers its part, and all know the answers.
 
     Raises:
         InterruptedRun, TrialTimeoutError: ``stop`` asks for the end.
     """
     was_training = model.training
     model.eval()
-    logits = []
+    if ranks is not None:
+        ranks.share_buffers(model)
+    logits, rows = [], []
     device = arithmetic.device
     at_once = batches_at_once(images.images_NCHW.shape[1:].numel(), batch_size, device)
-    for group in batches(images, batch_size=batch_size, device=device, shuffle=None, at_once=at_once):
+    batch_size, part = (batch_size, None) if ranks is None else (batch_size * ranks.count, ranks.part)
+    for group in batches(images, batch_size=batch_size, device=device, shuffle=None, at_once=at_once, part=part):
+        rows.append(group.rows_B)
         for images_BCHW, _ in group.steps(group.images_BCHW):
             if stop is not None:
                 stop.check()
@@ -97,11 +104,21 @@ def evaluate(
             with arithmetic.autocast():
                 logits.append((model(x, first_stage) if first_stage else model(x)).float())
     model.train(was_training)
-    logits_NK = torch.cat(logits).cpu()
-    labels_N = images.labels_N
+    logits_NK, labels_N = torch.cat(logits), images.labels_N
+    if ranks is not None:
+        logits_NK = _everyones(logits_NK, torch.cat(rows), len(labels_N), ranks)
+    logits_NK = logits_NK.cpu()
     return Evaluation(
         loss=float(F.cross_entropy(logits_NK.double(), labels_N)),
         accuracy=int((logits_NK.argmax(1) == labels_N).sum()) / len(labels_N),
         probabilities_NK=logits_NK.softmax(1),
         labels_N=labels_N,
     )
+
+
+def _everyones(logits_NK: Tensor, rows_N: Tensor, count: int, ranks: Ranks) -> Tensor:
+    """The logits of all rows, each from a rank that has it."""
+    whole_NK = logits_NK.new_zeros(2, count, logits_NK.shape[1])  # sums, and by how many ranks
+    whole_NK[0, rows_N], whole_NK[1, rows_N] = logits_NK, 1.0
+    ranks.add_up(whole_NK)
+    return whole_NK[0] / whole_NK[1]

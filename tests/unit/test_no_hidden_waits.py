@@ -132,12 +132,12 @@ class Trained:
         if CUDA:
             model.to(device)
         self.inputs = inputs.open(self.plan.freeze.depth, stop=StopFlag())
-        self.learner = Learner(setup, History())
+        self.setup, self.learner = setup, Learner(setup, History())
         self.checkpoints = CheckpointWriter(out, self.learner.state, about={}, trainable=self.learner.trainable_names)
 
     def epoch(self) -> None:
         train_epoch(
-            self.learner, self.inputs, self.plan, self.cfg, stop=StopFlag(), checkpoints=self.checkpoints
+            self.learner, self.inputs, self.plan, self.setup, stop=StopFlag(), checkpoints=self.checkpoints
         )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ def parser() -> CommandParser:
     reproduce.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the saved config")
     compare = _verb(verbs, "compare", "keys that differ, metrics and curves of several runs", _compare)
     compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="two or more: each as of evaluate")
+    _add_plugins(compare, "a plugin whose metrics the runs have")
     _run_verb(verbs, "evaluate", "the best checkpoint on the test split, once, recorded", _evaluate)
     predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="files, folders and patterns")
@@ -56,16 +57,19 @@ def parser() -> CommandParser:
     report.add_argument("--assignment", action="store_true", help=text)
     report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
     report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
+    _add_plugins(report, "a plugin whose metrics the runs have")
 
     _add_serve(_run_verb(verbs, "serve", "the best model behind HTTP: POST /predict, and a page for a browser", _serve))
 
     models = _verb(verbs, "models", "what model=NAME can be: parameters, images, stages, weights", _models)
     models.add_argument("pattern", nargs="?", metavar="PATTERN", help="such as '*net*' or 'timm/*'; quote it")
+    _add_plugins(models, "a plugin whose models to list, too")
 
     text = "parameters and multiply-accumulates of a network, each layer as a formula"
     count = _verb(verbs, "count", text, _count)
     count.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train, such as model.filters=32")
     count.add_argument("--classes", type=int, default=10, metavar="K", help="outputs of the network; 10 without")
+    _add_plugins(count, "as of train")
 
     from da6401.commands.data import add_verbs
 
@@ -88,9 +92,13 @@ def _run_verb(verbs: Any, name: str, text: str, handler: Handler) -> argparse.Ar
 
     verb = _verb(verbs, name, text, of_run)
     verb.add_argument("run", metavar="RUN", type=Path, help="a run folder, a sweep, a study's name, or latest")
-    verb.add_argument("--plugin", metavar="FILE", action="append", default=[], help="a plugin that the run needs")
-    verb.add_argument("--plugin-changed", action="store_true", help="its text may be another than the run's")
+    _add_plugins(verb, "a plugin that the run needs")
     return verb
+
+
+def _add_plugins(verb: argparse.ArgumentParser, text: str) -> None:
+    verb.add_argument("--plugin", metavar="FILE", action="append", default=[], help=text)
+    verb.add_argument("--plugin-changed", action="store_true", help="its text may be another than the run's")
 
 
 def _add_answers(verb: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from da6401.config.schema import (
 )
 from da6401.config.validate import model_has_key, names_of, variants_of
 from da6401.metrics.own_metrics import keys_of
-from da6401.plugins.registered import LOADED, REGISTERED, Registered, broken, place_of, plugin_error
+from da6401.plugins.registered import LOADED, REGISTERED, Registered, broken, place_of, plugin_error, timed
 from da6401.registry import (
     AUGMENTATIONS,
     BLOCKS,
@@ -93,7 +93,9 @@ def data_source(name: str, keys: type | None = None) -> Callable[[F], F]:
 
     def register(function: F) -> None:
         schema = with_keys(OwnDataConfig, name, keys, group="data", body={})
-        entry = DataSourceEntry(schema=schema, source="da6401.data.own_source:OwnSource", function=function)
+        entry = DataSourceEntry(
+            schema=schema, source="da6401.data.own_source:OwnSource", function=timed("data_source", name, function)
+        )
         _register("data_source", name, function, {DATA_SOURCES: (name, entry)}, ("data", schema))
 
     return _decorator("data_source", name, register)
@@ -103,7 +105,9 @@ def augmentation(name: str, keys: type | None = None) -> Callable[[F], F]:
     """Register a change of training images: ``augmentation=NAME``; its keys are ``augmentation.NAME.KEY``."""
 
     def register(function: F) -> None:
-        entry = AugmentationEntry(step=function, keys=(), on_float=True, order=1000, own=name)
+        entry = AugmentationEntry(
+            step=timed("augmentation", name, function), keys=(), on_float=True, order=1000, own=name
+        )
         schema = nested_keys(name, keys, switched=True)
         _register("augmentation", name, function, {AUGMENTATIONS: (name, entry)}, ("augmentation", schema))
 
@@ -140,8 +144,10 @@ def schedule(name: str, keys: type | None = None, *, rise: Rise = float) -> Call
     def register(function: F) -> None:
         schema = with_keys(ScheduleConfig, name, keys, group="schedule", body={})
 
+        called = timed("schedule", name, function)
+
         def shape(cfg: Any, progress: Any) -> float:
-            return _finite("schedule", name, function(cfg, progress), least=0.0, where=f" at step {progress.step}")
+            return _finite("schedule", name, called(cfg, progress), least=0.0, where=f" at step {progress.step}")
 
         _register("schedule", name, function, {SCHEDULES: (name, ScheduleEntry(shape, rise))}, ("schedule", schema))
 
@@ -163,9 +169,10 @@ def metric(
 
     def register(function: F) -> None:
         schema = nested_keys(name, keys, switched=False)
+        called = timed("metric", name, function)
 
         def score(labels_N: Any, probabilities_NK: Any) -> float:
-            value = function(labels_N, probabilities_NK, keys_of(name) or schema())
+            value = called(labels_N, probabilities_NK, keys_of(name) or schema())
             return _finite("metric", name, value)
 
         entry = MetricEntry(f"validation {words or name.replace('_', ' ')}", maximise, form, by_epoch=True, of=score)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from da6401.errors import DivergedError, InterruptedRun, PluginError, PrunedError, UserError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Of each kind: what it must do, as a user reads it.
 RULES = {
@@ -71,6 +76,21 @@ class Plugin:
 
 LOADED: list[Plugin] = []  # in this process now, in order
 REGISTERED: dict[tuple[str, str], Registered] = {}
+SPENT: defaultdict[tuple[str, str], float] = defaultdict(float)  # seconds in this process, in what was registered so
+
+
+def timed(kind: str, name: str, function: F) -> F:
+    """The function, whose time is counted in SPENT; on a GPU the time to launch its work is, not that work's."""
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*given, **named)
+        finally:
+            SPENT[kind, name] += time.perf_counter() - started
+
+    return cast(F, call)
 
 
 def place_of(what: Callable[..., Any]) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from da6401.data.sources import load_training_data
 from da6401.metrics.own_metrics import measured_with
 from da6401.models.counts import check_batch_norm, describe
 from da6401.models.freezing import describe_schedule
+from da6401.plugins.in_use import PluginTime, named_where_diverged
 from da6401.plugins.needed import require_plugins, tell_plugins
 from da6401.runs.run_folder import RunResult
 from da6401.runs.run_lock import can_resume, lock_run, refuse_links
@@ -53,6 +54,7 @@ def run(
         can_resume(out, tree, resume=resume)  # refuses a folder before anything is loaded or written
         require_plugins(out)  # of the run that it resumes
         tell_plugins()
+        plugin_time = PluginTime(cfg.trainer.epochs)
         program()  # the versions of now, when the code is loaded: loading the data may take an hour
 
         # ---- device, data, model, and what the model is fed with ----
@@ -78,11 +80,14 @@ def run(
         with lock_run(out, tree, resume=resume) as resumes:
             writer = RunWriter(setup, out, started=started, memory=memory)
             resumed = writer.begin(files, resumes=resumes)
-            callbacks = Callbacks(cfg, out, watcher)
+            callbacks = Callbacks(cfg, out, watcher, plugin_time)
             with stop_on_signals() as stop, writer.tracker() as tracker:
                 try:
                     callbacks.run_begins()
-                    with together(cfg.trainer, chosen, out, resumes=resumed is not None) as ranks:
+                    with (
+                        named_where_diverged(cfg),
+                        together(cfg.trainer, chosen, out, resumes=resumed is not None) as ranks,
+                    ):
                         hooks = RunHooks(tracker, callbacks, stop)
                         fit(replace(setup, ranks=ranks), hooks, writer.history, out=out, resumed=resumed)
                 except BaseException as error:

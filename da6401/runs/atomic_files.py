@@ -86,8 +86,8 @@ def write_atomic(
         sync_folder(path.parent)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add one line to a file of UTF-8 text, and sync it to the disk.
+def append_line(path: Path, line: str, *, sync: bool = True) -> None:
+    """Add one line to a file of UTF-8 text, and sync it to the disk unless that can wait.
 
     Raises:
         WriteError: the file cannot be written.
@@ -100,8 +100,9 @@ def append_line(path: Path, line: str) -> None:
             incomplete = bool(end) and file.read(1) != b"\n"  # after a crash: the new line must not join it
             file.write(b"\n" * incomplete + line.encode() + b"\n")
             file.flush()
-            os.fsync(file.fileno())
-        if not end:
+            if sync:
+                os.fsync(file.fileno())
+        if sync and not end:
             sync_folder(path.parent)
 
 

@@ -203,8 +203,8 @@ def write_metrics(run: Path, lines: Sequence[Mapping[str, float]]) -> None:
 
 
 def append_metrics(run: Path, line: Mapping[str, float]) -> None:
-    """Add one epoch to metrics.jsonl and sync it to the disk."""
-    append_line(run / METRICS, json_text(line))
+    """Add one epoch to metrics.jsonl; ``write_metrics`` syncs all of them at the end."""
+    append_line(run / METRICS, json_text(line), sync=False)  # a checkpoint holds all lines, too
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

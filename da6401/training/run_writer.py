@@ -118,6 +118,7 @@ class RunWriter:
             batch_parts=history.parts,
         )  # fmt: skip
         self._write_receipt()
+        write_metrics(out, history.lines)  # synced, now that no checkpoint will be written
         if predictions is not None:
             write_predictions(out / VALIDATION_CSV, predictions)
             write_calibration(out, calibrate(predictions))

@@ -13,7 +13,7 @@ from da6401.commands.evaluate import answers_of
 from da6401.commands.reproduce import reproduce_run
 from da6401.data.sources import load_training_data
 from da6401.errors import DivergedError, InterruptedRun
-from da6401.runs.run_folder import LAST, RECEIPT, read_result
+from da6401.runs.run_folder import LAST, RECEIPT, read_metrics, read_result
 from da6401.training import epoch_inputs
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.run import run
@@ -52,10 +52,16 @@ def test_part_a_gives_the_same_bits_twice(tmp_path: Path, precision: str) -> Non
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_each_backbone_trains_deterministically(tmp_path: Path, name: str) -> None:
+def test_each_backbone_trains_and_resumes_to_the_same_bits(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg = compose(*BACKBONE, *CUDA, f"model={name}", f"data.image_size={SIDES.get(name, 64)}")
-    first, second = run(cfg, tmp_path / "a"), run(cfg, tmp_path / "b")
-    assert first.weights_sha256 == second.weights_sha256 is not None
+    whole = run(cfg, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        stop_at(1, patch)
+        with pytest.raises(InterruptedRun):
+            run(cfg, tmp_path / "b")
+    assert run(cfg, tmp_path / "b").weights_sha256 == whole.weights_sha256 is not None
 
 
 @pytest.mark.parametrize("batch", [1, 7, 11])
@@ -140,3 +146,41 @@ def test_a_network_that_does_not_fit_says_that_memory_is_out(tmp_path: Path) -> 
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert code == 2
     assert "out of memory" in err
+
+
+def test_trials_that_share_a_gpu_are_those_alone(tmp_path: Path) -> None:
+    words = (*SMALL, *CUDA, "augmentation=strong", "trainer.epochs=2")
+    folder = tmp_path / "sweep"
+    code, _, err = typed(
+        "train", "--multirun", *words, "optimizer.lr=interval(1e-4,1e-2)", "hydra.sweeper.n_trials=6",
+        "hydra.sweeper.n_jobs=3", "hydra/sweeper/sampler=random", f"hydra.sweep.dir={folder}", cwd=tmp_path,
+    )  # fmt: skip
+    assert code == 0, err
+    for number in range(6):
+        assert reproduce_run(folder / f"trial-{number}", []) == 0
+
+
+def test_two_processes_on_one_gpu_reach_the_numbers_of_one(tmp_path: Path) -> None:
+    words = (*SMALL, *CUDA, "device=cuda:0", "augmentation=standard", "trainer.batch_size=8", "trainer.ema_decay=0.9")
+    alone = run(compose(*words), tmp_path / "alone")
+    both = run(compose(*words, "trainer.devices=2"), tmp_path / "both")
+    again = run(compose(*words, "trainer.devices=2"), tmp_path / "again")
+    assert both.weights_sha256 == again.weights_sha256 is not None
+    # Batch norm sees the whole batch; cuDNN's convolutions use TF32, and their rounding depends on the size.
+    assert both.val_loss == pytest.approx(alone.val_loss, rel=2e-2)
+    first, second = (read_metrics(tmp_path / name)[0] for name in ("alone", "both"))
+    assert first["train_loss"] == pytest.approx(second["train_loss"], rel=2e-2)
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts(tmp_path: Path) -> None:
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    words = (*SMALL, *CUDA, "data.image_size=64", "model.filters=64", "data.images_per_class=60", "trainer.epochs=1",
+             "trainer.batch_size=128")  # fmt: skip
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 500e6) / total)
+    try:
+        result = run(compose(*words), tmp_path / "run")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert result.status == "completed"
+    assert result.batch_parts > 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from da6401.metrics.paired import on_same_images
 from da6401.redact import duration, safe
-from da6401.report import figures, run_figures
+from da6401.report import run_figures
 from da6401.report.assignment_part import (
     Part,
     Section,
@@ -23,6 +23,7 @@ from da6401.report.assignment_part import (
 )
 from da6401.report.blocks import Block, facts, table, text
 from da6401.report.paired_lines import paired_lines
+from da6401.report.parameter_figures import slices
 from da6401.report.run_record import RunRecord
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord
@@ -122,7 +123,7 @@ def _strategies(part: Part, run: RunRecord) -> list[Block]:
     rows.sort(key=lambda row: math.inf if row[3] is None else metric.cost(row[3]))
     columns = ["strategy", "trials", "mean", "best", "trained parameters", "seconds of a run"]
     blocks: list[Block] = [table(f"{len(rows)} strategies, the best first", columns, rows)]
-    blocks += [each for each in figures.slices(part.sweep, metric) if each["title"] == "model.freeze_depth"]
+    blocks += [each for each in slices(part.sweep, metric) if each["title"] == "model.freeze_depth"]
     if len(rows) < STRATEGIES:
         said = f"The assignment asks for at least {STRATEGIES} strategies, and the completed trials have {len(rows)}."
         blocks += needs(said, _depths(run))

@@ -15,6 +15,7 @@ from da6401.redact import printable
 
 Chart = dict[str, Any]
 LONGEST = 40  # characters of a label
+MOST_OUTSIDE = 1 / 3  # of the values: where more are bad, they are part of the picture
 WORTH_A_CUT = 1.5  # times the range without the worst values, from which on they are marked at the edge
 
 
@@ -61,7 +62,8 @@ class Focus:
         limit = best - 3 * (best - middle)
         inside = [value for value in ordered if (value >= limit if maximise else value <= limit)]
         last = inside[-1]
-        is_cut = last != best and abs(best - worst) > WORTH_A_CUT * abs(best - last)
+        is_worth_it = last != best and abs(best - worst) > WORTH_A_CUT * abs(best - last)
+        is_cut = is_worth_it and len(ordered) - len(inside) <= MOST_OUTSIDE * len(ordered)
         last = last if is_cut else worst
         edge = last - 0.08 * ((best - last) or (1.0 if maximise else -1.0))
         return cls(min(best, last), max(best, last), edge, maximise, is_cut)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -10,8 +9,8 @@ from typing import Any
 
 from da6401.config.metrics import Metric, word
 from da6401.registry import METRICS
-from da6401.report.charts import Chart, Focus, axis, chart, epochs, label, number, shown_value
-from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
+from da6401.report.charts import Chart, Focus, axis, chart, epochs, label, number
+from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import times
 
 COLOURS = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
@@ -84,7 +83,7 @@ def _level(value: float, name: str) -> dict[str, Any]:
 
 def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
     """The validation curve of every trial, the best and the default trial apart."""
-    name = metric.name if metric.by_epoch else "val_accuracy"
+    name = curve_metric(metric)
     upward = METRICS[name].maximise
     best, first = next(iter(sweep.best), None), sweep.default
     apart = {trial.number for trial in (best, first) if trial}
@@ -111,6 +110,11 @@ def learning_curves(sweep: SweepRecord, metric: Metric) -> Chart:
     )  # fmt: skip
 
 
+def curve_metric(metric: Metric) -> str:
+    """What is drawn by epoch: the metric itself, where epochs have it."""
+    return metric.name if metric.by_epoch else "val_accuracy"
+
+
 def _curves(trials: Sequence[TrialRecord], name: str, *, legend: str, **style: Any) -> dict[str, Any]:
     points = [(trial, [(line["epoch"], line[name]) for line in trial.run.epochs if name in line]) for trial in trials]
     lines = joined(points)
@@ -128,54 +132,6 @@ def joined(lines: Iterable[tuple[TrialRecord, Sequence[tuple[float, float]]]]) -
         joined["y"] += [*(y for _, y in points), None]
         joined["customdata"] += [trial.number] * len(points) + [None]
     return joined
-
-
-def slices(sweep: SweepRecord, metric: Metric) -> list[Chart]:
-    """The objective against each parameter alone."""
-    drawn = []
-    for name in sweep.params:
-        mine = [t for t in sweep.complete if name in t.params]
-        values = [t.params[name] for t in mine]
-        if len({str(value) for value in values}) < 2:
-            continue
-        reached = [t.reached(metric) for t in mine]
-        seen = Focus.on([each for each in reached if each is not None], maximise=metric.maximise)
-        scale = is_numeric(values)
-        x = values if scale else [label(shown_value(value)) for value in values]
-        points = {
-            "type": "scatter", "mode": "markers", "x": x,
-            "y": [None if each is None else seen.place(each) for each in reached],
-            "customdata": [t.number for t in mine], "text": [number(each) for each in reached],
-            "marker": {"size": 7, "color": "@accent", "opacity": 0.55,
-                       "symbol": ["circle" if each is None or seen.holds(each) else seen.symbol for each in reached]},
-            "hovertemplate": "trial %{customdata}: %{x}, %{text}<extra></extra>",
-        }  # fmt: skip
-        traces = [points]
-        if len(set(values)) <= 8:  # a mean for each value
-            groups = {each: [r for v, r in zip(x, reached, strict=True) if v == each and r is not None] for each in x}
-            means = [seen.place(statistics.fmean(group)) for group in groups.values()]
-            symbol = {"symbol": "line-ew-open", "size": 26, "color": "@strong", "line": {"width": 2}}
-            traces.append(
-                {
-                    "type": "scatter", "mode": "markers", "x": list(groups), "y": means, "marker": symbol,
-                    "hovertemplate": "mean %{y:.4f}<extra></extra>",
-                }
-            )  # fmt: skip
-        log = scale and name in sweep.logarithmic and min(values) > 0
-        kind: dict[str, Any] = {"type": "log" if log else "-" if scale else "category", "tickformat": "~g"}
-        if log and max(values) / min(values) >= 10:
-            kind["dtick"] = 1  # a mark each power of ten
-        drawn.append(
-            chart(
-                name,
-                f"{word(metric.name).capitalize()} against {name}, n = {len(mine)} trials." + seen.sentence(reached),
-                traces,
-                {"xaxis": {"nticks": 5, **kind}, "yaxis": {"nticks": 5, **seen.axis}, "height": 240},
-                columns=["trial", name, word(metric.name)],
-                rows=[[t.number, t.params[name], t.reached(metric)] for t in mine],
-            )
-        )  # fmt: skip
-    return drawn
 
 
 def pareto(sweep: SweepRecord, one: Metric, other: Metric) -> Chart:

@@ -74,6 +74,14 @@ def importance(sweep: SweepRecord, metric: Metric) -> tuple[list[Chart], list[st
     return charts, doubts
 
 
+def by_importance(sweep: SweepRecord, metric: Metric) -> list[str]:
+    """The searched keys that differ among the completed trials, the most important one first where that is known."""
+    keys = [key for key in sweep.params if len({str(trial.params.get(key)) for trial in sweep.complete}) > 1]
+    charts, _ = importance(sweep, metric)
+    order = [row[0] for row in charts[0]["rows"]] if charts else []
+    return sorted(keys, key=lambda key: order.index(key) if key in order else len(order))
+
+
 @functools.lru_cache(maxsize=32)  # while a sweep runs, most changes of the page are epochs and no new trial
 def _shares(
     points: tuple[tuple[float, tuple[Any, ...]], ...],

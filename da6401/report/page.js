@@ -46,7 +46,8 @@ const blocks = {
   table: (block, part, section) => block.folded ? folded(section, block.caption, block)
     : table(block.caption, block.columns, block.rows),
 
-  pictures: (block, part, section) => make("div", { class: "pictures" }, block.items.map((item) => make("figure", {},
+  pictures: (block, part, section) => make("div", { class: block.small ? "pictures small" : "pictures" },
+    block.caption ? make("p", { class: "note" }, block.caption) : null, block.items.map((item) => make("figure", {},
     make(section.below, {}, item.title), make("img", { src: item.source, alt: `${item.title}. ${item.caption}`, loading: "lazy" }),
     make("figcaption", {}, item.caption)))),
 
@@ -208,18 +209,23 @@ const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
 }, { rootMargin: "300px" });
 
+async function unpack(id) {
+  const packed = Uint8Array.from(atob(byId(id).textContent), (character) => character.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
 const library = (async () => {
-  const packed = Uint8Array.from(atob(byId("plotly").textContent), (character) => character.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const code = make("script", {});
-  code.textContent = await new Response(stream).text();
+  code.textContent = await unpack("plotly");
   document.head.append(code);
 })();
 
 const cssColour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+const SCALES = { "@heat": ["panel", "heat"], "@time": ["shade1", "shade5"], "@change": ["failed", "panel", "accent"] };
 const coloured = (value) => {
   if (Array.isArray(value) || typeof value !== "string" || !value.startsWith("@")) return value;
-  return value === "@heat" ? [[0, cssColour("panel")], [1, cssColour("heat")]] : cssColour(value.slice(1));
+  const scale = SCALES[value];
+  return scale ? scale.map((name, at) => [at / (scale.length - 1), cssColour(name)]) : cssColour(value.slice(1));
 };
 function themed(node) {
   if (Array.isArray(node)) return typeof node[0] === "object" ? node.map(themed) : node;
@@ -357,5 +363,8 @@ async function follow() {
   }
 }
 
-render(read("data"));
-if (root.dataset.live === "yes") follow();
+(async () => {
+  render(root.dataset.packed === "yes" ? JSON.parse(await unpack("data")) : read("data"));
+  performance.mark("rendered");
+  if (root.dataset.live === "yes") follow();
+})();

@@ -23,6 +23,8 @@ from da6401.report.contents import report_data
 from da6401.runs.atomic_files import write_text
 from da6401.runs.named_folders import folder_of, held_in, is_one
 
+LONG = 1_000_000  # characters of data, from which on they are compressed: 1,000 trials have 3 million
+
 
 def report(
     words: Sequence[Path], *, out: Path | None, storage: str | None, watch: bool, port: int, assignment: bool = False
@@ -74,8 +76,11 @@ def page(data: Mapping[str, Any], *, live: bool) -> str:
     )
     filled = {
         "live": "yes" if live else "no", "policy": policy, "title": html.escape(safe(data["title"])),
-        "style": _asset("page.css"), "script": script, "plotly": packed, "data": as_json(data),
+        "style": _asset("page.css"), "script": script, "plotly": packed,
     }  # fmt: skip
+    text = as_json(data)
+    is_long = len(text) > LONG
+    filled |= {"packed": "yes" if is_long else "no", "data": _packed(text) if is_long else text}
     # In one pass: a class called {{script}} is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found.group(1)], _asset("template.html"))
 
@@ -94,7 +99,12 @@ def _plotly() -> tuple[str, str]:
     """The JavaScript of the plotly package, compressed (1.9 MB instead of 4.8), and its hash for the policy."""
     code = resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
     text = code.decode("utf-8")
-    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii"), _hash(text)
+    return _packed(text), _hash(text)
+
+
+def _packed(text: str) -> str:
+    """A text compressed, as the page's script unpacks it."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii")
 
 
 def _hash(script: str) -> str:

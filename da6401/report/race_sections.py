@@ -9,7 +9,7 @@ from typing import Any
 from da6401.config.metrics import word
 from da6401.report.blocks import Block, section, table, text
 from da6401.report.charts import Chart, axis, chart
-from da6401.report.figures import joined
+from da6401.report.figures import curve_metric, joined
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 
 OPTION = ("model", "val_accuracy", "val_loss", "chosen")
@@ -54,7 +54,7 @@ def by_minute(sweep: SweepRecord) -> Chart | None:
         "customdata": [trial for trial, *_ in steps],
         "hovertemplate": "%{x:.2f} min, trial %{customdata}: %{y:.4f}<extra></extra>",
     }  # fmt: skip
-    name = metric.name if metric.by_epoch else "val_accuracy"
+    name = curve_metric(metric)
     default = sweep.default
     lines = [
         (trial, [(minute(trial.start) + _seconds(trial, line) / 60, line[name]) for line in trial.run.epochs

@@ -7,14 +7,12 @@ from typing import Any
 
 from da6401.config.metrics import Metric, word
 from da6401.redact import duration, safe
-from da6401.report import figures
 from da6401.report.blocks import Block, cell, command, facts, section, table, text
 from da6401.report.charts import number
 from da6401.report.chosen_run import winner_of
 from da6401.report.figures import STATES
-from da6401.report.importance import correlation, importance
-from da6401.report.parallel import parallel
 from da6401.report.race_sections import race_sections
+from da6401.report.sweep_charts import chart_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import selection_warning, times
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
@@ -34,20 +32,7 @@ def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
         return [section("Result", *problems, text("The study has no trials yet."))]
     result = [*_headline(sweep, metric), *_looks(sweep), command(winner) if winner else None]
     sections = [section("Result", *problems, *result), *race_sections(sweep)]
-    sections.append(section("History", *(figures.history(sweep, each) for each in sweep.objective.metrics)))
-    if len(sweep.objective.metrics) > 1 and sweep.complete:
-        others = [figures.pareto(sweep, metric, other) for other in sweep.objective.metrics[1:]]
-        sections.append(section("Pareto front", *others))
-    if any(trial.run.epochs for trial in sweep.trials):
-        sections.append(section("Learning curves", figures.learning_curves(sweep, metric)))
-    if len(sweep.complete) > 1 and sweep.params:
-        sections.append(section("Parallel coordinates", parallel(sweep, metric)))
-        charts, doubts = importance(sweep, metric)
-        blocks = [*(text(each, "warning") for each in doubts), *charts, correlation(sweep, metric)]
-        sections.append(section("Importance and correlation", *blocks))
-        sections.append(section("Slices", {"kind": "charts", "items": figures.slices(sweep, metric)}))
-    if any(trial.start for trial in sweep.trials):
-        sections.append(section("Timeline", figures.timeline(sweep)))
+    sections += chart_sections(sweep)
     if sweep.best:
         sections.append(section("The winner's config", _changes(sweep, sweep.best[0])))
     told = _told_apart(sweep)
@@ -105,6 +90,8 @@ def _against_default(
     assert default.values, "a completed trial has values"
     own = default.values[metric.index]
     note = f"trial {default.number}: {number(own)}"
+    if sweep.objective.alone is None:
+        note = f"{word(metric.name)}, trial {winner.trial.number} less {note}"
     found = None if winner.is_repeated else gain(winner.trial.run.folder, default.run.folder, sweep.objective)
     if found is not None:
         note += f"; {gain_words(found)}"

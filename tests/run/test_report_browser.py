@@ -1,4 +1,4 @@
-"""The page in a real browser: every chart drawn, nothing asked of another host, usable by keyboard, fast with 500."""
+"""The page in a real browser: every chart drawn, nothing asked of another host, usable by keyboard, fast with 1,000."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ DRAW_ALL = """
 const done = arguments[0];
 Promise.all([...plots.keys()].filter((plot) => plot.isConnected).map((plot) => draw(plot))).then(() => done(
   [...document.querySelectorAll("main .plot")].map((plot) => plot.querySelectorAll(".main-svg").length > 0)))
+"""
+RENDERED = """
+const done = arguments[0], look = () => {
+  const [mark] = performance.getEntriesByName("rendered");
+  mark ? done(mark.startTime / 1000) : setTimeout(look, 20);
+};
+look();
 """
 WIDTHS = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 
@@ -85,7 +92,7 @@ def visit(browser: Any, folder: Path, data: dict[str, Any]) -> None:
 def rows(browser: Any) -> list[int]:
     numbers: list[int] = browser.execute_script(
         "return [...document.querySelectorAll('.trials tbody tr')].filter((row) => !row.hidden)"
-        ".map((row) => +row.cells[0].textContent)"
+        ".map((row) => parseInt(row.cells[0].textContent))"
     )
     return numbers
 
@@ -226,17 +233,16 @@ def test_a_phone_needs_no_sideways_scrolling(opened: Any) -> None:
     assert widths == [390, 390]
 
 
-def test_500_trials_are_interactive_within_two_seconds(browser: Any, tmp_path: Path) -> None:
-    data = searched(500, 20)
+def test_1000_trials_are_interactive_within_two_seconds(browser: Any, tmp_path: Path) -> None:
+    data = searched(1000, 20)
     seconds = []
     for _ in range(3):  # the best of three: other programs run beside
         visit(browser, tmp_path, data)
-        seconds.append(
-            browser.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd / 1000")
-        )
+        seconds.append(browser.execute_async_script(RENDERED))
         if seconds[-1] < 2:
             break
-    assert len(rows(browser)) == 500
+    assert len(rows(browser)) == 1000
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000
     assert min(seconds) < 2
     drawn = (
         "return [...document.querySelectorAll('main .plot')].map((plot) => plot.querySelector('.main-svg') !== null)"

@@ -12,9 +12,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from rich.console import Console
 
 from da6401.report.charts import Focus
-from da6401.report.figures import history, slices
+from da6401.report.figures import history
 from da6401.report.importance import correlation
 from da6401.report.parallel import parallel
+from da6401.report.parameter_figures import slices
 from da6401.report.sweep_sections import sweep_sections
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import VALIDATION_CSV
@@ -34,6 +35,7 @@ GOOD = [0.90, 0.92, 0.93, 0.95, 0.96, 0.97, 0.98]
         (GOOD, True, False, []),
         ([*GOOD, 0.1], True, True, [0.1]),
         ([*GOOD, 0.1, 0.2, 0.3], True, True, [0.1, 0.2, 0.3]),
+        ([*GOOD[3:], 0.1, 0.2, 0.3], True, False, []),
         ([1 - value for value in GOOD] + [9.0], False, True, [9.0]),
         ([0.1, 0.2, 0.3, 0.8, 0.9], True, False, []),
         ([0.5, 0.5, 0.5], True, False, []),

@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick kill-test check format bench bench-sweeps clean
+.PHONY: help setup demo test quick kill-test check format docs bench bench-sweeps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ format: $(READY) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(READY) ## the documentation as a site, site/index.html; a wrong link or anchor is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 bench: $(READY) ## is the data as fast as the device? about five minutes; table in benchmarks/README.md
 	$(BIN)/python -m pip install --quiet -e '.[dev,offline,bench]'
 	$(BIN)/python -m benchmarks.data
@@ -49,7 +52,7 @@ bench-sweeps: $(READY) ## pruning, overhead, slots: an hour and more; ROOT=<clot
 	$(BIN)/python -m benchmarks.sweeps
 
 clean: ## remove .venv and every cache; runs under outputs/ stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

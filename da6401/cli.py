@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da6401.commands import completion
-from da6401.commands.verbs import TUNE, parser
-from da6401.config.arguments import IntermixedParser, take_plugins
+from da6401.commands.verbs import parser, tune_parser
+from da6401.config.arguments import take_plugins
 from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.machine.process_start import process_start
 from da6401.machine.torchrun import rank_of_torchrun
@@ -157,16 +157,8 @@ def tune(words: list[str]) -> int:
     """`da6401 train --multirun sweep=tune_a` on a folder of images, for so many minutes."""
     from da6401.config.quoting import quote
 
-    words_of = IntermixedParser(prog="da6401 tune", description=TUNE, allow_abbrev=False)
-    words_of.add_argument("root", metavar="ROOT", help="a folder of labelled images")
-    words_of.add_argument("--minutes", type=float, required=True, metavar="M", help="of the whole command")
-    words_of.add_argument(
-        "--part", choices=("a", "b", "both"), default="both", help="a CNN from scratch, a pretrained backbone, both"
-    )
-    words_of.add_argument("--plugin", metavar="FILE", help="as of train; may be given several times")
-    words_of.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train; study=NAME goes on with it")
     rest, plugins, changed = take_plugins(words)
-    given = words_of.parse(rest)
+    given = tune_parser().parse(rest)
     images = ["data=folder", f"data.root={quote(given.root)}"]
     return train(
         ["--multirun", f"sweep=tune_{given.part}", *images, f"sweep.minutes={given.minutes!r}", *given.overrides]

@@ -9,7 +9,7 @@ from typing import Any
 
 from da6401 import __version__
 from da6401.commands.serving.limits import Batching, Limits, Place
-from da6401.config.arguments import CommandParser
+from da6401.config.arguments import CommandParser, IntermixedParser
 from da6401.config.splits import SCORED_SPLITS, VALIDATION
 
 TUNE = "the best model that so many minutes give: docs/tune.md"
@@ -74,6 +74,18 @@ def parser() -> CommandParser:
     from da6401.commands.data import add_verbs
 
     add_verbs(verbs.add_parser("data", help="fetch, check or describe a data set"))
+    return words
+
+
+def tune_parser() -> IntermixedParser:
+    """The words after `da6401 tune`; what is left over are keys of `train`."""
+    words = IntermixedParser(prog="da6401 tune", description=TUNE, allow_abbrev=False)
+    words.add_argument("root", metavar="ROOT", help="a folder of labelled images")
+    words.add_argument("--minutes", type=float, required=True, metavar="M", help="of the whole command")
+    parts = "a CNN from scratch, a pretrained backbone, both"
+    words.add_argument("--part", choices=("a", "b", "both"), default="both", help=parts)
+    words.add_argument("--plugin", metavar="FILE", help="as of train; may be given several times")
+    words.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as of train; study=NAME goes on with it")
     return words
 
 

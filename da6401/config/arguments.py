@@ -23,12 +23,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         self.options: list[str] = []  # such as --out
+        self.arguments: list[argparse.Action] = []
         self._verbs: Mapping[str, Any] = {}
         super().__init__(*given, **named)
 
     def add_argument(self, *names: str, **named: Any) -> argparse.Action:
-        """As in argparse; the option is also recorded, since argparse has no public list of them."""
+        """As in argparse; it is also recorded, since argparse has no public list of them."""
         action = super().add_argument(*names, **named)
+        self.arguments.append(action)
         self.options += action.option_strings
         return action
 
@@ -42,6 +44,11 @@ class CommandParser(argparse.ArgumentParser):
     def verbs(self) -> list[str]:
         """The names of the verbs."""
         return list(self._verbs)
+
+    @property
+    def verb_parsers(self) -> Mapping[str, CommandParser]:
+        """The parsers of the verbs."""
+        return self._verbs
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As in argparse, but an unknown word is refused by the verb's parser, which shows the verb's usage."""

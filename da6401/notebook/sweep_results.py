@@ -15,6 +15,7 @@ from da6401.errors import RunError
 from da6401.notebook.notebook_html import card, chart, table
 from da6401.notebook.run_results import Run, load_run, write_report
 from da6401.redact import safe
+from da6401.report.assignment import ASSIGNMENT_PAGE
 from da6401.report.chosen_run import chosen_run
 from da6401.runs.named_folders import folder_of
 from da6401.runs.run_folder import CONFIG, DATABASE, SUMMARY, read_json, read_yaml
@@ -122,6 +123,18 @@ class Sweep:
     def report(self) -> Path:
         """`da6401 report`: one self-contained HTML page."""
         return write_report(self.folder, storage=self.storage)
+
+    def assignment(self, pretrained: Sweep | Run | None = None) -> Path:
+        """`da6401 report --assignment`: one page in the order of the assignment's questions.
+
+        Args:
+            pretrained: the sweep or run of Part B; without it this sweep answers what it can.
+        """
+        from da6401.report.page import report
+
+        folders = [self.folder] if pretrained is None else [self.folder, pretrained.folder]
+        report(folders, out=None, storage=self.storage, watch=False, port=0, assignment=True)
+        return self.folder / ASSIGNMENT_PAGE
 
     def __repr__(self) -> str:
         if not self._has_begun():

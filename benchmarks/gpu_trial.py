@@ -22,6 +22,7 @@ from da6401.training.device import prepare
 from da6401.training.epoch_inputs import TrainingInputs
 from da6401.training.learner import Learner
 from da6401.training.loop import plan_epoch, train_epoch
+from da6401.training.ranks import threads_of
 from da6401.training.setup import TrainingSetup
 from da6401.training.signals import StopFlag
 from da6401.training.state import EpochSums, History
@@ -87,7 +88,7 @@ class Trial:
 
     def activate(self) -> None:
         """Set torch's global switches as this trial has them: others take turns with it."""
-        prepare(seed=0, threads=0, deterministic=self.cfg.trainer.deterministic)
+        prepare(seed=0, threads=threads_of(self.cfg.trainer, DEVICE), deterministic=self.cfg.trainer.deterministic)
         torch.backends.cudnn.allow_tf32 = self._tf32 != "none"
         torch.set_float32_matmul_precision("high" if self._tf32 == "all" else "highest")
 

@@ -141,7 +141,8 @@ class TrainerConfig:
         64, "images in a step; the last, smaller batch of an epoch is kept", unit="images", low=1, high=65536
     )
     threads: int = key(
-        0, "CPU threads of torch; 0 takes all cores that this process may use (affinity, a container's limit)",
+        0, "CPU threads of torch; 0 takes all cores that this process may use (affinity, a container's limit), or one "
+        "beside a GPU",
         low=0, high=1024,
     )  # fmt: skip
     devices: int = key(

@@ -46,7 +46,7 @@ def follow(words: list[str]) -> int:
         device = own_device(chosen, rank)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        prepare(seed=cfg.seed, threads=threads_of(cfg.trainer), deterministic=cfg.trainer.deterministic)
+        prepare(seed=cfg.seed, threads=threads_of(cfg.trainer, device), deterministic=cfg.trainer.deterministic)
         history = History()
         resumed = load_last(out) if given["resumes"] else None
         if resumed is not None:

@@ -85,10 +85,14 @@ def own_device(chosen: torch.device, rank: int) -> torch.device:
     return torch.device("cuda", rank) if each_has_a_gpu(chosen) else chosen
 
 
-def threads_of(trainer: TrainerConfig) -> int:
-    """torch's threads of each process: its share of the cores unless the configuration says a number."""
-    alone = trainer.devices == 1
-    return trainer.threads if trainer.threads or alone else max(1, available_cores() // trainer.devices)
+def threads_of(trainer: TrainerConfig, device: torch.device) -> int:
+    """torch's CPU threads of each process, unless the configuration says a number.
+
+    Beside a GPU one: the CPU draws random numbers in small operations, where more threads wait for each other.
+    """
+    if trainer.threads:
+        return trainer.threads
+    return 1 if device.type == "cuda" else max(1, available_cores() // trainer.devices)
 
 
 def check_ranks(trainer: TrainerConfig, chosen: torch.device) -> None:

@@ -61,7 +61,7 @@ def run(
         chosen = choose_device(cfg.device)
         check_ranks(cfg.trainer, chosen)
         device = own_device(chosen, 0) if cfg.trainer.devices > 1 else chosen
-        prepare(seed=cfg.seed, threads=threads_of(cfg.trainer), deterministic=cfg.trainer.deterministic)
+        prepare(seed=cfg.seed, threads=threads_of(cfg.trainer, device), deterministic=cfg.trainer.deterministic)
         data = load_training_data(cfg.data)
         for note in data.notes:
             log.info(note)

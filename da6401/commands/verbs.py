@@ -13,6 +13,7 @@ from da6401.config.arguments import CommandParser, IntermixedParser
 from da6401.config.splits import SCORED_SPLITS, VALIDATION
 
 TUNE = "the best model that so many minutes give: docs/tune.md"
+EXPORT_FORMATS = ("onnx", "safetensors", "torchscript")
 Handler = Callable[[argparse.Namespace], int]
 
 
@@ -42,8 +43,12 @@ def parser() -> CommandParser:
     text = "beside each picture, PICTURE.explain.png: what speaks for its class"
     predict.add_argument("--explain", action="store_true", help=text)
     _add_answers(predict)
-    export = _run_verb(verbs, "export", "the best model as ONNX and torch.export files, checked", _export)
+    export = _run_verb(verbs, "export", "the best model as a folder that predicts without torch, checked", _export)
     export.add_argument("--out", type=Path, help="the folder for them; RUN/export without")
+    text = "onnx (without --to), safetensors or torchscript; may be given several times"
+    export.add_argument("--to", action="append", choices=EXPORT_FORMATS, help=text)
+    text = "a model of 8 bits beside model.onnx, with its accuracy; needs the run's data"
+    export.add_argument("--int8", action="store_true", help=text)
     _add_answers(export)
     explain = _run_verb(verbs, "explain", "pictures of what the model sees and where it errs", _explain)
     text = "whose images to show: validation, or test, which is recorded as a look at it"
@@ -146,9 +151,10 @@ def _predict(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    from da6401.commands.export import export_run
+    from da6401.commands.export import Wanted, export_run
 
-    return export_run(given.run, given.out, tta=given.tta, calibrated=given.calibrated)
+    wanted = Wanted(out=given.out, formats=tuple(given.to or EXPORT_FORMATS[:1]), int8=given.int8)
+    return export_run(given.run, wanted, tta=given.tta, calibrated=given.calibrated)
 
 
 def _add_serve(verb: argparse.ArgumentParser) -> None:

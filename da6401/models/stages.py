@@ -153,7 +153,8 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     The activations of a large batch would go to main memory and back between any two layers: on two cores
     efficientnet_lite0 at 224 px then takes twice as long.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= PIECE:
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    if x.device.type != "cpu" or traced or x.numel() <= PIECE:
         return function(x)
     size = max(1, PIECE // x[0].numel())
     return torch.cat([function(piece) for piece in torch.split(x, size)])

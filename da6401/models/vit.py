@@ -21,7 +21,8 @@ class PatchTokens(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         patches_BTE = self.conv_proj(x_BCHW).flatten(2).transpose(1, 2)
-        tokens_BTE = torch.cat([self.class_token.expand(len(patches_BTE), -1, -1), patches_BTE], dim=1)
+        # Not len(): a trace would fix the batch at its example's.
+        tokens_BTE = torch.cat([self.class_token.expand(patches_BTE.shape[0], -1, -1), patches_BTE], dim=1)
         placed_BTE: Tensor = tokens_BTE + self.pos_embedding
         return placed_BTE
 

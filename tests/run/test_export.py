@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,22 +26,31 @@ from torchvision.models import VisionTransformer
 
 from da6401.cli import main
 from da6401.commands import export
-from da6401.commands.export import FILES, NOT_IN_SCRIPT, Deployed, export_model
+from da6401.commands.export import Export
 from da6401.commands.exported import predict as script
+from da6401.commands.exporting import shipped
+from da6401.commands.exporting.deployed import Deployed
+from da6401.commands.exporting.onnx_files import pt2_answer
+from da6401.commands.exporting.shipped import NOT_IN_SCRIPT
+from da6401.commands.exporting.weights_files import torchscript_answer
 from da6401.config.schema import PretrainedConfig, Resize
 from da6401.data.images import FORMATS, read_image
 from da6401.errors import ModelError
 from da6401.models.build import build_model
 from da6401.models.stages import StagedModel
 from da6401.models.vit import ClassToken, PatchTokens
+from da6401.runs.predictions import read_predictions
 from da6401.training.run import run
+from da6401.training.trained_model import load_model
 from tests.pngs import GREY, chunk, png
 from tests.tiny_runs import SMALL, compose, da6401
 
+ABOUT = {"class_names": ["a", "b", "c"], "image_size": 32, "resize": "stretch"}
 # A stranger's Python: the script, and neither torch nor this package.
 STRANGER = """
-import runpy, sys
+import pathlib, runpy, sys
 sys.modules["torch"] = sys.modules["torchvision"] = sys.modules["da6401"] = None
+sys.path[0] = str(pathlib.Path(sys.argv[1]).parent)
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 
@@ -131,13 +141,26 @@ def exported(finished: Path, told: subprocess.CompletedProcess[str]) -> Path:
 
 
 @pytest.fixture(scope="module")
+def quantised(finished: Path) -> Path:
+    """An exported folder with a model of 8 bits."""
+    out = finished.parent / "quantised"
+    done = da6401("export", str(finished), "--int8", "--out", str(out), cwd=finished.parent)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return make_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def by_script(exported: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """predict.py of an exported folder, from another folder and without torch and da6401."""
-    line = [sys.executable, "-c", STRANGER, str(exported / "predict.py"), *map(str, words)]
+    return by_stranger(exported / "predict.py", *words)
+
+
+def by_stranger(file: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-c", STRANGER, str(file), *map(str, words)]
     return subprocess.run(line, cwd="/", capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -184,6 +207,12 @@ def test_a_stranger_gets_the_answers_of_predict(
     assert by_script(moved, pictures[0]).stdout == capsys.readouterr().out
 
 
+def test_8_bits_that_are_not_there_are_said(exported: Path, pictures: list[Path]) -> None:
+    done = by_script(exported, pictures[0], "--int8")
+    assert done.returncode == 2
+    assert "da6401 export RUN --int8" in done.stderr
+
+
 def test_the_script_refuses_what_it_cannot_read_and_goes_on(
     exported: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -222,17 +251,145 @@ def test_the_verb_prints_the_differences_and_nothing_of_the_exporters(
     told: subprocess.CompletedProcess[str], exported: Path
 ) -> None:
     assert told.stderr == ""
-    onnx, pt2, about, shipped = told.stdout.splitlines()
+    onnx, pt2, about, script_line = told.stdout.splitlines()
     assert "model.onnx" in onnx
     assert "model.pt2" in pt2
     assert float(onnx.partition("PyTorch ")[2].split()[0]) < 1e-5
     assert float(pt2.partition("PyTorch ")[2].split()[0]) < 1e-5
     assert "3 classes" in about
-    assert "predict.py" in shipped
-    assert {path.name for path in exported.iterdir()} == set(FILES)
+    assert "predict.py" in script_line
+    assert {path.name for path in exported.iterdir()} == {"model.onnx", "model.pt2", "model.json", *shipped.FILES}
     for line in (exported / "requirements.txt").read_text().splitlines():
         name, _, version = line.partition("==")
         assert importlib.metadata.version(name) == version
+
+
+def test_the_check_of_a_folder_finds_what_answers_otherwise(quantised: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(quantised, moved)
+    done = by_stranger(moved / "check.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[:3] for line in done.stdout.splitlines()] == [
+        ["ok", model, name] for model in ("model.onnx", "model.int8.onnx") for name in (shipped.LARGE, shipped.SMALL)
+    ]
+    known = json.loads((moved / "parity.json").read_text())
+    known["pictures"][shipped.SMALL]["logits"]["model.onnx"][0] += 0.01  # another model
+    (moved / "parity.json").write_text(json.dumps(known))
+    photograph(35, 49).save(moved / shipped.LARGE)  # another decoder
+    done = by_stranger(moved / "check.py")
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["BAD", "BAD", "BAD", "ok"]
+    assert done.stdout.count("OTHER PIXELS") == 2
+
+
+def test_the_dockerfile_does_what_it_says(quantised: Path, tmp_path: Path) -> None:
+    """Without Docker: its copies are made, its check is run, and its entry point, by a Python without torch."""
+    lines = [line.split() for line in (quantised / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == ["FROM", f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"]
+    for words in lines:
+        if words[0] == "COPY":
+            for pattern in words[1:-1]:
+                found = list(quantised.glob(pattern))
+                assert found, pattern
+                for path in found:
+                    shutil.copy(path, tmp_path)
+    assert ["RUN", "pip", "install", "--no-cache-dir", "--requirement", "requirements.txt"] in lines
+    assert ["RUN", "python", "check.py"] in lines
+    assert by_stranger(tmp_path / "check.py").returncode == 0
+    assert lines[-1] == ["ENTRYPOINT", '["python",', '"/model/predict.py"]']
+    assert json.loads(by_script(tmp_path, tmp_path / shipped.SMALL, "--json").stdout)["class"]
+
+
+def test_the_accuracy_of_8_bits_is_that_of_its_answers(finished: Path, quantised: Path) -> None:
+    about = json.loads((quantised / "model.json").read_text())["int8"]
+    root = Path(data_root(finished))
+    files = [root / name for name in read_predictions(finished / "validation.csv").names]
+    right, classes = {}, {}
+    for words in ((), ("--int8",)):
+        lines = [json.loads(line) for line in by_script(quantised, *files, "--json", *words).stdout.splitlines()]
+        classes[words] = [line["class"] for line in lines]
+        right[words] = sum(line["class"] == Path(line["image"]).parent.name for line in lines)
+    assert (about["images"], about["calibration_images"]) == (len(files), 18)
+    assert about["accuracy"] == right[("--int8",)] / len(files)
+    assert about["accuracy_fp32"] == right[()] / len(files)
+    assert about["differ"] == sum(one != other for one, other in zip(*classes.values(), strict=True))
+    assert abs(about["accuracy"] - about["accuracy_fp32"]) < 0.1
+    assert f"accuracy {about['accuracy']:.4f}" in (quantised / "README.md").read_text()
+    kinds = {each.name: each.data_type for each in onnx.load(quantised / "model.int8.onnx").graph.initializer}
+    weights = [kind for name, kind in kinds.items() if name.endswith("weight_quantized")]
+    assert weights == [onnx.TensorProto.INT8] * 4, "two convolutions and two linear layers"
+
+
+def data_root(run_folder: Path) -> str:
+    line = next(
+        line for line in (run_folder / "config.yaml").read_text().splitlines() if line.strip().startswith("root:")
+    )
+    return line.partition(":")[2].strip()
+
+
+def test_mirror_images_and_a_temperature_are_in_8_bits_too(finished: Path, pictures: list[Path]) -> None:
+    """The means of probabilities, and the logarithm, are not of 8 bits: the answers stay near."""
+    out = finished.parent / "tta"
+    words = ("--tta", "--calibrated", "--int8", "--to", "onnx", "--to", "torchscript", "--out", str(out))
+    done = da6401("export", str(finished), *words, cwd=finished.parent)
+    assert done.returncode == 0, done.stderr
+    assert {"model.onnx", "model.int8.onnx", "model.torchscript"} <= {path.name for path in out.iterdir()}
+    some = pictures[:6]
+    fp32, int8 = (
+        [json.loads(line)["probabilities"] for line in by_script(out, *some, "--json", *words).stdout.splitlines()]
+        for words in ((), ("--int8",))
+    )
+    assert fp32 != int8
+    for one, other in zip(fp32, int8, strict=True):
+        assert other == pytest.approx(one, abs=0.1)
+
+
+def test_weights_as_safetensors_are_those_of_the_checkpoint(finished: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    done = da6401("export", str(finished), "--to", "safetensors", "--out", str(tmp_path / "out"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "largest difference to PyTorch 0.0e+00" in done.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.safetensors", "model.json"}
+    expected = load_model(finished)[0].state_dict()
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == set(expected)
+        assert all(torch.equal(file.get_tensor(name), each) for name, each in expected.items())
+        assert json.loads(file.metadata()["class_names"]) == ["blue", "green", 'røde, "x"']
+
+
+def test_torchscript_needs_torch_alone(finished: Path, tmp_path: Path) -> None:
+    assert main(["export", str(finished), "--to", "torchscript", "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"model.torchscript", "model.json"}
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.save(images, tmp_path / "images.pt")
+    alone = (
+        "import json, sys, torch; sys.modules['da6401'] = None; extra = {'model.json': ''}\n"
+        "model = torch.jit.load(sys.argv[1] + '/model.torchscript', _extra_files=extra)\n"
+        "logits = model(torch.load(sys.argv[1] + '/images.pt'))[0]\n"
+        "print(json.dumps([json.loads(extra['model.json']), logits.tolist()]))"
+    )
+    line = [sys.executable, "-W", "ignore", "-c", alone, str(tmp_path)]
+    about, logits = json.loads(subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stdout)
+    assert about == json.loads((tmp_path / "model.json").read_text())
+    with torch.no_grad():
+        assert torch.allclose(torch.tensor(logits), load_model(finished)[0](images), atol=1e-5)
+
+
+def test_8_bits_need_onnx_and_the_data(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["export", str(finished), "--to", "torchscript", "--int8", "--out", str(tmp_path / "out")]) == 2
+    assert "add --to onnx" in capsys.readouterr().err
+    root = Path(data_root(finished))
+    elsewhere = root.with_name("elsewhere")
+    root.rename(elsewhere)
+    try:
+        assert main(["export", str(finished), "--int8", "--out", str(tmp_path / "out")]) == 2
+    finally:
+        elsewhere.rename(root)
+    assert str(root) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_answers_otherwise_is_not_kept(
@@ -286,7 +443,7 @@ def test_no_run_and_no_place_to_write_are_messages(
 def test_a_model_beyond_the_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "LARGEST", 1000)
     with pytest.raises(ModelError, match="2 GiB"):
-        export_model(_small_vit(), {}, tmp_path / "out", image_size=32, threads=1)
+        Export(_small_vit(), ABOUT, tmp_path / "out", threads=1).write(["onnx"])
     assert not (tmp_path / "out").exists()
 
 
@@ -312,6 +469,7 @@ def _first_stages_of_lite0() -> StagedModel:
     return model
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated:FutureWarning")
 @pytest.mark.parametrize(
     "build",
     [
@@ -322,10 +480,15 @@ def _first_stages_of_lite0() -> StagedModel:
 def test_what_backbones_are_made_of_answers_alike(build: Callable[[], StagedModel], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build().eval()
-    assert len(export_model(model, {"class_names": ["a", "b", "c"]}, tmp_path, image_size=32, threads=1)) == 2
+    (tmp_path / "model.int8.onnx").write_text("of another model.onnx")
+    lines = Export(model, ABOUT, tmp_path, threads=1).write(["onnx", "safetensors", "torchscript"])
+    assert [Path(line.split()[0]).name for line in lines] == [
+        "model.onnx", "model.pt2", "model.safetensors", "model.torchscript"
+    ]  # fmt: skip
+    assert not (tmp_path / "model.int8.onnx").exists()
     images = torch.rand(5, 3, 32, 32)
     with torch.no_grad():
         logits = model(images)
     assert float(logits.std(0).max()) > 1e-3, "answers that are all alike would prove nothing"
-    theirs = torch.export.load(tmp_path / "model.pt2").module()(images)[0]
-    assert torch.allclose(theirs, logits, atol=1e-4)
+    for answer in (pt2_answer(tmp_path / "model.pt2"), torchscript_answer(tmp_path / "model.torchscript")):
+        assert torch.allclose(answer(images)[0], logits, atol=1e-4)

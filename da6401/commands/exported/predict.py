@@ -12,6 +12,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from PIL.Image import Transpose
 
 Pixels = npt.NDArray[np.uint8]
 HERE = Path(__file__).parent
+FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 ORIENTATION = 0x0112  # EXIF tag; 1 and whatever is unknown mean upright
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -116,34 +118,53 @@ def one_line(text: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
 
 
+def load(model: str = FLOAT32) -> tuple[dict[str, Any], onnxruntime.InferenceSession]:
+    """What preprocess.json says, and the model of a file of this folder."""
+    about = json.loads((HERE / "preprocess.json").read_text(encoding="utf-8"))
+    Image.init()
+    about["formats"] = [name for name in about["formats"] if name in Image.OPEN]
+    warnings.simplefilter("ignore")  # Pillow's, about metadata
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    return about, onnxruntime.InferenceSession(HERE / model, providers=["CPUExecutionProvider"])
+
+
+def picture(path: Path, about: dict[str, Any]) -> Pixels:
+    """The picture of a file as the model was trained on it, (S, S, 3)."""
+    return read(path, about["formats"], about["image_size"], crop=about["resize"] == "crop")
+
+
+def answer(session: onnxruntime.InferenceSession, pixels: Pixels, output: str) -> npt.NDArray[np.float32]:
+    """Of one picture an output of the model, logits or probabilities: a number for each class."""
+    images = pixels.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+    (values,) = session.run([output], {"images": images})[0]
+    return np.asarray(values)
+
+
 def main() -> int:
     """Print class and probability of each file; 2 where some could not be read, after all the others."""
     parser = argparse.ArgumentParser(description="class and probability of images", allow_abbrev=False)
     parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--int8", action="store_true", help=f"the smaller model, {INT8}, where it is here")
     given = parser.parse_args()
-    about = json.loads((HERE / "preprocess.json").read_text(encoding="utf-8"))
-    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
-    Image.init()
-    formats = [name for name in about["formats"] if name in Image.OPEN]
-    warnings.simplefilter("ignore")  # Pillow's, about metadata
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    if given.int8 and not (HERE / INT8).exists():
+        parser.error(f"--int8: no {INT8} is here; `da6401 export RUN --int8` writes it")
+    about, session = load(INT8 if given.int8 else FLOAT32)
     refused = 0
     for path in given.images:
         try:
-            pixels = read(path, formats, about["image_size"], crop=about["resize"] == "crop")
+            pixels = picture(path, about)
         except Exception as error:  # Pillow's readers raise nearly anything on damaged content
-            reason = f"{error} (read are {', '.join(formats)}; convert others)"
+            reason = f"{error} (read are {', '.join(about['formats'])}; convert others)"
             print(f"predict.py: {one_line(path)}: {one_line(reason)}", file=sys.stderr)
             refused += 1
             continue
-        images = pixels.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
-        (probabilities,) = session.run(["probabilities"], {"images": images})[0]
+        probabilities = answer(session, pixels, "probabilities")
         each = dict(zip(about["class_names"], map(float, probabilities), strict=True))
         best = about["class_names"][int(probabilities.argmax())]
         if given.json:
-            answer = {"image": str(path), "class": best, "probability": each[best], "probabilities": each}
-            line = json.dumps(answer, ensure_ascii=False)
+            said = {"image": str(path), "class": best, "probability": each[best], "probabilities": each}
+            line = json.dumps(said, ensure_ascii=False)
         else:
             line = f"{one_line(path)}  {one_line(best)}  {each[best]:.4f}"
         sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")  # a name may be no UTF-8

@@ -60,6 +60,9 @@ def parser() -> CommandParser:
     report.add_argument("--storage", help="the study's storage URL, where it is not in the sweep's folder")
     text = "in the order of the assignment's questions, of a sweep or run of Part A and one of Part B"
     report.add_argument("--assignment", action="store_true", help=text)
+    report.add_argument(
+        "--pdf", action="store_true", help="print it, too, as a PDF beside it; needs Chromium or Chrome"
+    )
     report.add_argument("--watch", action="store_true", help="serve it on this machine and refresh it, until Ctrl-C")
     report.add_argument("--port", type=int, default=0, help="for --watch; 0 takes a free one")
     _add_plugins(report, "a plugin whose metrics the runs have")
@@ -208,5 +211,5 @@ def _report(given: argparse.Namespace) -> int:
 
     return report(
         given.folders, out=given.out, storage=given.storage, watch=given.watch, port=given.port,
-        assignment=given.assignment,
+        assignment=given.assignment, pdf=given.pdf,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The blocks that a page is made of, as plain values; page.js has one function for each kind."""
+"""The blocks that a page is made of, as plain values; page_blocks.js has one function for each kind."""
 
 from __future__ import annotations
 

@@ -20,14 +20,23 @@ from da6401.errors import UserError
 from da6401.redact import safe
 from da6401.report.assignment import ASSIGNMENT_PAGE, assignment_data
 from da6401.report.contents import report_data
+from da6401.report.pdf import find_browser, print_page
 from da6401.runs.atomic_files import write_text
 from da6401.runs.named_folders import folder_of, held_in, is_one
 
+SCRIPTS = ("page_blocks.js", "page_charts.js", "page.js")  # one script to the browser
 LONG = 1_000_000  # characters of data, from which on they are compressed: 1,000 trials have 3 million
 
 
 def report(
-    words: Sequence[Path], *, out: Path | None, storage: str | None, watch: bool, port: int, assignment: bool = False
+    words: Sequence[Path],
+    *,
+    out: Path | None,
+    storage: str | None,
+    watch: bool,
+    port: int,
+    assignment: bool = False,
+    pdf: bool = False,
 ) -> int:
     """Write the report of these runs and sweeps, or serve it until Ctrl-C; the exit code is 0.
 
@@ -36,14 +45,19 @@ def report(
         out: the page; report.html in the first folder without. While watching, no file is written without it.
         storage: the address of the studies' database, where it is not in the sweep's folder.
         port: of 127.0.0.1, to serve at; 0 takes a free one.
+        pdf: print the page, too, as a PDF file beside it.
         assignment: in the order of the assignment's questions; assignment.html in the first folder.
 
     Raises:
         RunError: a folder that is neither a run's nor a sweep's, or is damaged.
-        UserError: the port is taken, or the assignment's page cannot be made of these.
+        UserError: the port is taken, there is no browser to print with, or the assignment's page cannot be made of
+            these.
     """
     if assignment and watch:
         raise UserError("report: --assignment writes a page to hand in, and --watch follows a sweep; give one of them")
+    if pdf and watch:
+        raise UserError("report: --pdf prints a page once, and --watch follows a sweep; give one of them")
+    browser = find_browser() if pdf else ""
     folders = [_place(word, storage, alone=len(words) == 1 and not assignment) for word in words]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if watch:
@@ -54,6 +68,8 @@ def report(
     data = assignment_data(folders, storage) if assignment else report_data(folders, storage)
     write_text(path, page(data, live=False))
     print(f"report: {safe(path)}")
+    if pdf:
+        print(f"report: {safe(print_page(path, browser))}")
     return 0
 
 
@@ -67,11 +83,11 @@ def _place(word: Path, storage: str | None, *, alone: bool) -> Path:
 def page(data: Mapping[str, Any], *, live: bool) -> str:
     """The HTML of a report; a live one asks its own server for new data."""
     packed, plotly_hash = _plotly()
-    script = _asset("page.js")
+    script = "\n".join(map(_asset, SCRIPTS))
     source = "'self'" if live else "'none'"
     scripts = f"'{_hash(script)}' '{plotly_hash}'"
     policy = (
-        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
         f"connect-src {source}; base-uri 'none'; form-action 'none'"
     )
     filled = {

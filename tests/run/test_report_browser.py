@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 import tempfile
 import time
@@ -13,7 +15,9 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from PIL import Image
 
+from da6401.cli import main
 from da6401.config.schema import SweepConfig
 from da6401.report.contents import report_data
 from da6401.report.page import page
@@ -53,9 +57,12 @@ def browser() -> Iterator[Any]:
         wanted = ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,1000")
         for word in (*wanted, f"user-data-dir={profile}"):
             options.add_argument(f"--{word}")
+        kept = {"download.default_directory": profile, "profile.default_content_setting_values.automatic_downloads": 1}
+        options.add_experimental_option("prefs", kept)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
         driver.set_script_timeout(60)
+        driver.saved_in = Path(profile)
         yield driver
         driver.quit()
 
@@ -193,6 +200,53 @@ def test_trials_are_picked_on_an_axis(opened: Any) -> None:
     assert 0 < len(rows(opened)) < 32
     opened.execute_script("[...document.querySelectorAll('.filters button')][0].click()")
     assert len(rows(opened)) == 40
+
+
+def saved(browser: Any, name: str) -> bytes:
+    """A download, when it is complete."""
+    file, deadline = browser.saved_in / name, time.monotonic() + 30
+    while not (file.is_file() and file.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return bytes(file.read_bytes())
+
+
+def test_a_chart_is_saved_as_png_svg_and_csv(opened: Any) -> None:
+    buttons = opened.find_elements("css selector", "#part0-history .exports button")
+    assert [each.text for each in buttons] == ["PNG", "SVG", "CSV"]
+    opened.execute_script("arguments[0].focus()", buttons[0])
+    opened.switch_to.active_element.send_keys("\ue007")  # by keyboard
+    for each in buttons[1:]:
+        opened.execute_script("arguments[0].click()", each)
+    with Image.open(io.BytesIO(saved(opened, "sweep-s-history.png"))) as picture:
+        assert picture.width == 1800
+        colours = picture.convert("RGB").getcolors(1 << 20)
+    assert colours is not None
+    assert len(colours) > 50
+    drawing = saved(opened, "sweep-s-history.svg").decode()
+    assert ">History<" in drawing
+    assert ">validation accuracy<" in drawing
+    lines = list(csv.reader(io.StringIO(saved(opened, "sweep-s-history.csv").decode("utf-8-sig"))))
+    assert lines[0] == ["trial", "state", "created", "validation accuracy"]
+    assert [int(line[0]) for line in lines[1:]] == list(range(40))
+    assert float(lines[1][3]) == 0.3
+
+
+def test_what_a_spreadsheet_would_run_is_a_text(opened: Any) -> None:
+    block = {"columns": ["a,b", "c"], "rows": [["=1+1", -2.5], ['say "x"\ny', None], ["-", True]]}
+    text = opened.execute_script("return csvOf(arguments[0])", block)
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [
+        ["a,b", "c"], ["'=1+1", "-2.5"], ['say "x"\ny', ""], ["'-", "true"],
+    ]  # fmt: skip
+
+
+def test_a_page_is_printed_to_a_pdf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run")
+    assert main(["report", str(run), "--pdf"]) == 0
+    assert f"report: {run}/report.pdf" in capsys.readouterr().out
+    printed = (run / "report.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert printed.count(b"/Type /Page\n") >= 3
+    assert len(printed) > 60_000, "the charts are drawn in it"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -17,6 +17,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from PIL import Image
 
+from da6401.cli import main
 from da6401.config.metrics import Metric
 from da6401.config.validate import tree_of
 from da6401.errors import RunError, UserError
@@ -331,6 +332,22 @@ def test_a_port_that_cannot_be_is_a_message(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="--port 99999"):
         report([write_run(tmp_path / "r")], out=None, storage=None, watch=True, port=99999)
+
+
+def test_a_pdf_needs_a_browser_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "r")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("da6401.report.pdf.PLACES", ())
+    assert main(["report", str(run), "--pdf"]) == 2
+    assert "no Chromium or Chrome here" in capsys.readouterr().err
+    assert not (run / "report.html").exists()
+    (tmp_path / "chromium").write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
+    (tmp_path / "chromium").chmod(0o755)
+    assert main(["report", str(run), "--pdf"]) == 2
+    assert "it is broken" in capsys.readouterr().err
+    assert main(["report", str(run), "--pdf", "--watch"]) == 2
 
 
 def test_numbers_in_the_page_are_finite(tmp_path: Path) -> None:

@@ -25,12 +25,13 @@ from da6401.config.compose import config_of, plain_tree
 from da6401.config.domains import Interval
 from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
 from da6401.config.objective_rules import fold_problems, objective_problems
+from da6401.config.own_keys import CHOSEN, OWN
 from da6401.config.schema import RunConfig
 from da6401.config.search_path import SearchPath, as_job
 from da6401.config.search_space import SearchSpace, parse_override
 from da6401.config.sweep_space import Search, option_problems, sweep_space
 from da6401.config.sweeper_schema import sweeper_problems
-from da6401.config.validate import config_from_tree, model_has_key, value_problems
+from da6401.config.validate import config_from_tree, option_has_key, value_problems
 from da6401.config.written_where import written_where
 from da6401.errors import ConfigError, did_you_mean
 
@@ -105,10 +106,8 @@ def check_command_line(
         problems += fold_problems(composed.sweep, composed.data.get("fold")) if multirun else []
         arguments = [text for text, _ in (typed if multirun else single)]
         space = _space(composed, arguments, groups, problems, lambda name: _network(files, fixed, name))
-        models = list(
-            dict.fromkeys(str(model) for each in space.parameters if each.key == "model" for model in each.domain)
-        )
-        configs = [files.compose([*fixed, f"model={name}"]) for name in models] or [composed]
+        options = _with_keys_of_their_own(space)
+        configs = [files.compose([*fixed, text]) for text in options] or [composed]
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError([*problems, hydra_problem(error)]) from error
     if space.parameters and runs and not multirun:
@@ -118,20 +117,42 @@ def check_command_line(
     for each in configs:
         _give_first_values(each, space)
     problems += _config_problems(configs, overrides, fixed, files)
-    names = [str(each.model.name) for each in configs]
-    problems += [
-        f"{parameter.key}: is searched, but model={'|'.join(names)} has no such key"
-        for parameter in space.parameters
-        if not any(model_has_key(parameter.key, name) for name in names)
-    ]
+    problems += _keys_of_no_option(space, configs)
     if problems:
         raise ConfigError(list({problem.partition(";")[0]: problem for problem in problems}.values()))
-    words = [_added(text) if models and text.startswith("model.") else _settable(text) for text in overrides]
+    searched = tuple({f"{text.partition('=')[0]}." for text in options})
+    words = [_added(text) if text.startswith(searched) else _settable(text) for text in overrides]
     with as_job(composed, multirun=multirun):
         study = _study(composed, typed) if multirun else str(composed.study)
         if study != composed.study:
             words.append(f"study={study}")
-        return CheckedCommand(None if models else config_of(composed), words, study)
+        return CheckedCommand(None if options else config_of(composed), words, study)
+
+
+def _with_keys_of_their_own(space: SearchSpace) -> list[str]:
+    """The searched options that have other keys than the others of their group, as overrides."""
+    return [
+        f"{each.key}={option}"
+        for each in space.parameters
+        if each.key in CHOSEN and not isinstance(each.domain, Interval)
+        for option in dict.fromkeys(map(str, each.domain))
+        if each.key in ("model", "data") or option in OWN[each.key]
+    ]
+
+
+def _keys_of_no_option(space: SearchSpace, configs: Sequence[DictConfig]) -> list[str]:
+    """The searched keys that none of these configurations, one for each searched option, has."""
+    problems = []
+    for parameter in space.parameters:
+        group = parameter.key.partition(".")[0]
+        if group not in CHOSEN:
+            continue
+        searched = [str(option) for each in space.parameters if each.key == group for option in each.domain]
+        composed = dict.fromkeys(str(each[group][CHOSEN[group]]) for each in configs)
+        names = searched if searched and group != "model" else list(composed)  # any name is an option of `model`
+        if not any(option_has_key(parameter.key, name) for name in names):
+            problems.append(f"{parameter.key}: is searched, but {group}={'|'.join(names)} has no such key")
+    return problems
 
 
 def _give_first_values(composed: DictConfig, space: SearchSpace) -> None:

@@ -5,6 +5,7 @@ Ours come first, then the user's --config-dir, then hydra.searchpath: Hydra take
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from da6401.config.hydra_internals import hydra_config
 from da6401.config.metrics import directions_of, names_of
 from da6401.config.options import config_nodes
+from da6401.config.own_keys import OWN
+from da6401.config.schema import PretrainedConfig
+from da6401.config.validate import value_problems
 from da6401.config.yaml_files import read_old_names
 from da6401.errors import ConfigError, UserError
 from da6401.registry import BACKBONES, LIBRARIES, METRICS
@@ -75,7 +79,24 @@ def _stages(model: str, less: int = 0, *, _root_: Any) -> int:
             return max(0, len(LIBRARIES[model].backbone(str(arch)).stages) - less)
         except UserError:
             return 0  # the check tells it
+    own = OWN["model"].get(model)
+    if own is not None and issubclass(own, PretrainedConfig):
+        return max(0, len(_with_own_keys(own, model, _root_).backbone.stages) - less)
     return max(0, len(BACKBONES[model].stages) - less) if model in BACKBONES else 0
+
+
+def _with_own_keys(schema: type[PretrainedConfig], model: str, root: Any) -> PretrainedConfig:
+    """The configuration of a plugin's backbone, whose stages may depend on its own keys; the others are the defaults.
+
+    A wrong value counts as the default, too: the check tells it.
+    """
+    if OmegaConf.select(root, "model.name", default="") != model:
+        return schema()
+    own = {each.name for each in dataclasses.fields(schema)} - {
+        each.name for each in dataclasses.fields(PretrainedConfig)
+    }
+    values = {name: OmegaConf.select(root, f"model.{name}") for name in own}
+    return schema(**{name: value for name, value in values.items() if not value_problems(f"model.{name}", value)})
 
 
 def _directions(objectives: object) -> str | list[str]:

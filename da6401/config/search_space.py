@@ -17,7 +17,8 @@ from hydra.core.override_parser.types import Glob, Override, Sweep
 from hydra.errors import OverrideParseException
 
 from da6401.config.domains import Domain, Interval, Value, same_value, written
-from da6401.config.validate import model_has_key
+from da6401.config.own_keys import CHOSEN
+from da6401.config.validate import option_has_key
 from da6401.runs.renamed_keys import older_names, renamed_text
 
 Point = dict[str, Value]  # a configuration: parameter name -> value
@@ -110,8 +111,8 @@ class SearchSpace:
     def points(self) -> Iterator[Point]:
         """Every point of a finite space, the last key varying fastest."""
         order = list(self.parameters)
-        if any(each.key.startswith("model.") for each in order):  # which keys there are depends on the model
-            order.sort(key=lambda each: each.key != "model")
+        deciding = {group for each in order if self._depends_on(group := each.key.partition(".")[0], each.key)}
+        order.sort(key=lambda each: each.key not in deciding)
         return self._extended({}, order)
 
     def _extended(self, chosen: Point, rest: Sequence[Parameter]) -> Iterator[Point]:
@@ -132,18 +133,30 @@ class SearchSpace:
         return tuple(sorted((name, self._step(name, value)) for name, value in point.items()))
 
     def overrides(self, point: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial; a key that its model does not have is left out."""
+        """The overrides of a trial; a key that its options, such as the model, do not have is left out."""
         values = {key_of(name): self._text(name, value) for name, value in point.items()}
-        model = self._network(point)
-        shared = {key: text for key, text in self.fixed.items() if model_has_key(key, model)}
+        shared = {key: text for key, text in self.fixed.items() if self._has_key(key, point)}
         return [_override(key, text) for key, text in {**values, **shared}.items()] + list(self.deletions)
 
     def _applies(self, parameter: Parameter, chosen: Mapping[str, Any]) -> bool:
         if any(key_of(name) == parameter.key for name in chosen):  # under two conditions that both hold: the first
             return False
-        return model_has_key(parameter.key, self._network(chosen)) and all(
+        return self._has_key(parameter.key, chosen) and all(
             condition.admits(self._option(condition.key, chosen)) for condition in parameter.conditions
         )
+
+    def _has_key(self, key: str, chosen: Mapping[str, Any]) -> bool:
+        """Whether a trial's options have a key; of another group than `model` that is asked where it is searched."""
+        group = key.partition(".")[0]
+        if group == "model":
+            return option_has_key(key, self._network(chosen))
+        is_searched = group in CHOSEN and any(parameter.key == group for parameter in self.parameters)
+        return not is_searched or option_has_key(key, str(self._option(group, chosen)))
+
+    def _depends_on(self, group: str, key: str) -> bool:
+        """Whether the option of its group, where that is searched, says if there is the key; any model may say so."""
+        options = [option for each in self.parameters if each.key == group and each.is_finite for option in each.domain]
+        return (group == "model" and key != group) or not all(option_has_key(key, str(each)) for each in options)
 
     def _network(self, chosen: Mapping[str, Any]) -> str:
         """The network of a trial, which says what keys of `model` there are."""

@@ -73,12 +73,16 @@ def value_problems(key: str, value: Any) -> list[str]:
 
 
 @functools.cache
-def model_has_key(key: str, model: str) -> bool:
-    """Whether a dotted key exists with this model; a model that is not ours (a user's YAML) is given every key."""
-    if not key.startswith("model."):
+def option_has_key(key: str, option: str) -> bool:
+    """Whether a dotted key exists with this option of its group, such as a model or an optimizer.
+
+    One that is not ours (a user's YAML) is given every key.
+    """
+    group, _, own = key.partition(".")
+    if group not in CHOSEN or not own:
         return True
-    variants = [variant for variant in variants_of(RunConfig)["model"] if model in names_of(variant, "model")]
-    return not variants or any(key == f"model.{item.name}" for v in variants for item in dataclasses.fields(v))
+    variants = [variant for variant in variants_of(RunConfig)[group] if option in names_of(variant, group)]
+    return not variants or any(own.partition(".")[0] == item.name for v in variants for item in dataclasses.fields(v))
 
 
 def is_network(model: str) -> bool:

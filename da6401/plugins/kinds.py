@@ -18,7 +18,7 @@ from da6401.config.schema import (
     RunConfig,
     ScheduleConfig,
 )
-from da6401.config.validate import model_has_key, names_of, variants_of
+from da6401.config.validate import names_of, option_has_key, variants_of
 from da6401.metrics.own_metrics import keys_of
 from da6401.plugins.registered import LOADED, REGISTERED, Registered, broken, place_of, plugin_error, timed
 from da6401.registry import (
@@ -258,9 +258,9 @@ def _register(
     undo += [
         functools.partial(OWN[group].pop, name, None),
         functools.partial(REGISTERED.pop, (kind, name), None),
-        model_has_key.cache_clear,
+        option_has_key.cache_clear,
     ]
-    model_has_key.cache_clear()
+    option_has_key.cache_clear()
     if LOADED:  # else it is registered by a program of the user's, for as long as that runs
         LOADED[-1].names.append(found)
         LOADED[-1].undo += undo

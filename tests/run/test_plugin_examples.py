@@ -103,6 +103,43 @@ def test_the_command_of_an_example(tmp_path: Path, name: str, monkeypatch: pytes
     CHECKS[name](Path("outputs/sweeps" if "--multirun" in words else "outputs", name))
 
 
+SWEEP = (
+    "train", "-m", "--plugin", "own_backbone.py", "model=twostage", "model.weights=none", "data=synthetic",
+    "data.image_size=16", "data.classes=3", "data.images_per_class=12", "trainer.epochs=1", "trainer.batch_size=8",
+    "trainer.threads=1", "model.width=4",
+)  # fmt: skip
+DEEPER = (
+    ("    width: int", '    more: int = key(1, "stages after the first", low=1, high=4)\n    width: int'),
+    ('stages=("stem", "body"),', 'stages=("stem", *(f"body{each}" for each in range(cfg.more))),'),
+    ("network(_stage(cfg.width, 2 * cfg.width), nn.Adaptive", "*(nn.Identity() for _ in range(cfg.more - 1)),\n"
+     "            network(_stage(cfg.width, 2 * cfg.width), nn.Adaptive"),
+    ("cut=lambda net: [net[0], net[1]],", "cut=lambda net: list(net),"),
+)  # fmt: skip
+
+
+def test_the_number_of_stages_of_a_backbone_is_known_to_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (EXAMPLES / "own_backbone.py").read_text()
+    for before, after in DEEPER:
+        assert before in text
+        text = text.replace(before, after)
+    Path("own_backbone.py").write_text(text)
+    words = ("sweep=part_b", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4", "sweep.confirm_top=0")
+    for more in (1, 3):
+        code, _, err = typed(*SWEEP, *words, f"model.more={more}", f"study=more{more}", cwd=tmp_path)
+        assert code == 0, err
+        trials = open_study(f"more{more}").trials
+        assert {trial.state.name for trial in trials} == {"COMPLETE"}
+        spaces = {str(trial.distributions["model.freeze_depth"]) for trial in trials}
+        assert spaces == {f"IntDistribution(high={more + 1}, log=False, low=0, step=1)"}
+        assert all(0 <= trial.params["model.freeze_depth"] <= more + 1 for trial in trials)
+    code, _, err = typed(*SWEEP, "model.more=2", "model.freeze_depth='${stages:twostage,1}'", "optimizer.lr=1e-3,1e-2",
+                         "study=head", cwd=tmp_path)  # fmt: skip
+    assert code == 0, err
+    saved = read_yaml(Path("outputs/sweeps/head/trial-0/config.yaml"))
+    assert saved["model"]["freeze_depth"] == 2, "all but one of three"
+
+
 def test_every_example_is_short_and_has_a_check() -> None:
     files = {path.stem: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
     assert set(files) == set(CHECKS)

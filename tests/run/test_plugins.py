@@ -11,7 +11,7 @@ import yaml
 
 from da6401.config.own_keys import OWN
 from da6401.plugins.registered import LOADED, REGISTERED
-from da6401.runs.run_folder import CONFIG, RECEIPT, read_json, read_metrics, read_result
+from da6401.runs.run_folder import CONFIG, RECEIPT, read_json, read_metrics, read_result, read_yaml
 from tests.sweep.sweeps import open_study
 from tests.tiny_runs import SMALL_BACKBONE, typed
 
@@ -199,6 +199,40 @@ def test_a_sweep_over_models_of_ours_and_of_a_plugin(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     found = {(trial.params["model"], trial.params.get("model.width")) for trial in open_study("both").trials}
     assert found == {("tiny", 3), ("tiny", 6), ("cnn", None)}
+
+
+def test_keys_of_a_plugins_optimizer_are_searched_with_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = ("train", "-m", "--plugin", write(tmp_path), *TINY)
+    words = ("optimizer=adam,heavy", "optimizer.nesterov=true,false", "study=searched")
+    code, _, err = typed(*start, *words, cwd=tmp_path)
+    assert code == 0, err
+    several = (
+        "[{when: 'optimizer=heavy', params: {optimizer.lr: 'interval(0.5,1)', optimizer.nesterov: 'choice(true)'}}, \
+{when: 'optimizer=adam', params: {optimizer.lr: 'interval(0.001,0.01)'}}]"
+    )
+    more = (f"hydra.sweeper.conditional={several}", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=4")
+    code, _, err = typed(*start, "optimizer=adam,heavy", *more, "study=conditional", cwd=tmp_path)
+    assert code == 0, err
+    code, _, err = typed(*start, "optimizer=adam,heavy", "optimizer.nesterov=true", "study=fixed", cwd=tmp_path)
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, set[tuple[str, bool | None]]] = {}
+    for name in ("searched", "conditional", "fixed"):
+        for trial in open_study(name).trials:
+            assert trial.state.name == "COMPLETE", (name, trial.params)
+            saved = read_yaml(Path("outputs/sweeps", name, f"trial-{trial.number}", CONFIG))["optimizer"]
+            assert ("nesterov" in saved) is (saved["name"] == "heavy")
+            found.setdefault(name, set()).add((saved["name"], saved.get("nesterov")))
+            if name == "conditional":
+                assert (saved["lr"] >= 0.5) is (saved["name"] == "heavy")
+    assert found["searched"] == {("adam", None), ("heavy", True), ("heavy", False)}
+    assert len(open_study("searched").trials) == 3, "nesterov makes no second trial of adam"
+    assert found["conditional"] == found["fixed"] == {("adam", None), ("heavy", True)}
+    code, _, err = typed(*start, "optimizer=adam,sgd", "optimizer.nesterov=true,false", cwd=tmp_path)
+    assert code == 2
+    assert "optimizer.nesterov: is searched, but optimizer=" in err
 
 
 def test_a_study_goes_on_with_the_same_text_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,19 @@ def test_points_come_as_typed_and_the_model_before_its_keys() -> None:
     assert space.count(100) == 4
 
 
+def test_the_keys_of_a_data_set_are_searched_with_it_alone() -> None:
+    options = {**OPTIONS, "data": ["digits", "synthetic"]}
+    problems: list[str] = []
+    space = read_space(
+        {}, (), ["data.classes=3,4", "data=digits,synthetic", "seed=0,1"], known={**KNOWN, "data": "digits"},
+        options=options, problems=problems, value_problems=value_check(options),
+    )  # fmt: skip
+    assert not problems
+    texts = [" ".join(space.overrides(point)) for point in space.points()]
+    assert len(texts) == 2 + 4
+    assert all(("data.classes" in text) is ("data=synthetic" in text) for text in texts)
+
+
 def trial(number: int, params: Point, state: TrialState = TrialState.COMPLETE, space: Any = None) -> FrozenTrial:
     domains = {each.name: distribution_of(each.domain) for each in space.parameters}
     made = create_trial(

@@ -62,9 +62,16 @@ def read_space(
     for number, entry in enumerate(conditional):
         parameters += space.read(f"hydra.sweeper.conditional[{number}]", entry, taken=fixed)
     texts = {key: each.get_value_element_as_str() for key, each in fixed.items()}
+    written_down = [*searched, *(str(key) for entry in conditional for key in _params_of(entry))]
     return SearchSpace(
-        tuple(_with_unique_names(parameters)), texts, {**known, **values}, (*deletions, *typed_deletions)
-    )
+        tuple(_with_unique_names(parameters)), texts, {**known, **values}, (*deletions, *typed_deletions),
+        replaced=tuple(key for key in dict.fromkeys(written_down) if key in typed_fixed),
+    )  # fmt: skip
+
+
+def _params_of(entry: Any) -> Mapping[str, Any]:
+    params = entry.get("params") if isinstance(entry, Mapping) else None
+    return params if isinstance(params, Mapping) else {}
 
 
 def _with_unique_names(parameters: Sequence[Parameter]) -> Iterator[Parameter]:

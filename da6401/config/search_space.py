@@ -63,6 +63,7 @@ class SearchSpace:
     known: Mapping[str, Any]  # every key's value where it is not searched, and each config group's option
     deletions: tuple[str, ...] = ()  # overrides such as ~key
     networks: Mapping[str, str] = field(default_factory=dict)  # of searched options of `model` that have other names
+    replaced: tuple[str, ...] = ()  # keys that hydra.sweeper searches, and the command line gives one value
     first: tuple[Mapping[str, Any], ...] = ()  # hydra.sweeper.first: values of keys, tried after the defaults
     _by_name: Mapping[str, Parameter] = field(init=False, repr=False, compare=False)
 

@@ -155,6 +155,9 @@ def _space(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sea
     )  # fmt: skip
     if problems:
         raise ConfigError(problems)
+    if space.replaced and not worker_pool.is_worker():
+        fixed = ", ".join(f"{key}={space.fixed[key]}" for key in space.replaced)
+        log.info("not searched, since the command line gives one value: %s", fixed)
     return space
 
 

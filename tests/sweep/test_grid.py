@@ -163,3 +163,13 @@ def test_a_warm_start_takes_the_best_of_a_study_in_the_same_storage(capfd: pytes
     assert best[0].params["optimizer.lr"] in {trial.params["optimizer.lr"] for trial in second.trials[:2]}
     assert main([*words, "study=third", "sweep.warm_start=nowhere"]) == 2
     assert "it has first, second" in capfd.readouterr().err
+
+
+def test_a_key_that_the_command_line_fixes_is_said_not_to_be_searched(capfd: pytest.CaptureFixture[str]) -> None:
+    params = "hydra.sweeper.params={model.filters: 'choice(2,4)', seed: 'choice(0,1)'}"
+    conditional = "hydra.sweeper.conditional=[{when: 'seed=0', params: {model.dropout: 'choice(0,0.1)'}}]"
+    study = sweep(params, conditional, "model.filters=3", "model.dropout=0.2")
+    assert [line for line in capfd.readouterr().out.splitlines() if "not searched" in line] == [
+        "not searched, since the command line gives one value: model.filters=3, model.dropout=0.2"
+    ]
+    assert [trial.params for trial in study.trials] == [{"seed": 0}, {"seed": 1}]

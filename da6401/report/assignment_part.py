@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from da6401.report.parallel import parallel
 from da6401.report.run_record import RunRecord
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
-from da6401.report.sweep_sections import sweep_sections
+from da6401.report.sweep_sections import told_apart_in
 
 FEW_VALUES = 8  # of a parameter: more, or more than half as many as trials, are a range
 Section = dict[str, Any]
@@ -37,9 +38,10 @@ class Part:
         """As the shell takes it, for the commands that the page names."""
         return shlex.quote(str(self.sweep.folder if self.sweep else self.run.folder if self.run else ""))
 
-    @property
-    def metric(self) -> Metric | None:
-        return self.sweep.objective.metrics[0] if self.sweep else None
+    @functools.cached_property
+    def run_sections(self) -> list[Section]:
+        """Those of the usual report on the run."""
+        return run_sections(self.run) if self.run else []
 
     @property
     def complete(self) -> list[TrialRecord]:
@@ -104,24 +106,23 @@ def observations(sweep: SweepRecord) -> list[Block]:
         said.append(
             "The most important parameter: " + ", ".join(f"{key} by {each}" for each, key in first.items()) + "."
         )
-    told = [each["text"] for each in picked(sweep_sections(sweep), "Trials") if each["kind"] == "text"]
-    return [*(text(each) for each in [*said, *doubts, *told]), *_by_value(sweep, metric)]
+    told = told_apart_in(sweep).sentence
+    return [*(text(each) for each in [*said, *doubts, told] if each), *_by_value(sweep, metric)]
 
 
 def tested_blocks(part: Part, run: RunRecord) -> list[Block]:
     """The accuracy on the test split, and what the model makes of its images."""
-    sections = run_sections(run)
     if not (reached := answers_of(run, "test")):
         return needs("The best model has not been evaluated on the test split yet.", f"da6401 evaluate {part.word}")
     blocks: list[Block] = [text(f"The best model, {safe(run.folder)}, has a test accuracy of {reached}."),
-                           *picked(sections, "Result")[:1]]  # fmt: skip
-    return [*blocks, *(each for each in picked(sections, "Confusion matrix") if each["kind"] == "chart")]
+                           *picked(part.run_sections, "Result")[:1]]  # fmt: skip
+    return [*blocks, *(each for each in picked(part.run_sections, "Confusion matrix") if each["kind"] == "chart")]
 
 
 def picture_blocks(part: Part, run: RunRecord, *starts: str) -> list[Block]:
     """Those of the pictures of `da6401 explain` whose titles begin so, in this order; of test's images, if of any."""
     remedy = f"da6401 explain {part.word} --split test"
-    blocks = picked(run_sections(run), "Explanations")
+    blocks = picked(part.run_sections, "Explanations")
     items = [each for block in blocks if block["kind"] == "pictures" for each in block["items"]]
     chosen = [each for start in starts for each in items if each["title"].startswith(start)]
     notes = [block for block in blocks if block["kind"] == "text"]

@@ -25,7 +25,6 @@ from da6401.report.blocks import Block, facts, table, text
 from da6401.report.paired_lines import paired_lines
 from da6401.report.parameter_figures import slices
 from da6401.report.run_record import RunRecord
-from da6401.report.run_sections import run_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 
 SWEEP = "da6401 train --multirun sweep=part_b model=googlenet data=folder data.root=path/to/images"
@@ -51,13 +50,13 @@ def pretrained_sections(part: Part | None, scratch: Part | None) -> list[Section
     ours = part.sweep
     search = [*search_blocks(ours), *observations(ours)] if ours else []
     return [
-        question(network, *_network(run)),
+        question(network, *_network(part, run)),
         question(freezing, *_strategies(part, run), *search),
         question(against, *tested_blocks(part, run), *_against(part, run, scratch)),
     ]
 
 
-def _network(run: RunRecord) -> list[Block]:
+def _network(part: Part, run: RunRecord) -> list[Block]:
     model, data = _node(run, "model"), _node(run, "data")
     stages = [each for each in run.receipt.get("stages") or () if isinstance(each, Mapping)]
     classes = run.receipt.get("class_names") or ()
@@ -71,7 +70,7 @@ def _network(run: RunRecord) -> list[Block]:
     if head is not None:
         items.append(("Head", f"{len(classes)} outputs", f"{head.get('parameters'):,} parameters, new: the 1000-way "
                       "head of ImageNet is replaced"))  # fmt: skip
-    return [facts(*items), *picked(run_sections(run), "Stages")]
+    return [facts(*items), *picked(part.run_sections, "Stages")]
 
 
 def strategy_of(config: Mapping[str, Any], stages: int) -> str:

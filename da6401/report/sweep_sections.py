@@ -35,7 +35,7 @@ def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
     sections += chart_sections(sweep)
     if sweep.best:
         sections.append(section("The winner's config", _changes(sweep, sweep.best[0])))
-    told = _told_apart(sweep)
+    told = told_apart_in(sweep)
     note = text(told.sentence) if told.sentence else None
     return [*sections, section("Trials", note, _trials(sweep, told))]
 
@@ -151,7 +151,7 @@ def _roles(sweep: SweepRecord) -> str:
     return f"{words[0].upper()}{words[1:]}. Their rows are tinted." if words else ""
 
 
-def _told_apart(sweep: SweepRecord) -> ToldApart:
+def told_apart_in(sweep: SweepRecord) -> ToldApart:
     """Which trials cannot be told from the winner."""
     folders = {trial.number: trial.run.folder for trial in sweep.complete}
     best = sweep.best[0].number if sweep.best else None

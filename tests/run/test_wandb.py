@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from da6401.cli import main
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import flat, read_metrics, read_result, read_yaml
-from da6401.training.tracking import MOST_MISTAKES
+from da6401.training.tracking import MOST_MISTAKES, THUMBNAIL
 from tests.tiny_runs import DIVERGING, SMALL
 from tests.unit.test_tracking import records_of, values_of
 
@@ -132,6 +133,18 @@ def test_the_mistakes_have_small_pictures(trial: Path) -> None:
     pictures = {path: size for path, size in artifacts(trial)[name].items() if path.endswith(".jpg")}
     assert len(pictures) == len({row[0]["path"] for row in rows})
     assert max(pictures.values()) < 10_000
+
+
+def test_everything_that_a_sync_uploads_is_on_the_disk(trial: Path) -> None:
+    entries = [entry for each in of_kind(trial, "artifact") for entry in each.manifest.contents if entry.local_path]
+    assert {entry.path: Path(entry.local_path).stat().st_size for entry in entries} == {e.path: e.size for e in entries}
+    assert {Path(entry.path).suffix for entry in entries} >= {".json", ".jpg", ".csv", ".yaml"}
+    pictures = [Path(entry.local_path) for entry in entries if entry.path.endswith(".jpg")]
+    for picture in pictures:
+        with Image.open(picture) as opened:
+            assert max(opened.size) == THUMBNAIL
+    shown = {key.partition("/")[0] for record in of_kind(trial, "history") for key in values_of(record.item)}
+    assert {"classes", "mistakes", "confusion_table"} <= shown, "tables that no row of the history names are not shown"
 
 
 def test_the_run_is_an_artifact_that_can_be_made_again(trial: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,3 +115,27 @@ def test_no_command_stands_outside_a_block() -> None:
 def test_most_commands_are_run() -> None:
     print(summary(COMMANDS))
     assert len(RUN) >= 0.5 * len(COMMANDS) > 20, summary(COMMANDS)
+
+
+def test_the_site_is_built_without_a_wrong_link_or_anchor(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="the extra `docs` is not installed")
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(ROOT / "mkdocs.yml")]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run([*words, "--site-dir", str(tmp_path / "site")], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.html")}
+    written = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in pages()[1:]}
+    assert {name.replace("README.html", "index.html") for name in written} <= made
+    text = (tmp_path / "site" / "tune.html").read_text(encoding="utf-8")
+    assert 'href="benchmarks/hour.html"' in text, "a link to a page that stands outside docs/"
+    assert "https://fonts" not in text, "nothing is loaded from elsewhere"
+
+
+def test_the_readme_is_one_screen_and_a_picture() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 65
+    assert text.index("make demo") < text.index("make test") < 400
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert (ROOT / picture).stat().st_size < 100_000
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (ROOT / target).exists(), target

@@ -20,12 +20,6 @@ OUTSIDE = {
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
-def on_config(config: Any) -> Any:
-    """Leave out the pages of the contents that are not written yet."""
-    config.nav = _there(config.nav, Path(config.docs_dir))
-    return config
-
-
 def on_files(files: Files, *, config: Any) -> Files:
     for uri, place in OUTSIDE.items():
         if (ROOT / place).is_file():
@@ -50,14 +44,3 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
         return f"[{words}]({posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
 
     return LINK.sub(turned, markdown)
-
-
-def _there(entries: list[Any], folder: Path) -> list[Any]:
-    kept: list[Any] = []
-    for entry in entries:
-        ((title, target),) = entry.items()
-        if isinstance(target, list):
-            kept.append({title: _there(target, folder)})
-        elif (target in OUTSIDE and (ROOT / OUTSIDE[target]).is_file()) or (folder / target).is_file():
-            kept.append(entry)
-    return kept

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from da6401.errors import PluginError, UserError
+from da6401.plugins.local_modules import are_unchanged, forget_modules, recorded_imports
 from da6401.plugins.registered import LOADED, RULES, Plugin, as_plugin_error, plugin_error, raised
 from da6401.runs.run_folder import PLUGINS, RECEIPT
 
@@ -47,7 +48,9 @@ def active(files: Sequence[str | Path], *, changed: bool = False) -> Iterator[No
                 raise plugin_error(
                     str(path), 1, "is given twice", rule="a plugin is loaded once", remedy="give --plugin FILE once"
                 )
-            if not any(plugin.file == path and plugin.text == _read(path) for plugin in LOADED):
+            if not any(
+                plugin.file == path and plugin.text == _read(path) and are_unchanged(plugin) for plugin in LOADED
+            ):
                 load(path)
         if len(_changed_allowed) == 1:  # the outermost command
             _load_packages()
@@ -91,7 +94,8 @@ def load(file: str | Path) -> Plugin:
     LOADED.append(plugin)
     plugin.module, sys.modules[name] = module, module  # a dataclass looks its module up
     try:
-        _execute(text, path, module)
+        with recorded_imports(plugin):
+            _execute(text, path, module)
     except BaseException:
         unload(plugin)
         raise
@@ -109,6 +113,7 @@ def unload(plugin: Plugin) -> None:
     for undo in reversed(plugin.undo):
         undo()
     LOADED.remove(plugin)
+    forget_modules(plugin)
     if plugin.module is not None and sys.modules.get(plugin.module.__name__) is plugin.module:
         del sys.modules[plugin.module.__name__]
 
@@ -129,8 +134,8 @@ def words() -> list[str]:
 
 
 def hashes() -> tuple[tuple[str, str], ...]:
-    """The loaded files with their sha256: what a trial in another process must load."""
-    return tuple((str(plugin.file), plugin.sha256) for plugin in LOADED if plugin.is_file)
+    """The loaded files with a hash of them and their modules: what a trial in another process must load."""
+    return tuple((str(plugin.file), plugin.digest) for plugin in LOADED if plugin.is_file)
 
 
 @contextmanager

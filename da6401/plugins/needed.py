@@ -21,18 +21,22 @@ log = logging.getLogger(__name__)
 NOT_ALONE = "given from Python, not held by this folder: the run cannot be made again from the folder alone"
 
 
-def recorded() -> list[dict[str, str]]:
+def recorded() -> list[dict[str, Any]]:
     """What a receipt says of the loaded plugins: name and hash of a file, name and version of a package, objects."""
     return [_about(plugin) for plugin in LOADED]
 
 
-def _about(plugin: Plugin) -> dict[str, str]:
+def _about(plugin: Plugin) -> dict[str, Any]:
     if plugin.python:
         return {"python": plugin.python, "objects": plugin.objects, "note": NOT_ALONE}
     if plugin.distribution:
         return {"package": plugin.distribution, "version": plugin.version}
     name = plugin.file.name
-    return {"file": name, "sha256": plugin.sha256, "copy": copy_name(name, plugin.sha256)}
+    about: dict[str, Any] = {"file": name, "sha256": plugin.sha256, "copy": copy_name(name, plugin.sha256)}
+    modules = [
+        {"file": each.file, "sha256": each.sha256, "copy": copy_name(each.file, each.sha256)} for each in plugin.modules
+    ]
+    return {**about, "modules": modules} if modules else about
 
 
 def tell_plugins() -> None:
@@ -50,12 +54,14 @@ def tell_plugins() -> None:
 def copies() -> dict[str, str]:
     """The texts of the loaded files, by their names in a run folder. They are for reading: nothing runs them."""
     files = [plugin for plugin in LOADED if plugin.is_file]
-    return {copy_name(plugin.file.name, plugin.sha256): plugin.text.decode("utf-8") for plugin in files}
+    texts = {copy_name(plugin.file.name, plugin.sha256): plugin.text for plugin in files}
+    texts |= {copy_name(each.file, each.sha256): each.text for plugin in files for each in plugin.modules}
+    return {name: text.decode("utf-8", errors="replace") for name, text in texts.items()}
 
 
 def copy_name(name: str, sha256: str) -> str:
-    """Where the copy of a plugin lies in a run folder."""
-    return f"{PLUGINS}/{sha256[:8]}-{name}"
+    """Where the copy of a plugin, or of a module of its folder, lies in a run folder: all in one folder."""
+    return f"{PLUGINS}/{sha256[:8]}-{name.replace('/', '.')}"
 
 
 def require_plugins(run: Path) -> None:
@@ -105,7 +111,9 @@ def _require(run: Path, entry: Mapping[str, Any]) -> None:
             )
         return
     files = [plugin for plugin in LOADED if plugin.is_file]
-    if any(plugin.sha256 == sha256 for plugin in files):
+    same = next((plugin for plugin in files if plugin.sha256 == sha256), None)
+    if same is not None:
+        _require_modules(run, entry, same)
         return
     same_name = [plugin for plugin in files if plugin.file.name == name]
     if same_name and changed_is_allowed():
@@ -122,3 +130,20 @@ def _require(run: Path, entry: Mapping[str, Any]) -> None:
         f"  rule: {rule}\n  remedy: add --plugin {safe(name)}, in Python da6401.plugins.load({safe(name)!r}); what it "
         f"was can be read in {safe(run / copy_name(name, sha256))}, and is run only from a place of your own"
     )
+
+
+def _require_modules(run: Path, entry: Mapping[str, Any], plugin: Plugin) -> None:
+    """Of a run that records the modules of its plugin's folder: they have the same texts unless --plugin-changed."""
+    modules = entry.get("modules", [])
+    then = {str(each.get("file")): each for each in modules if isinstance(each, Mapping)}
+    now = {each.file: each.sha256 for each in plugin.modules}
+    for name, each in then.items():
+        sha256 = str(each.get("sha256", ""))
+        if now.get(name) != sha256 and not changed_is_allowed():
+            has = f"it has {now[name][:12]} now" if name in now else "it is not imported now"
+            raise PluginError(
+                f"{safe(run)}: was trained with another text of {safe(name)}, which {plugin.file} imports: sha256 "
+                f"{safe(sha256[:12])}, and {has}\n  rule: a run is read with the plugins that it was trained with, and "
+                f"with the modules of their folder\n  remedy: give the text of then (its copy is "
+                f"{safe(run / copy_name(name, sha256))}), or add --plugin-changed"
+            )

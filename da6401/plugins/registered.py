@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import time
 import traceback
@@ -53,6 +54,16 @@ class Registered:
         return f"{self.file}, line {self.line}"
 
 
+@dataclass(frozen=True)
+class LocalModule:
+    """A module of a plugin's own folder that its file imports."""
+
+    module: str  # its name in Python
+    file: str  # relative to the plugin's folder, with /
+    sha256: str
+    text: bytes
+
+
 @dataclass
 class Plugin:
     """A loaded file, or an installed package's module."""
@@ -65,6 +76,8 @@ class Plugin:
     python: str = ""  # of objects that train(...) was given: an id of them, which lasts as long as the process
     objects: str = ""  # what they are, in words
     module: ModuleType | None = None
+    modules: tuple[LocalModule, ...] = ()
+    searched: bool = False  # whether its folder is on Python's search path for it
     undo: list[Callable[[], object]] = field(default_factory=list)  # of each registration
     names: list[Registered] = field(default_factory=list)
 
@@ -72,6 +85,13 @@ class Plugin:
     def is_file(self) -> bool:
         """Whether it is a file that --plugin names."""
         return bool(self.sha256)
+
+    @property
+    def digest(self) -> str:
+        """Of the file and its modules together; the file's sha256 where it has none."""
+        if not self.modules:
+            return self.sha256
+        return hashlib.sha256(" ".join([self.sha256, *(each.sha256 for each in self.modules)]).encode()).hexdigest()
 
 
 LOADED: list[Plugin] = []  # in this process now, in order
@@ -128,6 +148,7 @@ def as_plugin_error(error: BaseException) -> PluginError | None:
     if not isinstance(error, Exception) or type(error).__name__ == "OutOfMemoryError":
         return None
     files = {str(plugin.file) for plugin in LOADED}
+    files |= {str(plugin.file.parent / each.file) for plugin in LOADED for each in plugin.modules}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     if not frames:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import optuna
 
 from da6401.errors import PluginError
@@ -24,7 +26,7 @@ def check_same_plugins(study: optuna.Study) -> None:
         if now:
             study.set_user_attr(PLUGINS, now)
         return
-    if before == now:
+    if before == now or before == [_without_modules(each) for each in now]:  # an older version recorded files alone
         return
     if not changed_is_allowed():
         raise PluginError(
@@ -35,9 +37,15 @@ def check_same_plugins(study: optuna.Study) -> None:
     study.set_user_attr(PLUGINS, now)
 
 
-def _named(plugins: list[dict[str, str]]) -> str:
+def _without_modules(plugin: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in plugin.items() if name != "modules"}
+
+
+def _named(plugins: list[dict[str, Any]]) -> str:
     names = [
-        f"{each['file']} (sha256 {each['sha256'][:12]})" if "file" in each else f"{each['package']} {each['version']}"
+        ", ".join(f"{file['file']} (sha256 {file['sha256'][:12]})" for file in (each, *each.get("modules", [])))
+        if "file" in each
+        else f"{each['package']} {each['version']}"
         for each in plugins
     ]
     return ", ".join(names) or "no plugin"

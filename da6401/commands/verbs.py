@@ -34,6 +34,8 @@ def parser() -> CommandParser:
     compare = _verb(verbs, "compare", "keys that differ, metrics and curves of several runs", _compare)
     compare.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="two or more: each as of evaluate")
     _add_plugins(compare, "a plugin whose metrics the runs have")
+    text = "write a page, too: curves overlaid, confusion matrices' difference, images on which they disagree"
+    compare.add_argument("--page", type=Path, metavar="FILE", help=text)
     _run_verb(verbs, "evaluate", "the best checkpoint on the test split, once, recorded", _evaluate)
     predict = _run_verb(verbs, "predict", "class and probability of images", _predict)
     predict.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="files, folders and patterns")
@@ -136,8 +138,14 @@ def _reproduce(given: argparse.Namespace) -> int:
 def _compare(given: argparse.Namespace) -> int:
     from da6401.commands.compare import compare_runs
     from da6401.commands.targets import run_named
+    from da6401.runs.named_folders import folder_of
 
-    return compare_runs([run_named(word) for word in given.runs])
+    code = compare_runs([run_named(word) for word in given.runs])
+    if given.page is not None:
+        from da6401.commands.compare_page import write_comparison
+
+        write_comparison([folder_of(word) for word in given.runs], given.page)
+    return code
 
 
 def _evaluate(given: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ def _shown(
         return table(caption, columns, said)
     items = [
         {"title": true, "source": found[image],
-         "caption": f"{names[0]}: {sure:.2f}; {names[1]}: {wrong} {wrong_sure:.2f}"}
+         "caption": f"{names[1]}: {wrong} ({wrong_sure:.2f}); {names[0]}: {true} ({sure:.2f})"}
         for image, true, sure, wrong, wrong_sure in said
         if image in found
     ]  # fmt: skip

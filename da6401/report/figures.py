@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -68,6 +68,34 @@ def history(sweep: SweepRecord, metric: Metric) -> Chart:
     )  # fmt: skip
     if all(t.start for t in sweep.trials):
         drawn["views"] = {"by trial": [trace["x"] for trace in traces], "by time of creation": moments}
+    return drawn
+
+
+def histories(sweeps: Mapping[str, SweepRecord], metric: Metric) -> Chart:
+    """The best so far of several sweeps, by the trials or by the minutes that each has taken."""
+    dashes, shades = ("solid", "dash", "dot", "dashdot"), ("@accent", "@strong", "@pruned", "@running", "@failed")
+    traces, minutes, rows = [], [], []
+    for index, (name, sweep) in enumerate(sweeps.items()):
+        steps = sweep.objective.by(metric).so_far(sweep.trials)
+        began = min((trial.start for trial in sweep.trials if trial.start), default=None)
+        spent = [None if not (began and t.end) else round((t.end - began).total_seconds() / 60, 3) for t, _ in steps]
+        rows += [[name, trial.number, at, value] for (trial, value), at in zip(steps, spent, strict=True)]
+        minutes.append(spent)
+        traces.append(
+            {
+                "type": "scatter", "mode": "lines", "name": label(name), "x": [trial.number + 1 for trial, _ in steps],
+                "y": [value for _, value in steps],
+                "line": {"shape": "hv", "color": shades[index % 5], "dash": dashes[index % 4], "width": 2},
+                "hovertemplate": "%{y:.4f}<extra></extra>",
+            }
+        )  # fmt: skip
+    drawn = chart(
+        "Searches", f"The best {word(metric.name)} so far of {len(sweeps)} sweeps.", traces,
+        {"xaxis": axis("trials"), "yaxis": axis(word(metric.name)), "showlegend": True},
+        columns=["sweep", "trial", "minutes", f"best {word(metric.name)} so far"], rows=rows,
+    )  # fmt: skip
+    if all(each is not None for spent in minutes for each in spent):
+        drawn["views"] = {"trials": [trace["x"] for trace in traces], "minutes": minutes}
     return drawn
 
 

@@ -48,7 +48,7 @@ const blocks = {
 
   pictures: (block, part, section) => make("div", { class: block.small ? "pictures small" : "pictures" },
     block.caption ? make("p", { class: "note" }, block.caption) : null, block.items.map((item) => make("figure", {},
-    make(section.below, {}, item.title), make("img", { src: item.source, alt: `${item.title}. ${item.caption}`, loading: "lazy" }),
+    make(section.below, {}, item.title), make("img", { src: item.source, alt: `${item.title}. ${item.caption}`, decoding: "async" }),
     make("figcaption", {}, item.caption)))),
 
   chart: (block, part, section) => {

@@ -43,7 +43,7 @@ function layoutOf(block, width) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 52, r: 14, t: 30, b: 44, ...own.margin },
     legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     hoverlabel: { bgcolor: cssColour("panel"), bordercolor: cssColour("muted"), font: { color: ink } },
-    xaxis: { ...grid, ...own.xaxis }, yaxis: { ...grid, ...own.yaxis } };
+    xaxis: { ...grid, ...own.xaxis }, yaxis: { ...grid, ...own.yaxis, title: { standoff: 8, ...own.yaxis?.title } } };
 }
 
 // The trials that are picked stand out, the others fade.

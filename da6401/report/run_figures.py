@@ -45,23 +45,26 @@ def run_curves(run: RunRecord) -> list[Chart]:
     return drawn
 
 
-def together(runs: Mapping[str, RunRecord]) -> Chart:
-    """The validation accuracy of several runs by epoch."""
+def together(runs: Mapping[str, RunRecord], metric: str = "val_accuracy") -> Chart:
+    """One number of several runs by epoch."""
     dashes = ("solid", "dash", "dot", "dashdot", "longdash")
     shades = ("@accent", "@strong", "@pruned", "@failed", "@running")
+    title = metric.replace("val_", "validation ").replace("train_", "training ").replace("_", " ")
+    lines = {
+        name: [(line["epoch"], line[metric]) for line in run.epochs if metric in line] for name, run in runs.items()
+    }
     traces = [
         {
-            "type": "scatter", "mode": "lines+markers", "name": label(name), "x": [e["epoch"] for e in run.epochs],
-            "y": [e.get("val_accuracy") for e in run.epochs], "marker": {"size": 4},
+            "type": "scatter", "mode": "lines+markers", "name": label(name), "x": [x for x, _ in points],
+            "y": [y for _, y in points], "marker": {"size": 4},
             "line": {"color": shades[index % 5], "dash": dashes[index % 5], "width": 2},
         }
-        for index, (name, run) in enumerate(runs.items())
+        for index, (name, points) in enumerate(lines.items()) if points
     ]  # fmt: skip
     return chart(
-        "Validation accuracy", f"The curves of {len(runs)} runs, of a sweep its winner's.", traces,
-        {"xaxis": epochs(r.epochs for r in runs.values()), "yaxis": axis("validation accuracy"), "showlegend": True},
-        columns=["run", "epochs", "last validation accuracy"],
-        rows=[[n, len(r.epochs), r.epochs[-1].get("val_accuracy") if r.epochs else None] for n, r in runs.items()],
+        title.capitalize(), f"The curves of {len(traces)} runs, of a sweep its winner's.", traces,
+        {"xaxis": epochs(r.epochs for r in runs.values()), "yaxis": axis(title), "showlegend": True, "height": 320},
+        columns=["run", "epoch", title], rows=[[name, *point] for name, points in lines.items() for point in points],
     )  # fmt: skip
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from da6401.config.metrics import Metric
-from da6401.metrics.paired import on_same_images
-from da6401.report import budget_figures, figures, optuna_figures, parameter_figures, versus_figures
+from da6401.report import budget_figures, figures, optuna_figures, parameter_figures
 from da6401.report.blocks import Block, section, text
-from da6401.report.disagreements import disagreements, pictures_of_files
+from da6401.report.disagreements import pictures_of_files
 from da6401.report.importance import correlation, importance
 from da6401.report.parallel import parallel
 from da6401.report.run_record import read_run
 from da6401.report.sweep_record import SweepRecord
+from da6401.report.versus import versus
 
 Blocks = Sequence[Block | None]
 
@@ -72,18 +72,8 @@ def _versus(sweep: SweepRecord, _: Metric) -> Blocks:
     """The winner and the default on the same validation images."""
     best, default = sweep.best[0], sweep.default
     assert default is not None, "is_shown asks for it"
-    one, other = (read_run(t.run.folder, predictions=True) for t in (best, default))
-    if "validation" not in one.predictions or "validation" not in other.predictions:
-        return []
-    answers = one.predictions["validation"]
-    same = on_same_images(answers, other.predictions["validation"])
-    if same is None:
-        return []
-    names = (f"trial {best.number}", "the default")
-    return [
-        versus_figures.class_change(answers, same, names), versus_figures.confusion_change(answers, same, names),
-        *disagreements(answers, same, names, pictures_of_files(one.config)),
-    ]  # fmt: skip
+    one, other = (read_run(trial.run.folder, predictions=True) for trial in (best, default))
+    return versus(one, other, (f"trial {best.number}", "the default"), pictures_of_files(one.config))
 
 
 def _default_lost(sweep: SweepRecord) -> bool:

@@ -287,8 +287,9 @@ def test_several_folders_are_compared(tmp_path: Path) -> None:
     parts = report_data([one, other], None)["parts"]
     assert [part["title"] for part in parts] == ["Side by side", "Run one", "Run other"]
     tables = blocks_of(parts[0]["sections"], "table")
-    assert [row[4] for row in tables[0]["rows"]] == [0.5, 0.6]
-    assert ["optimizer.lr", 0.001, 0.5] in tables[1]["rows"]
+    assert [row[5] for row in tables[0]["rows"]] == [0.5, 0.6]
+    assert [row[0] for row in tables[0]["rows"]] == ["one", "other"]
+    assert ["optimizer.lr", 0.001, 0.5] in tables[-1]["rows"]
 
 
 def test_pictures_have_room_and_stay_in_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

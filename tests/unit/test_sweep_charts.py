@@ -194,8 +194,8 @@ def test_the_images_on_which_two_models_disagree_are_shown(tmp_path: Path) -> No
     assert [block["caption"].split(";")[0] for block in found] == [
         "3 that new has right and old wrong", "1 that old has right and new wrong",
     ]  # fmt: skip
-    assert [(item["title"], item["caption"]) for item in found[0]["items"]] == [("a", "new: 0.80; old: b 0.80")]
-    assert found[1]["items"][0]["caption"] == "old: 0.80; new: a 0.80"
+    assert [(item["title"], item["caption"]) for item in found[0]["items"]] == [("a", "old: b (0.80); new: a (0.80)")]
+    assert found[1]["items"][0]["caption"] == "new: a (0.80); old: c (0.80)"
     assert found[0]["items"][0]["source"].startswith("data:image/webp;base64,")
     (left, *_) = disagreements(one, other, ("new", "old"), pictures_of_files({"data": {"source": "digits"}}))
     assert left["kind"] == "table"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import optuna
-
 from da6401.errors import UserError
 from da6401.redact import safe
 from da6401.report.collect import read_sweep, reads_as_sweep
@@ -28,7 +26,6 @@ def write_comparison(folders: Sequence[Path], out: Path) -> None:
     Raises:
         RunError: a folder that cannot be read. WriteError: the page cannot be written.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     read = [
         read_sweep(folder, None) if reads_as_sweep(folder, None) else read_run(folder, predictions=True)
         for folder in folders

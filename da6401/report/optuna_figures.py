@@ -132,6 +132,7 @@ def hypervolume(sweep: SweepRecord, _: Metric) -> list[Chart]:
     done = [trial for trial in sweep.frozen if trial.state is TrialState.COMPLETE]
     metrics = sweep.objective.metrics
     worst = [max((t.values[each.index] for t in done), key=each.cost) for each in metrics]
+    _quiet()
     study = optuna.create_study(directions=sweep.objective.directions)
     study.add_trials(done)
     with warnings.catch_warnings():

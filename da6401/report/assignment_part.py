@@ -20,7 +20,6 @@ from da6401.report.parallel import parallel
 from da6401.report.run_record import RunRecord
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
-from da6401.report.sweep_sections import told_apart_in
 
 FEW_VALUES = 8  # of a parameter: more, or more than half as many as trials, are a range
 Section = dict[str, Any]
@@ -106,7 +105,7 @@ def observations(sweep: SweepRecord) -> list[Block]:
         said.append(
             "The most important parameter: " + ", ".join(f"{key} by {each}" for each, key in first.items()) + "."
         )
-    told = told_apart_in(sweep).sentence
+    told = sweep.told.sentence
     return [*(text(each) for each in [*said, *doubts, told] if each), *_by_value(sweep, metric)]
 
 

@@ -14,8 +14,11 @@ from optuna.trial import FrozenTrial
 from da6401.config.metrics import Metric
 from da6401.report.run_record import RunRecord
 from da6401.runs.looks import Looked
+from da6401.study.gain import longest
 from da6401.study.objective import Candidate, Objective, is_complete
 from da6401.study.roles import DEFAULT
+from da6401.study.told_apart import ToldApart, told_apart
+from da6401.study.told_apart_folds import told_apart_over_folds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,18 @@ class SweepRecord:
     def winners(self) -> list[Candidate[TrialRecord]]:
         """The best configuration within the hard limits; of several metrics the Pareto set."""
         return self.objective.best(self.trials)
+
+    @functools.cached_property
+    def told(self) -> ToldApart:
+        """Which trials cannot be told from the winner, and its gain over the longest training of the default."""
+        folders = {trial.number: trial.run.folder for trial in self.complete}
+        best = self.best[0].number if self.best else None
+        over_folds = told_apart_over_folds(self.objective.candidates(self.complete), folders, best, self.objective)
+        if over_folds.folds:
+            return over_folds
+        known = self.default is not None and not (self.winners and self.winners[0].is_repeated)
+        default = longest(self.default, self.complete).number if self.default and known else None
+        return told_apart(folders, best, self.objective, default=default)
 
     @property
     def best(self) -> list[TrialRecord]:

@@ -16,11 +16,10 @@ from da6401.report.sweep_charts import chart_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import selection_warning, times
 from da6401.runs.run_folder import NO_EFFECT_ON_WEIGHTS, differences
-from da6401.study.gain import gain, gain_words
+from da6401.study.gain import gain_words
 from da6401.study.objective import Candidate
 from da6401.study.roles import DEFAULT, GIVEN
-from da6401.study.told_apart import MARK, ToldApart, told_apart
-from da6401.study.told_apart_folds import told_apart_over_folds
+from da6401.study.told_apart import MARK, ToldApart
 
 CURVES = ("epoch", "train_accuracy", "val_accuracy", "train_loss", "val_loss")
 
@@ -35,7 +34,7 @@ def sweep_sections(sweep: SweepRecord) -> list[dict[str, Any]]:
     sections += chart_sections(sweep)
     if sweep.best:
         sections.append(section("The winner's config", _changes(sweep, sweep.best[0])))
-    told = told_apart_in(sweep)
+    told = sweep.told
     note = text(told.sentence) if told.sentence else None
     return [*sections, section("Trials", note, _trials(sweep, told))]
 
@@ -92,10 +91,9 @@ def _against_default(
     note = f"trial {default.number}: {number(own)}"
     if sweep.objective.alone is None:
         note = f"{word(metric.name)}, trial {winner.trial.number} less {note}"
-    found = None if winner.is_repeated else gain(winner.trial.run.folder, default.run.folder, sweep.objective)
-    if found is not None:
-        note += f"; {gain_words(found)}"
-    return "Against the default", f"{winner.values[metric.index] - own:+.4g}", note
+    if (found := sweep.told.gain) is None:
+        return "Against the default", f"{winner.values[metric.index] - own:+.4g}", note
+    return "Against the default", f"{found.value:+.4g}", f"{note}; {gain_words(found)}"
 
 
 def _looks(sweep: SweepRecord) -> list[Block]:
@@ -149,18 +147,6 @@ def _roles(sweep: SweepRecord) -> str:
     found = {trial.role for trial in sweep.trials}
     words = "; ".join(text for role, text in said.items() if role in found)
     return f"{words[0].upper()}{words[1:]}. Their rows are tinted." if words else ""
-
-
-def told_apart_in(sweep: SweepRecord) -> ToldApart:
-    """Which trials cannot be told from the winner."""
-    folders = {trial.number: trial.run.folder for trial in sweep.complete}
-    best = sweep.best[0].number if sweep.best else None
-    over_folds = told_apart_over_folds(sweep.objective.candidates(sweep.complete), folders, best, sweep.objective)
-    return (
-        over_folds
-        if over_folds.folds
-        else told_apart(folders, sweep.best[0].number if sweep.best else None, sweep.objective)
-    )
 
 
 def _trials(sweep: SweepRecord, told: ToldApart) -> Block:

@@ -10,10 +10,11 @@ from pathlib import Path
 from da6401.config.metrics import Metric
 from da6401.errors import RunError, UndefinedMetricError
 from da6401.metrics.intervals import FEWEST, RESAMPLES, Interval, interval_of
-from da6401.metrics.paired import LEVEL, corrected, difference, on_same_images
+from da6401.metrics.paired import LEVEL, Difference, corrected, difference, on_same_images
 from da6401.registry import OF_VALIDATION, SCORES
 from da6401.runs.predictions import Predictions, read_predictions
 from da6401.runs.run_folder import VALIDATION_CSV
+from da6401.study.gain import gain
 from da6401.study.objective import Objective
 
 MANY = 20  # comparisons, above which fewer resamples are drawn
@@ -30,6 +31,7 @@ class ToldApart:
     folds: Mapping[int, Sequence[float]] = field(default_factory=dict)  # the value of each fold, by trial
     p: Mapping[int, float] = field(default_factory=dict)  # of the test over folds, corrected, by trial
     said: str = ""  # of the test over folds
+    gain: Difference | None = None  # of the winner over the default configuration
 
     @property
     def heading(self) -> str:
@@ -57,12 +59,15 @@ class ToldApart:
         )
 
 
-def told_apart(folders: Mapping[int, Path], winner: int | None, objective: Objective) -> ToldApart:
+def told_apart(
+    folders: Mapping[int, Path], winner: int | None, objective: Objective, *, default: int | None = None
+) -> ToldApart:
     """Compare each completed trial with the winner.
 
     Args:
         folders: the run folder of each completed trial.
         winner: its trial; None: there is none, as of several metrics.
+        default: the trial of the default configuration, where there is one.
     """
     name = score_name(objective.alone)
     if name is None:
@@ -74,7 +79,11 @@ def told_apart(folders: Mapping[int, Path], winner: int | None, objective: Objec
     p_values = _p_values(name, answers, winner)
     raised = corrected(list(p_values.values()))
     same = frozenset(number for number, p in zip(p_values, raised, strict=True) if p >= LEVEL)
-    return ToldApart(intervals, same, len(p_values))
+    try:
+        gained = gain(name, answers, winner, default)
+    except UndefinedMetricError:
+        gained = None
+    return ToldApart(intervals, same, len(p_values), gain=gained)
 
 
 def score_name(metric: Metric | None) -> str | None:

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from da6401.runs.atomic_files import write_json, write_text
 from da6401.runs.reproduce_command import reproduce_command
 from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
 from da6401.runs.trial_folders import MODEL, trial_folder
-from da6401.study.gain import gain, gain_words
+from da6401.study.gain import gain_words, longest
 from da6401.study.objective import Candidate, Objective, is_complete
 from da6401.study.roles import DEFAULT, role_of
 from da6401.study.told_apart import told_apart
@@ -52,10 +53,11 @@ def write_summary(
     command = None if winner is None else _retraining(folder, winner, folds=settings.folds)
     completed = {trial.number: trial_folder(folder, trial) for trial in trials if is_complete(trial)}
     stands = best[0].trial.number if best else None
+    default = _default(trials) if best and not best[0].is_repeated else None
     told = (
         told_apart_over_folds(objective.candidates(trials), completed, stands, objective)
         if settings.folds
-        else told_apart(completed, stands, objective)
+        else told_apart(completed, stands, objective, default=None if default is None else default.number)
     )
     write_json(
         folder / SUMMARY,
@@ -67,6 +69,7 @@ def write_summary(
             "best": [_entry(each, folder) for each in best],
             "not_told_from_best": sorted(told.same),
             **({"folds": folds_json(told)} if settings.folds else {}),
+            **({"gain": {"over": default.number, **asdict(told.gain)}} if told.gain and default else {}),
             "confirmed": [item.as_json() for item in confirmed],
             "winner": None if winner is None else str(winner),
             **({"model": handed.as_json(folder)} if handed else {}),
@@ -106,19 +109,16 @@ def write_summary(
     else:
         parts = (_which(best[0]), objective.text(best[0].values), parameters(best[0].trial))
         console.print(escape(f"winner: {', '.join(filter(None, parts))}"))
-        console.print(*_gain_lines(best[0], trials, folder, objective), sep="\n", end="")
+    if told.gain is not None and default is not None:
+        console.print(f"against the default, trial {default.number}: {told.gain.value:+.4f} ({gain_words(told.gain)})")
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
 
 
-def _gain_lines(
-    best: Candidate[FrozenTrial], trials: Sequence[FrozenTrial], folder: Path, objective: Objective
-) -> list[str]:
-    """A line that says how much better the winner is than the default configuration; [] where that is unknown."""
-    default = next((trial for trial in trials if role_of(trial) == DEFAULT and is_complete(trial)), None)
-    if default is None or default.number == best.trial.number or best.is_repeated:
-        return []
-    found = gain(trial_folder(folder, best.trial), trial_folder(folder, default), objective)
-    return [f"against the default, trial {default.number}: {found.value:+.4f} ({gain_words(found)})\n"] if found else []
+def _default(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The longest complete training of the default configuration."""
+    complete = [trial for trial in trials if is_complete(trial)]
+    first = next((trial for trial in complete if role_of(trial) == DEFAULT), None)
+    return None if first is None else longest(first, complete)
 
 
 def _retraining(folder: Path, winner: Path, *, folds: int) -> str:

@@ -19,12 +19,11 @@ from da6401.report.parameter_figures import slices
 from da6401.report.sweep_sections import sweep_sections
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import VALIDATION_CSV
-from da6401.study.gain import gain
 from da6401.study.objective import Objective
 from da6401.study.roles import DEFAULT, GIVEN, role_of
 from da6401.study.told_apart import ToldApart
 from da6401.sweep.tables import trial_table
-from tests.unit.test_report import ACCURACY, SIZE, blocks_of, sweep, trial
+from tests.unit.test_report import ACCURACY, blocks_of, sweep, trial
 
 GOOD = [0.90, 0.92, 0.93, 0.95, 0.96, 0.97, 0.98]
 
@@ -110,22 +109,16 @@ def answers(folder: Path, right: int, images: int = 40) -> Path:
 
 def test_the_gain_over_the_default_has_its_paired_interval(tmp_path: Path) -> None:
     best, default = answers(tmp_path / "best", 36), answers(tmp_path / "default", 20)
-    found = gain(best, default, Objective((ACCURACY,)))
-    assert found is not None
-    assert found.value == pytest.approx(0.4)
-    assert (found.images, found.is_shown) == (40, True)
-    assert found.interval[0] < 0.4 < found.interval[1]
-    assert gain(best, tmp_path, Objective((ACCURACY,))) is None
-    assert gain(best, default, Objective((SIZE,))) is None
-    assert gain(best, best, Objective((ACCURACY,))) is None
-
     trials = [trial(0, (0.5,), {"lr": 1}), trial(1, (0.9,), {"lr": 2}), trial(2, (0.6,), {"lr": 3}, role=GIVEN)]
     for each, folder in zip(trials, (default, best, tmp_path), strict=True):
         object.__setattr__(each.run, "folder", folder)
-    sections = sweep_sections(sweep(trials))
+    found = sweep(trials)
+    sections = sweep_sections(found)
+    assert found.told.gain is not None
+    low, high = found.told.gain.interval
     (fact,) = [item for block in blocks_of(sections, "facts") for item in block["items"] if "default" in item["label"]]
     assert fact["value"] == "+0.4"
-    assert f"95% interval {found.interval[0]:+.3f} to {found.interval[1]:+.3f}, n = 40" in fact["note"]
+    assert f"95% interval {low:+.3f} to {high:+.3f}, n = 40, on images that did not choose the winner" in fact["note"]
     rows = blocks_of(sections, "trials")[0]["trials"]
     assert [row["badge"] for row in rows] == [DEFAULT, "", GIVEN]
 

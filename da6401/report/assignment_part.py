@@ -22,6 +22,7 @@ from da6401.report.run_sections import run_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
 
 FEW_VALUES = 8  # of a parameter: more, or more than half as many as trials, are a range
+FEWEST = 3  # which are named whatever the number of trials
 Section = dict[str, Any]
 
 
@@ -113,8 +114,9 @@ def tested_blocks(part: Part, run: RunRecord) -> list[Block]:
     """The accuracy on the test split, and what the model makes of its images."""
     if not (reached := answers_of(run, "test")):
         return needs("The best model has not been evaluated on the test split yet.", f"da6401 evaluate {part.word}")
-    blocks: list[Block] = [text(f"The best model, {safe(run.folder)}, has a test accuracy of {reached}."),
-                           *picked(part.run_sections, "Result")[:1]]  # fmt: skip
+    blocks: list[Block] = [text(f"The best model, {safe(run.folder)}, has a test accuracy of {reached}.")]
+    result = picked(part.run_sections, "Result")
+    blocks += [each for each in result if each["kind"] == "facts" or each.get("tone") == "warning"]
     return [*blocks, *(each for each in picked(part.run_sections, "Confusion matrix") if each["kind"] == "chart")]
 
 
@@ -153,7 +155,7 @@ def _space(sweep: SweepRecord) -> Block:
 
 def _is_range(values: Sequence[Any]) -> bool:
     """Whether a parameter's values are better said by their ends than one by one."""
-    return is_numeric(values) and len(set(values)) > min(FEW_VALUES, len(values) // 2)
+    return is_numeric(values) and len(set(values)) > max(FEWEST, min(FEW_VALUES, len(values) // 2))
 
 
 def _shown(value: Any) -> Any:

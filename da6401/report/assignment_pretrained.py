@@ -144,10 +144,13 @@ def _against(part: Part, run: RunRecord, scratch: Part | None) -> list[Block]:
             result and result.parameters, result and result.macs, result and duration(result.seconds),
             *_budget(each.sweep, own),
         ])  # fmt: skip
-    columns = ["", "network", "validation accuracy", "test accuracy", "parameters", "multiply-accumulates",
-               "time of the run", "trials", "epochs in all", "training time in all"]  # fmt: skip
+    names = (
+        *("network", "validation accuracy", "test accuracy", "parameters", "multiply-accumulates", "time of the run"),
+        *("trials", "epochs in all", "training time in all"),
+    )
+    sides = list(zip(names, *(row[1:] for row in rows), strict=True))
     both = {"from scratch": scratch.run, "fine-tuned": run}
-    blocks: list[Block] = [table("Both winners", columns, rows), run_figures.together(both)]
+    blocks: list[Block] = [table("Both winners", ["", *(row[0] for row in rows)], sides), run_figures.together(both)]
     splits = set(scratch.run.predictions) & set(run.predictions)
     same = [split for split in splits if on_same_images(scratch.run.predictions[split], run.predictions[split])]
     if same:

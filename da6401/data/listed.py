@@ -85,8 +85,12 @@ class Listed:
 
     def load_test(self, class_names: Sequence[str]) -> ImageSet:
         if not self.plan.has(TEST):
-            drawn = " Or draw one: data.test_fraction=0.2, in a new training." if self.plan.drawn else ""
-            raise DataError(f"{self.listing.root} has no test split.{drawn}")
+            remedy = (
+                "draw one: data.test_fraction=0.2, in a new training"
+                if self.plan.drawn
+                else "add one where its splits are, or ask `da6401 predict` about images that were held back"
+            )
+            raise DataError(f"{self.listing.root} has no test split: {remedy}.")
         if tuple(class_names) != self.plan.listing.class_names:
             raise DataError(
                 f"{self.listing.root} has the classes {listed(self.plan.listing.class_names)}; the model knows "

@@ -51,7 +51,8 @@ def _imported(folder: Path, before: Collection[str]) -> tuple[LocalModule, ...]:
     found = []
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name in before or not isinstance(file, str) or not file.endswith(".py"):
+        # torch names some modules by a file that is nowhere: "_classes.py".
+        if name in before or not isinstance(file, str) or not file.endswith(".py") or not Path(file).is_absolute():
             continue
         path = Path(file).resolve()
         if path.is_relative_to(folder) and not _is_installed(path) and all(path != each.file for each in LOADED):

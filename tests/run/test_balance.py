@@ -11,7 +11,7 @@ import torch
 
 from da6401.data import batches as data_batches
 from da6401.data.sources import load_training_data
-from da6401.training import loop
+from da6401.training import epoch_inputs, loop
 from tests.outcomes import epochs
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose, typed
 
@@ -46,7 +46,7 @@ def test_the_sampler_is_what_the_batches_see(tmp_path: Path, monkeypatch: pytest
                 seen.update(batch.labels_B.tolist())
             yield batch
 
-    monkeypatch.setattr(loop, "batches", watched)
+    monkeypatch.setattr(epoch_inputs, "batches", watched)
     cfg = compose(*SMALL)
     labels = load_training_data(cfg.data).train.labels_N
     labels_before = labels.clone()

@@ -95,8 +95,8 @@ def test_a_sweep_marks_what_cannot_be_told_from_its_winner(tmp_path: Path) -> No
     assert same == [1 - winner], "trial 2 of this test is too good"
     assert 2 * p_values[2] < 0.05
     assert summary["not_told_from_best"] == same
-    assert re.search(rf"^\s*~{same[0]}\s+complete", out, re.MULTILINE)
-    assert re.search(rf"^\s*\*{winner}\s+complete", out, re.MULTILINE)
+    assert re.search(rf"^\s*~{same[0]}\s+1\.0", out, re.MULTILINE)
+    assert re.search(rf"^\s*\*{winner}\s", out, re.MULTILINE)
     assert "~ cannot be told from the winner on these validation images: 1 of 2 other trials" in out
     code, _, err = typed("report", str(sweep), cwd=tmp_path)
     assert code == 0, err

@@ -189,14 +189,14 @@ def test_trials_are_picked_on_an_axis(opened: Any) -> None:
         " own.yaxis.l2p(0) - own.yaxis.l2p(0.5)]",
         plot,
     )
-    hand = webdriver.ActionChains(opened)
-    hand.move_to_element_with_offset(plot, int(axis[0]) - 12, int(axis[1])).click_and_hold()
-    for _ in range(6):
-        hand.move_by_offset(4, int(axis[2]) // 6 + 1)
-    hand.release().perform()
-    deadline = time.monotonic() + 10
-    while len(rows(opened)) == 40 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    deadline = time.monotonic() + 20
+    while len(rows(opened)) == 40 and time.monotonic() < deadline:  # a busy browser can miss the beginning of a drag
+        hand = webdriver.ActionChains(opened)
+        hand.move_to_element_with_offset(plot, int(axis[0]) - 12, int(axis[1])).click_and_hold()
+        for _ in range(6):
+            hand.move_by_offset(4, int(axis[2]) // 6 + 1)
+        hand.release().perform()
+        time.sleep(1)
     assert 0 < len(rows(opened)) < 32
     opened.execute_script("[...document.querySelectorAll('.filters button')][0].click()")
     assert len(rows(opened)) == 40

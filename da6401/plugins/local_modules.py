@@ -51,7 +51,7 @@ def _imported(folder: Path, before: Collection[str]) -> tuple[LocalModule, ...]:
     found = []
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        # torch names some modules by a file that is nowhere: "_classes.py".
+        # torch names some modules by a file that is nowhere.
         if name in before or not isinstance(file, str) or not file.endswith(".py") or not Path(file).is_absolute():
             continue
         path = Path(file).resolve()

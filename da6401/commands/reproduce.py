@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def reproduce_run(folder: Path, overrides: Sequence[str]) -> int:
     """Train a saved configuration again in a new folder and say what agrees and what differs.
 
     Returns:
-        0 where every metric of every epoch is identical, NOT_REPRODUCED where one is not.
+        0 where every metric of every epoch is identical, NOT_REPRODUCED where one is not. 0 where an override adds the
+        validation images to the training: then nothing is compared.
 
     Raises:
         UserError: the folder, an override or the data cannot be used; DivergedError as the run.
@@ -74,10 +76,15 @@ def _reproduced(folder: Path, overrides: Sequence[str]) -> int:
     then = read_run(folder)  # before the training: a damaged folder costs no hours
     hashes_then = weight_hashes(then)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parent = folder.parent if os.access(folder.parent, os.W_OK) else Path("outputs", "runs")
+    on_all = cfg.trainer.train_on == "all" != before.trainer.train_on
+    beside = os.access(folder.parent, os.W_OK) and not on_all  # else a sweep would count it among its trials
+    parent = folder.parent if beside else Path("outputs", "runs")
     name = folder.name or folder.resolve().name
-    again = parent / f"{name}-again-{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    again = parent / f"{name}-{'all' if on_all else 'again'}-{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     run(cfg, again)
+    if on_all:  # other images: nothing to compare
+        print(f"test it: {shlex.join(['da6401', 'evaluate', str(again)])}")
+        return 0
     now = read_run(again)
     ended = then.result is not None and then.result.status in ("completed", "diverged")
 

@@ -24,7 +24,7 @@ from da6401.config.arguments import parse_flags
 from da6401.config.compose import config_of, plain_tree
 from da6401.config.domains import Interval
 from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
-from da6401.config.objective_rules import fold_problems, objective_problems
+from da6401.config.objective_rules import fold_problems, objective_problems, validated_problems
 from da6401.config.own_keys import CHOSEN, OWN
 from da6401.config.schema import RunConfig
 from da6401.config.search_path import SearchPath, as_job
@@ -104,6 +104,7 @@ def check_command_line(
             problems += sweeper_problems(_sweeper_node(composed))
         problems += objective_problems(composed.sweep, _sweeper_node(composed)) if multirun else []
         problems += fold_problems(composed.sweep, composed.data.get("fold")) if multirun else []
+        problems += validated_problems(composed.trainer) if multirun else []
         arguments = [text for text, _ in (typed if multirun else single)]
         space = _space(composed, arguments, groups, problems, lambda name: _network(files, fixed, name))
         options = _with_keys_of_their_own(space)

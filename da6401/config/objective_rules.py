@@ -71,6 +71,16 @@ def fold_problems(sweep: Mapping[str, Any], fold: object) -> list[str]:
     return problems
 
 
+def validated_problems(trainer: Mapping[str, Any]) -> list[str]:
+    """What leaves a sweep without validation images to choose by."""
+    if trainer.get("train_on") != "all":
+        return []
+    return [
+        "trainer.train_on=all: a sweep chooses by validation images, which this trains on; leave it out, and give it "
+        "when the winner is trained again"
+    ]
+
+
 def _direction_problems(names: Sequence[str], direction: object) -> list[str]:
     if direction is None:
         return []

@@ -183,6 +183,10 @@ class TrainerConfig:
         "accuracy", "of validation, by which the best epoch, early stopping, pruning and a sweep's winner are chosen",
         names=SCORES,
     )  # fmt: skip
+    train_on: Literal["train", "all"] = key(
+        "train", "all trains on the validation images too: the last epoch is kept, and the test split alone can tell "
+        "how good it is"
+    )  # fmt: skip
     patience: int = key(
         0,
         "stop after so many epochs without a better trainer.metric; 0 is off",

@@ -1,4 +1,4 @@
-"""data.fold=I/K: train and validation together, divided anew into K parts, of which the I-th is validation.
+"""Train and validation together, for data.fold=I/K divided anew into K parts, of which the I-th is validation.
 
 The parts are stratified, keep the groups of data.group_by together, and depend, as every draw, on hashes of names with
 data.split_seed alone. The test split is not touched.
@@ -46,6 +46,23 @@ class Pooled:
         return found
 
 
+def pooled(data: TrainingData) -> ImageSet:
+    """The images of train, then those of validation."""
+    return ImageSet(
+        Pooled([data.train.images_NCHW, data.validation.images_NCHW]),
+        torch.cat([data.train.labels_N, data.validation.labels_N]),
+        (*data.train.names, *data.validation.names),
+    )
+
+
+def with_validation(data: TrainingData) -> TrainingData:
+    """The same with the images of validation among those of train."""
+    train = pooled(data)
+    note = f"All {len(train.names)} images of train and validation are trained on (trainer.train_on=all)."
+    fingerprint = hashlib.sha256(f"{data.fingerprint} all".encode()).hexdigest()
+    return dataclasses.replace(data, train=train, fingerprint=fingerprint, notes=(*data.notes, note))
+
+
 def fold_of(data: TrainingData, fold: str, *, seed: int) -> TrainingData:
     """One fold of the images that a training may see.
 
@@ -57,11 +74,10 @@ def fold_of(data: TrainingData, fold: str, *, seed: int) -> TrainingData:
         DataError: too few images or groups for so many folds, or a fold whose classes cannot all be trained.
     """
     number, folds = map(int, fold.split("/"))
-    names = (*data.train.names, *data.validation.names)
-    labels_N = torch.cat([data.train.labels_N, data.validation.labels_N])
-    pool = ImageSet(Pooled([data.train.images_NCHW, data.validation.images_NCHW]), labels_N, names)
+    pool = pooled(data)
+    names = pool.names
     folds_N = draw_folds(
-        names, labels_N.numpy(), class_names=data.class_names, folds=folds, seed=seed,
+        names, pool.labels_N.numpy(), class_names=data.class_names, folds=folds, seed=seed,
         groups=None if data.groups is None else [data.groups[name] for name in names],
     )  # fmt: skip
     train, validation = (

@@ -112,6 +112,8 @@ def write_summary(
     if told.gain is not None and default is not None:
         console.print(f"against the default, trial {default.number}: {told.gain.value:+.4f} ({gain_words(told.gain)})")
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
+    if handed is not None:
+        console.print(f"on train and validation: {escape(command or '')} trainer.train_on=all")
 
 
 def _default(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

@@ -25,7 +25,7 @@ class Checkpoints(Protocol):
     @property
     def age(self) -> float: ...
 
-    def save(self, *, best: Tensor | None = None, now: bool = False) -> None: ...
+    def save(self, *, best: Mapping[str, Tensor] | None = None, now: bool = False) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -35,7 +35,7 @@ class NoCheckpoints:
 
     age = 0.0
 
-    def save(self, *, best: Tensor | None = None, now: bool = False) -> None:
+    def save(self, *, best: Mapping[str, Tensor] | None = None, now: bool = False) -> None:
         pass
 
     def flush(self) -> None:
@@ -73,16 +73,17 @@ class CheckpointWriter:
         """Seconds since the last write."""
         return time.perf_counter() - self._written
 
-    def save(self, *, best: Tensor | None = None, now: bool = False) -> None:
+    def save(self, *, best: Mapping[str, Tensor] | None = None, now: bool = False) -> None:
         """Take the state as it is, and write it now or when it is due.
 
         Args:
-            best: where this epoch is the best so far, its probabilities (N, K) of the validation images.
+            best: where this epoch is the best so far, what is kept besides its weights: "probabilities", (N, K), of the
+                validation images, where they were not trained on.
         """
         self._last = self.state.checkpoint()
         if best is not None:
             weights, epoch = self.state.validated_model.state_dict(), self.state.history.epochs_run
-            self._best = {"model": weights, "epoch": epoch, "probabilities": best}
+            self._best = {"model": weights, "epoch": epoch, **best}
         if now or self.age >= PATIENCE * self._cost:
             self.flush()
         else:

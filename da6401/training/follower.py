@@ -14,7 +14,6 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch do
 
 from da6401.config.arguments import take_plugins
 from da6401.config.compose import saved_config
-from da6401.data.sources import load_training_data
 from da6401.machine.torchrun import ADDRESS, COUNT, PORT, RANK
 from da6401.plugins.loading import active
 from da6401.runs.run_folder import CONFIG
@@ -22,7 +21,7 @@ from da6401.training.checkpoint import load_last
 from da6401.training.device import choose_device, prepare
 from da6401.training.loop import RunHooks, fit
 from da6401.training.ranks import RUN, Ranks, join, leave, own_device, threads_of
-from da6401.training.setup import set_up
+from da6401.training.setup import load_images, set_up
 from da6401.training.signals import StopFlag
 from da6401.training.state import History
 from da6401.training.tracking import LocalTracker
@@ -51,7 +50,7 @@ def follow(words: list[str]) -> int:
         resumed = load_last(out) if given["resumes"] else None
         if resumed is not None:
             history.restore(resumed)
-        setup = dataclasses.replace(set_up(cfg, device, load_training_data(cfg.data)), ranks=Ranks(rank, count))
+        setup = dataclasses.replace(set_up(cfg, device, load_images(cfg)), ranks=Ranks(rank, count))
         join(store, chosen, rank=rank, count=count)
         try:
             fit(setup, RunHooks(LocalTracker(), None, StopFlag()), history, out=out, resumed=resumed)

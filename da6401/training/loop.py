@@ -23,7 +23,6 @@ from da6401.data.batches import batch_rows, seeded
 from da6401.data.resident import send
 from da6401.errors import DivergedError, InterruptedRun
 from da6401.models.freezing import FreezePlan, freeze_plan
-from da6401.registry import OF_VALIDATION
 from da6401.runs.run_folder import append_metrics
 from da6401.training.balance import balanced_rows
 from da6401.training.checkpoint_writer import Checkpoints, CheckpointWriter, NoCheckpoints
@@ -37,7 +36,7 @@ from da6401.training.setup import TrainingSetup
 from da6401.training.signals import StopFlag
 from da6401.training.state import EpochSums, History
 from da6401.training.tracking import Tracker
-from da6401.training.validation import evaluate, scores_by_epoch
+from da6401.training.validation import Evaluation, evaluate, scores_by_epoch
 
 log = logging.getLogger(__name__)
 
@@ -120,39 +119,44 @@ def fit(
             train_epoch(learner, inputs, plan, setup, stop=hooks.stop, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - epoch_started
 
-            # ---- validation ----
-            try:
-                result = evaluate(
-                    state.validated_model, inputs.validation, learner.arithmetic,
-                    batch_size=trainer.batch_size, first_stage=inputs.first_stage, stop=hooks.stop,
-                    ranks=setup.ranks,
-                )  # fmt: skip
-            except InterruptedRun:
-                checkpoints.save(now=True)  # all batches of the epoch are done: the run resumes with the validation
-                raise
-            if not math.isfinite(result.loss):
-                raise DivergedError(f"the validation loss is {result.loss} in epoch {epoch}: try a lower optimizer.lr")
+            # ---- validation, unless its images were trained on ----
+            result: Evaluation | None = None
+            if trainer.train_on == "train":
+                try:
+                    result = evaluate(
+                        state.validated_model, inputs.validation, learner.arithmetic,
+                        batch_size=trainer.batch_size, first_stage=inputs.first_stage, stop=hooks.stop,
+                        ranks=setup.ranks,
+                    )  # fmt: skip
+                except InterruptedRun:
+                    checkpoints.save(now=True)  # all batches of the epoch are done: the run resumes with the validation
+                    raise
+                if not math.isfinite(result.loss):
+                    raise DivergedError(
+                        f"the validation loss is {result.loss} in epoch {epoch}: try a lower optimizer.lr"
+                    )
 
             # ---- checkpoints, metrics.jsonl, tracker, log, watcher ----
             line = {
                 "epoch": epoch,
                 "train_loss": state.sums.mean_loss,
                 "train_accuracy": state.sums.accuracy,
-                "val_loss": result.loss,
-                "val_accuracy": result.accuracy,
-                **{OF_VALIDATION + name: result.score(name) for name in by_epoch},
+                **(result.values(by_epoch) if result else {}),
                 "lr": state.optimizer.param_groups[-1]["lr"],
                 "images_per_second": (state.sums.images - images_before) / train_seconds,
                 "seconds": time.perf_counter() - epoch_started,
             }
             better = history.add(line, metric)
             state.sums = EpochSums()
-            checkpoints.save(best=result.probabilities_NK if better else None)
+            kept = {"probabilities": result.probabilities_NK} if result else {}
+            checkpoints.save(best=kept if better else None)
             if not leads:
                 continue
             append_metrics(out, line)
             hooks.tracker.log(epoch, line)
-            log.info(epoch_line(line, metric, epochs=trainer.epochs, images=len(result.labels_N), better=better))
+            log.info(
+                epoch_line(line, metric, epochs=trainer.epochs, images=len(setup.data.validation.names), better=better)
+            )
             if hooks.watcher is not None:
                 hooks.watcher.epoch_done(epoch, line)
     finally:

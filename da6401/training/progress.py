@@ -51,12 +51,16 @@ class EpochProgress:
 
 def epoch_line(line: Mapping[str, float], metric: Metric, *, epochs: int, images: int, better: bool) -> str:
     """One epoch in one line, for the terminal and train.log; in brackets the 95% interval on so many images."""
-    low, high = wilson(line["val_accuracy"], images)
-    shown = ("val_accuracy", "val_loss")
-    chosen = "" if metric.name in shown else f" {metric.name[4:]} {metric.text(line[metric.name])}"
+    validated = ""
+    if "val_loss" in line:
+        low, high = wilson(line["val_accuracy"], images)
+        shown = ("val_accuracy", "val_loss")
+        chosen = "" if metric.name in shown else f" {metric.name[4:]} {metric.text(line[metric.name])}"
+        accuracy = f"accuracy {line['val_accuracy']:.4f} [{low:.2f}, {high:.2f}]{chosen}"
+        validated = f"  validation loss {line['val_loss']:.4f} {accuracy}"
     return (
         f"epoch {int(line['epoch']):>{len(str(epochs))}}/{epochs}"
         f"  train loss {line['train_loss']:.4f} accuracy {line['train_accuracy']:.4f}"
-        f"  validation loss {line['val_loss']:.4f} accuracy {line['val_accuracy']:.4f} [{low:.2f}, {high:.2f}]{chosen}"
-        f"  {line['images_per_second']:5.0f} images/s {line['seconds']:6.1f} s" + ("  best" if better else "")
+        f"{validated}  {line['images_per_second']:5.0f} images/s {line['seconds']:6.1f} s"
+        + ("  best" if better and validated else "")
     )

@@ -11,7 +11,6 @@ from types import MappingProxyType
 
 from da6401.config.schema import RunConfig
 from da6401.config.validate import tree_of
-from da6401.data.sources import load_training_data
 from da6401.metrics.own_metrics import measured_with
 from da6401.models.counts import check_batch_norm, describe
 from da6401.models.freezing import describe_schedule
@@ -28,7 +27,7 @@ from da6401.training.memory import PeakMemory
 from da6401.training.ranks import check_ranks, own_device, threads_of, together
 from da6401.training.receipt import program
 from da6401.training.run_writer import RunWriter, ending_of
-from da6401.training.setup import set_up
+from da6401.training.setup import load_images, set_up
 from da6401.training.signals import stop_on_signals
 from da6401.training.validation import check_metrics, reached
 
@@ -62,7 +61,7 @@ def run(
         check_ranks(cfg.trainer, chosen)
         device = own_device(chosen, 0) if cfg.trainer.devices > 1 else chosen
         prepare(seed=cfg.seed, threads=threads_of(cfg.trainer, device), deterministic=cfg.trainer.deterministic)
-        data = load_training_data(cfg.data)
+        data = load_images(cfg)
         for note in data.notes:
             log.info(note)
         check_metrics(cfg, data)

@@ -130,7 +130,8 @@ class RunWriter:
         return result
 
     def _predictions(self, best: Mapping[str, Any]) -> Predictions | None:
-        """The best epoch's answers on the validation split; a run that an older version began has none."""
+        """The best epoch's answers on the validation split; None for a run that trained on it, or began in an older
+        version."""
         if "probabilities" not in best:
             return None
         validation = self.setup.data.validation

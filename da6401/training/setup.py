@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from da6401.config.schema import RunConfig
+from da6401.data.folds import with_validation
 from da6401.data.image_sets import TrainingData
+from da6401.data.sources import load_training_data
 from da6401.models.build import build_model
 from da6401.models.counts import Counts, count
 from da6401.models.freezing import freeze_plan
@@ -25,6 +27,12 @@ class TrainingSetup:
     counts: Counts  # of the model, with the stages frozen as in the last epoch
     inputs: TrainingInputs
     ranks: Ranks | None = None  # where several processes train together
+
+
+def load_images(cfg: RunConfig) -> TrainingData:
+    """What a configuration trains on and validates with; raises as load_training_data."""
+    data = load_training_data(cfg.data)
+    return with_validation(data) if cfg.trainer.train_on == "all" else data
 
 
 def set_up(cfg: RunConfig, device: torch.device, data: TrainingData) -> TrainingSetup:

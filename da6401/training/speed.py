@@ -12,12 +12,11 @@ import torch
 from da6401.config.schema import RunConfig
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import batch_rows, seeded
-from da6401.data.sources import load_training_data
 from da6401.models.build import build_model
 from da6401.models.counts import count
 from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.learner import Learner
-from da6401.training.setup import set_up
+from da6401.training.setup import load_images, set_up
 from da6401.training.state import History
 
 STEPS = 3  # that are measured, after one to warm up
@@ -42,7 +41,7 @@ def measure(cfg: RunConfig) -> Speed:
     """
     device = choose_device(cfg.device)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
-    data = load_training_data(cfg.data)
+    data = load_images(cfg)
     setup = set_up(cfg, device, data)
     learner = Learner(setup, History())
     model = learner.model  # under the plan of the last epoch

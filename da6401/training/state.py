@@ -48,10 +48,16 @@ class History:
             setattr(self, name, value)
 
     def add(self, line: dict[str, float], metric: Metric) -> bool:
-        """Add a finished epoch; whether it is the best: better by the metric, at the same value by a lower loss."""
+        """Add a finished epoch; whether it is the best: better by the metric, at the same value by a lower loss.
+
+        Where nothing was validated, the last epoch is kept.
+        """
         epoch, best = int(line["epoch"]), self._best_line()
         self.lines.append(line)
         self.epochs_run = epoch
+        if "val_loss" not in line:
+            self.best_epoch = self.last_improved_epoch = epoch
+            return True
         if best is None or metric.better(line[metric.name], best[metric.name]):
             self.last_improved_epoch = epoch
         elif line[metric.name] != best[metric.name] or line["val_loss"] >= best["val_loss"]:

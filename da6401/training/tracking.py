@@ -258,7 +258,7 @@ def _show_run(run: wandb.Run, *, out: Path, result: RunResult, picture: Picture)
     import wandb
 
     run.summary.update({name: value for name, value in dataclasses.asdict(result).items() if value is not None})
-    if result.status == "completed":
+    if (out / VALIDATION_CSV).is_file():
         answers = read_predictions(out / VALIDATION_CSV)
         charts: dict[str, object] = {"classes": _classes(answers), "mistakes": _mistakes(answers, picture)}
         if len(answers.class_names) <= MOST_CLASSES:

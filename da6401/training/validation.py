@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,12 +37,19 @@ class Evaluation:
         """One of the metrics that trainer.metric names. Raises UndefinedMetricError where it has no value."""
         return score(name, self.labels_N.numpy(), self.probabilities_NK.numpy())
 
+    def values(self, names: Sequence[str]) -> dict[str, float]:
+        """Loss, accuracy and these metrics as metrics.jsonl names them; raises as ``score``."""
+        scores = {OF_VALIDATION + name: self.score(name) for name in names}
+        return {"val_loss": self.loss, "val_accuracy": self.accuracy, **scores}
+
 
 def scores_by_epoch(cfg: RunConfig) -> list[str]:
     """The metrics that each epoch computes: what the best epoch is chosen by, and what the sweep optimises.
 
     Accuracy and loss are always there, and cost nothing.
     """
+    if cfg.trainer.train_on == "all":
+        return []
     asked = dict.fromkeys([OF_VALIDATION + cfg.trainer.metric, *cfg.sweep.objectives])
     return [name.removeprefix(OF_VALIDATION) for name in asked if name != "val_accuracy" and METRICS[name].of]
 
@@ -58,7 +66,8 @@ def check_metrics(cfg: RunConfig, data: TrainingData) -> None:
 
 def reached(cfg: RunConfig, result: RunResult, *, images: int) -> str:
     """What a completed run reached on the validation split, of so many images, in words."""
-    assert result.val_accuracy is not None, "a completed run has one"
+    if result.val_accuracy is None:
+        return "trained on all images: da6401 evaluate tells the test accuracy"
     text = f"validation accuracy {result.val_accuracy:.4f} ({span(wilson(result.val_accuracy, images))})"
     value = result.val_metrics.get(cfg.trainer.metric)
     if cfg.trainer.metric == "accuracy" or value is None:

@@ -58,14 +58,12 @@ def cross_problems(config: RunConfig) -> list[str]:
                 f"data.fold={config.data.fold}: must be I/K with K from 2 on and I from 1 to K, such as 2/5"
             )
     if config.trainer.train_on == "all":
-        for name, value, off in (
-            ("trainer.patience", config.trainer.patience, "0"),
-            ("data.fold", config.data.fold, ""),
-        ):
-            if value:
-                problems.append(
-                    f"{name}={value}: needs validation images, and trainer.train_on=all trains on them; set {name}={off}"
-                )
+        needed = {"trainer.patience": (config.trainer.patience, 0), "data.fold": (config.data.fold, "")}
+        problems += [
+            f"{name}={value}: needs validation images, and trainer.train_on=all trains on them; set {name}={off}"
+            for name, (value, off) in needed.items()
+            if value
+        ]
     if config.sweep.plot_by and not any(name == config.sweep.plot_by for name, _, _ in documented_keys()):
         problems.append(f"sweep.plot_by: {unknown_key(config.sweep.plot_by)}")
     return problems

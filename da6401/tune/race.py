@@ -24,8 +24,9 @@ from da6401.redact import duration
 Phase = Literal["judge", "long"]
 Losses = npt.NDArray[np.float64]  # (N,): of each validation image, nats
 
-JUDGE_SHARE = 0.2  # of the race's time goes to judging at most
-JUDGE_EACH = 0.06  # and so much to each candidate,
+JUDGE_SHARE = 0.2  # of the race's time goes to judging at most,
+SPARE_SHARE = 0.5  # or so much of what the longest training of the best candidate leaves,
+JUDGE_EACH = 0.06  # and so much of the race's to each candidate,
 FIRST_SHARE = 0.12  # or as much as one epoch of the first takes, up to this,
 FIRST_ROOM = 1.2  # and a fifth more: where features have to be computed, many epochs cost little besides,
 JUDGE_EPOCHS = 1 / 6  # or a training of this share of the most epochs, where that is shorter
@@ -122,7 +123,8 @@ class Race:
             return Step(0, epochs, "judge", first.seconds(epochs)) if epochs >= 1 else None
         if first.epochs(each) < first.least_epochs:
             return None  # too little time to judge others
-        budget = JUDGE_SHARE * self.total - sum(self.candidate(one.candidate).seconds(one.epochs) for one in tried)
+        spent = sum(self.candidate(one.candidate).seconds(one.epochs) for one in tried)
+        budget = max(JUDGE_SHARE * self.total - spent, SPARE_SHARE * self._spare(tried, left))
         known = {one.candidate for one in tried}
         for number in range(len(self.families)):
             if budget < first.seconds(first.least_epochs):
@@ -134,6 +136,13 @@ class Race:
                 if seconds <= min(budget, left):
                     return Step(number, epochs, "judge", seconds)
         return None
+
+    def _spare(self, tried: Sequence[Tried], left: float) -> float:
+        """Seconds besides the longest training of the best candidate, which would gain nothing from them."""
+        for number in self.ranked(tried)[:1]:
+            best = self.candidate(number)
+            return left - best.seconds(best.most_epochs) / ROOM_FOR_ERROR
+        return 0.0  # all have failed
 
     def _train_long(self, tried: Sequence[Tried], left: float) -> Step | None:
         """The best candidate that can be trained much longer than it was, or was not trained yet."""

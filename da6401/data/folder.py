@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class TrainingTree:
         total = hashlib.sha256(str(self.layout.root).encode("utf-8", "surrogateescape"))
         for split in self.splits:
             for file in split.files:
-                status = file.path.stat()
+                status = os.stat(file.location)
                 total.update(f"{file.name!r} {status.st_size} {status.st_mtime_ns}\n".encode())
             total.update(repr((split.class_names, split.bad, split.loose)).encode())
         return total.hexdigest()

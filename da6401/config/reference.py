@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_type_hints
+from typing import Any
 
 from da6401.config.options import config_nodes
-from da6401.config.rule import default_of
+from da6401.config.rule import default_of, hints_of
 from da6401.config.schema import RunConfig
 from da6401.config.sweeper_schema import PRUNERS, SweeperKeys
 from da6401.config.validate import describe_type, variants_of
@@ -85,7 +85,7 @@ def _options() -> str:
 
 
 def _table(title: str, prefix: str, cls: Any, names: list[str]) -> str:
-    hints, fields = get_type_hints(cls), {item.name: item for item in dataclasses.fields(cls)}
+    hints, fields = hints_of(cls), {item.name: item for item in dataclasses.fields(cls)}
     if not names:
         return f"## {title}\n"
     rows = ["| key | default | may be | what it is |", "|---|---|---|---|"]

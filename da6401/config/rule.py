@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from da6401.registry import Registry
 
@@ -36,3 +37,13 @@ def key(default: Any, doc: str, **rule: Any) -> Any:
 def default_of(item: Field[Any]) -> Any:
     """The default of a field that ``key`` made."""
     return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def hints_of(cls: type) -> Mapping[str, Any]:
+    """The types of a dataclass's fields."""
+    return _hints(cls)
+
+
+@functools.lru_cache(maxsize=256)  # every trial's configuration is checked, and Python evaluates them anew each time
+def _hints(cls: type) -> Mapping[str, Any]:
+    return get_type_hints(cls)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
-from da6401.config.rule import key
+from da6401.config.rule import hints_of, key
 from da6401.config.validate import fit, refusal
 from da6401.errors import nearest_name
 
@@ -96,7 +96,7 @@ def sweeper_problems(node: Mapping[str, Any]) -> list[str]:
 
 def _problems(prefix: str, keys: type, node: Mapping[str, Any], *, others: Sequence[str]) -> list[str]:
     fields = {item.name: item for item in dataclasses.fields(keys)}
-    hints = get_type_hints(keys)
+    hints = hints_of(keys)
     found = []
     for name, value in node.items():
         if name not in (*fields, *others):

@@ -12,13 +12,13 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from da6401.config.backbone_rules import backbone_problems
 from da6401.config.cnn_shapes import shape_problems
 from da6401.config.freeze_rules import freezing_problems
 from da6401.config.own_keys import ADDED, CHOSEN, OWN, extended
-from da6401.config.rule import Rule
+from da6401.config.rule import Rule, hints_of
 from da6401.config.schema import CnnConfig, PretrainedConfig, RunConfig
 from da6401.errors import ConfigError, did_you_mean, nearest_name
 
@@ -101,7 +101,7 @@ def names_of(variant: type, group: str) -> list[str]:
     """The names that choose this variant of model or data."""
     name = CHOSEN[group]
     rules = {item.name: item.metadata["rule"] for item in dataclasses.fields(variant) if "rule" in item.metadata}
-    return _choices(get_type_hints(variant)[name], rules[name]) or []
+    return _choices(hints_of(variant)[name], rules[name]) or []
 
 
 def unknown_key(key: str, *, where: str = "") -> str:
@@ -113,7 +113,7 @@ def documented_keys() -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
     """Every dotted key of the schema with its type and field; a key that two variants share comes once for each."""
 
     def walk(cls: type, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
-        hints, groups = get_type_hints(cls), variants_of(cls)
+        hints, groups = hints_of(cls), variants_of(cls)
         for item in dataclasses.fields(cls):
             for variant in groups.get(item.name, ()):
                 yield from walk(variant, f"{prefix}{item.name}.")
@@ -128,7 +128,7 @@ def variants_of(cls: type) -> dict[str, list[type]]:
 
     Those of plugins are among them.
     """
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     groups: dict[str, list[type]] = {}
     for item in dataclasses.fields(cls):
         hint = hints[item.name]
@@ -150,7 +150,7 @@ def _dataclass(cls: type[T], tree: Any, prefix: str, problems: list[str], where:
     if not isinstance(tree, Mapping):
         problems.append(f"{prefix.rstrip('.')}={_shown(tree)}: a group of keys is expected, not a value")
         return cls()
-    hints, groups = get_type_hints(cls), variants_of(cls)
+    hints, groups = hints_of(cls), variants_of(cls)
     fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
     problems += [_unknown(cls, str(name), prefix, where) for name in tree if name not in fields]
     values: dict[str, Any] = {}

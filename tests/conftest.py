@@ -55,3 +55,11 @@ def _leave_nothing_open() -> Iterator[None]:
         yield
     if "da6401.study.storage" in sys.modules:
         sys.modules["da6401.study.storage"].close_storages()
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of large networks are drawn in part, and repeated."""
+    from tests.few_draws import draw_few
+
+    draw_few(monkeypatch)

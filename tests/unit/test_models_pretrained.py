@@ -21,6 +21,7 @@ from da6401.models.build import build_model
 from da6401.models.pretrained import staged
 from da6401.models.stages import StagedModel
 from da6401.registry import BACKBONES
+from tests.few_draws import draw_few
 
 SIDES: dict[str, int] = {"vgg16": 32, "vit_b_16": 32, "inception_v3": 75}
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -66,10 +67,12 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     name: str = request.param
     spec, side = BACKBONES[name], SIDES.get(name, 64)
     torch.manual_seed(0)
-    original = original_network(name, side).eval()
-    enliven(original, side)
-    nn.init.normal_(last_linear(original).weight)  # ViT's starts at zero
-    network = spec.make(side)
+    with pytest.MonkeyPatch.context() as patch:
+        draw_few(patch)
+        original = original_network(name, side).eval()
+        enliven(original, side)
+        nn.init.normal_(last_linear(original).weight)  # ViT's starts at zero
+        network = spec.make(side)
     weights.load(network, original.state_dict(), replaced=spec.replaced, source="the original")
     model = staged(BACKBONES[name], network, num_classes=1000, dropout=0.5).eval()
     last_linear(model.head).load_state_dict(last_linear(original).state_dict())

@@ -15,6 +15,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import benchmarks.simulated  # noqa: F401  names what is to be imported for its own processes: ours replaces that
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.preloaded", "tests.forked"])
 
@@ -75,6 +77,26 @@ def command(
     """The same to its end: exit code, stdout, stderr."""
     with begun(words, cwd=cwd, before=before, env=env) as running:
         return running.end(timeout)
+
+
+class Popen:
+    """A module's function in such a process, for code that starts a program: what it uses of subprocess.Popen."""
+
+    def __init__(self, target: Callable[..., object], *arguments: Any) -> None:
+        self.process = start(target, *arguments)
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def wait(self) -> int | None:
+        """The exit code, once it has ended."""
+        self.process.join()
+        return self.process.exitcode
 
 
 def _command(

@@ -3,7 +3,14 @@
 import alembic.command  # noqa: F401  by Optuna's databases
 import pytest  # noqa: F401  by the module of a test that gives a function
 
+import benchmarks.simulated  # noqa: F401
 import da6401.commands.evaluate
 import da6401.commands.reproduce
-import da6401.sweep.run_trials
-import da6401.training.run  # noqa: F401
+import da6401.data.synthetic
+import da6401.sweep.dry_run
+import da6401.sweep.end_of_time
+import da6401.sweep.plugin
+import da6401.sweep.scheduler
+import da6401.training.follower  # noqa: F401
+
+import tests.sweep.sweeps  # noqa: F401

@@ -15,10 +15,12 @@ import torch
 
 from da6401 import train
 from da6401.errors import ConfigError, InterruptedRun, MachineError, UserError
+from da6401.machine.torchrun import ADDRESS, COUNT, PORT, RANK
 from da6401.runs.run_folder import RECEIPT, read_metrics, read_result
-from da6401.training import ranks
+from da6401.training import follower, ranks
 from da6401.training.ranks import Ranks
 from da6401.training.run import run
+from tests.forked import Popen
 from tests.outcomes import TIMINGS, outcome, stop_at
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose, typed
 
@@ -32,6 +34,23 @@ HEAD = (
     "model.feature_cache=on", "model.dropout=0",
 )  # fmt: skip
 TWO = ("trainer.devices=2", "device=cpu")
+
+
+def follow(environment: dict[str, str]) -> None:
+    """What `python -m da6401.training.follower` does."""
+    os.environ.update(environment)
+    sys.exit(follower.follow([]))
+
+
+@pytest.fixture
+def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other ranks start in a moment; a program of their own is proven by the tests without this."""
+
+    def start(rank: int, count: int, port: int) -> Popen:
+        place = {RANK: rank, COUNT: count, ADDRESS: "127.0.0.1", PORT: port}
+        return Popen(follow, {name: str(value) for name, value in place.items()})
+
+    monkeypatch.setattr(ranks, "_start", start)
 
 
 @pytest.mark.parametrize("words", [PLAIN, HEAD], ids=["part a", "cached features"])
@@ -50,6 +69,8 @@ def test_two_processes_reach_the_numbers_of_one(tmp_path: Path, words: tuple[str
     assert bool(facts) == (words is HEAD)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_ranks")
 def test_it_resumes_and_torchrun_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = compose(*PLAIN, *TWO, "model.dropout=0.3", "model.batch_norm=true")
     run(cfg, tmp_path / "whole")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from optuna.trial import FrozenTrial
 
 from da6401.cli import main
 from da6401.runs.run_folder import read_json
+from da6401.training import loop
+from da6401.training.validation import evaluate
 from tests.tiny_runs import DIVERGING, SMALL
 
 T = TypeVar("T")
@@ -64,3 +67,16 @@ def wait_until(condition: Callable[[], T | None], *, seconds: float = 90, what: 
         assert time.monotonic() < deadline, what()
         time.sleep(0.05)
     return found
+
+
+def hang_after(epochs: int) -> None:
+    """From now on the evaluation of this process never ends after so many epochs."""
+    calls = list[int]()
+
+    def hang(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) > epochs:
+            threading.Event().wait()
+        return evaluate(*given, **named)
+
+    setattr(loop, "evaluate", hang)  # noqa: B010 (mypy knows what it replaces)

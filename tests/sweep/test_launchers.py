@@ -23,7 +23,7 @@ WORDS = (*SWEEP, "trainer.epochs=10", f"{N}{TOTAL}", "hydra.sweeper.n_jobs=2")
 def ended(*words: str, package: str, code: int = 0) -> str:
     """What a sweep printed that was run by a launcher, in a process that is done with it when it ends."""
     pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher", reason=f"no {package}: see da6401's extras")
-    ended_with, out, errors = command(words, cwd=Path.cwd(), timeout=180)
+    ended_with, out, errors = command(words, cwd=Path.cwd(), timeout=300)
     assert ended_with == code, errors
     return out + errors
 

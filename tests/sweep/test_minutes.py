@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from hypothesis import strategies as st
 from da6401.cli import main
 from da6401.runs.run_folder import read_json, read_metrics, read_result
 from da6401.study.clock import SPENT, Clock, spent_of
+from da6401.sweep import trial_timeout
 from da6401.sweep.trial_timeout import LANDING_SECONDS, landing_seconds
-from tests.sweep.sweeps import FOLDER, RATE, SWEEP, folder, open_study, states, summary
+from tests.forked import command
+from tests.sweep.sweeps import FOLDER, RATE, SWEEP, folder, hang_after, open_study, states, summary
 
 LATE = 5.0  # seconds that a sweep may end after its minutes
 
@@ -49,36 +50,22 @@ def test_a_trial_is_interrupted_in_time_and_goes_on_with_more_minutes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trial_timeout, "LANDING_SECONDS", 1.5)
     words = [*SWEEP, RATE, "hydra.sweeper.n_trials=2", "trainer.epochs=100000"]
     started = time.perf_counter()
-    assert main([*words, "sweep.minutes=0.25"]) == 1
-    assert time.perf_counter() - started < 60 * 0.25 + LATE
+    assert main([*words, "sweep.minutes=0.15"]) == 1
+    assert time.perf_counter() - started < 60 * 0.15 + LATE
     printed = capsys.readouterr()
-    assert "sweep.minutes=0.25 are over" in printed.out
+    assert "sweep.minutes=0.15 are over" in printed.out
     assert "no trial has finished: trial 0 did" in printed.err
     assert states() == ["WAITING"]
     assert read_result(folder(0)).status == "interrupted"
     epochs, spent = len(read_metrics(folder(0))), float(open_study().user_attrs[SPENT])
-    assert 60 * 0.25 - LANDING_SECONDS - 1 < spent < 60 * 0.25 + LATE
-    main([*words, "sweep.minutes=0.4"])
+    assert 60 * 0.15 - 1.5 - 1 < spent < 60 * 0.15 + LATE
+    main([*words, "sweep.minutes=0.27"])
     assert states() == ["WAITING"]
     assert len(read_metrics(folder(0))) > epochs
-    assert float(open_study().user_attrs[SPENT]) < 60 * 0.4 + LATE
-
-
-HANGS = """
-import os, sys, threading
-import da6401.training.loop as loop
-from da6401.cli import main
-evaluate, calls = loop.evaluate, []
-def hang(*given, **named):
-    calls.append(1)
-    if len(calls) > int(os.environ["EPOCHS"]):
-        threading.Event().wait()
-    return evaluate(*given, **named)
-loop.evaluate = hang
-sys.exit(main())
-"""
+    assert float(open_study().user_attrs[SPENT]) < 60 * 0.27 + LATE
 
 
 @pytest.mark.parametrize(
@@ -93,18 +80,16 @@ def test_a_busy_machine_keeps_more_time_for_the_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("epochs", "code", "minutes"), [(0, 1, 0.25), (1, 0, 0.4)])
+@pytest.mark.parametrize(("epochs", "code", "minutes"), [(0, 1, 0.15), (1, 0, 0.2)])
 def test_a_trial_that_hangs_does_not_hold_the_sweep_up(tmp_path: Path, epochs: int, code: int, minutes: float) -> None:
     """With a finished trial the sweep has done something; without one it has failed."""
+    words = (*SWEEP, RATE, "hydra.sweeper.n_trials=2", f"sweep.minutes={minutes}")
+    command(["--help"], cwd=tmp_path)  # the processes that are forked have their imports then
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", HANGS, *SWEEP, RATE, "hydra.sweeper.n_trials=2", f"sweep.minutes={minutes}"],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1", "EPOCHS": str(epochs)}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
+    ended, out, err = command(words, cwd=tmp_path, before=functools.partial(hang_after, epochs))
+    assert ended == code, out + err
     assert time.perf_counter() - started < 60 * minutes + LATE
-    assert "the last step has not ended: this process ends" in done.stdout + done.stderr
+    assert "the last step has not ended: this process ends" in out + err
     assert read_json(tmp_path / FOLDER / "sweep.json")["trials"]["complete"] == epochs
 
 
@@ -112,7 +97,7 @@ def test_the_confirmation_has_its_time(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     started = time.perf_counter()
     main([*SWEEP, RATE, "hydra.sweeper.n_trials=1000", "sweep.confirm_top=1", "sweep.confirm_seeds=2",
-          "sweep.minutes=0.25"])  # fmt: skip
-    assert time.perf_counter() - started < 60 * 0.25 + LATE
+          "sweep.minutes=0.2"])  # fmt: skip
+    assert time.perf_counter() - started < 60 * 0.2 + LATE
     assert len(summary()["confirmed"]) == 1
     assert summary()["trials"]["complete"] < 1000

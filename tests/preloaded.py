@@ -12,5 +12,5 @@ import da6401.sweep.end_of_time
 import da6401.sweep.plugin
 import da6401.sweep.scheduler
 import da6401.training.follower  # noqa: F401
-
+import tests.computed_once
 import tests.sweep.sweeps  # noqa: F401

@@ -15,6 +15,7 @@ from typing import Any
 from da6401.cli import main
 from da6401.config.command_line import check_command_line
 from da6401.config.schema import RunConfig
+from tests import computed_once as computed_once  # which speeds up what follows
 from tests import forked
 from tests.logs import logging_kept
 

@@ -130,6 +130,21 @@ def check_command_line(
         return CheckedCommand(None if options else config_of(composed), words, study)
 
 
+def search_space(overrides: Sequence[str]) -> SearchSpace:
+    """The search space of a sweep's command line.
+
+    Raises:
+        ConfigError: a problem of the space; ``check_command_line`` finds all others.
+    """
+    files, problems = SearchPath(), list[str]()
+    groups = files.options(overrides)
+    composed = files.compose([text if text.partition("=")[0] in groups else _added(text) for text in overrides])
+    space = _space(composed, overrides, groups, problems, lambda name: _network(files, overrides, name))
+    if problems:
+        raise ConfigError(problems)
+    return space
+
+
 def _with_keys_of_their_own(space: SearchSpace) -> list[str]:
     """The searched options that have other keys than the others of their group, as overrides."""
     return [

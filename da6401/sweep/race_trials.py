@@ -82,7 +82,7 @@ class RaceTrials:
         self.points = list(self.given)
         if not isinstance(self._config(0).model, PretrainedConfig):  # whose trainings cost too differently to guess
             for number in range(len(self.given), len(self.given) + SAMPLED):
-                if (point := self._sampled(number)) not in self.points:
+                if (point := sampled_point(self.space, random.Random(f"{self.seed} {number}"))) not in self.points:
                     self.points.append(point)
         self.families = self._families()
 
@@ -156,16 +156,6 @@ class RaceTrials:
             return self.members if self.clock.left == math.inf else 0
         left = max(0.0, self.clock.left - landing_seconds(self.clock))
         return self.members if left > self.members * first.answers else math.floor(left / first.answers)
-
-    def _sampled(self, number: int) -> Point:
-        """A candidate near the defaults, the same in every process."""
-        rng = random.Random(f"{self.seed} {number}")
-
-        def value_of(parameter: Parameter) -> Value:
-            default = self.given[0].get(parameter.name)
-            return default if default is not None and rng.random() > CHANGED else _other(parameter, default, rng)
-
-        return self.space.draw(value_of)
 
     def _families(self) -> list[str]:
         """The network of each candidate: that of the first one with the same choice of model."""
@@ -246,6 +236,17 @@ class RaceTrials:
         ]
         factor = statistics.median(drift) if drift else 1.0
         return Candidate(start + factor * speed.features, factor * speed.epoch, least, most)
+
+
+def sampled_point(space: SearchSpace, rng: random.Random) -> Point:
+    """A candidate near the defaults."""
+    defaults = space.given_points()[0]
+
+    def value_of(parameter: Parameter) -> Value:
+        default = defaults.get(parameter.name)
+        return default if default is not None and rng.random() > CHANGED else _other(parameter, default, rng)
+
+    return space.draw(value_of)
 
 
 def losses_of(run: Path) -> Losses | None:

@@ -18,7 +18,6 @@ import json
 import math
 import multiprocessing
 import random
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -239,15 +238,10 @@ def read_table(path: Path = TABLE) -> list[dict[str, Any]]:
 
 
 def seconds_of_epoch(table: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Of an epoch: seconds, and seconds for each multiply-accumulate of each training image: a line by medians."""
-    work = np.array([line["macs"] * line["images"] for line in table], dtype=np.float64)
-    seconds = np.array([line["seconds"] for line in table])
-    apart = [
-        (seconds[b] - seconds[a]) / (work[b] - work[a])
-        for a, b in product(range(len(table)), repeat=2) if work[b] > 1.5 * work[a]
-    ]  # fmt: skip
-    slope = statistics.median(apart)
-    return max(0.0, float(np.median(seconds - slope * work))), slope
+    """Of an epoch: seconds, and seconds for each multiply-accumulate of each training image: a fitted line."""
+    work = [line["macs"] * line["images"] for line in table]
+    slope, fixed = np.polyfit(work, [line["seconds"] for line in table], 1)
+    return max(0.0, float(fixed)), float(slope)
 
 
 def _name(words: tuple[str, ...]) -> str:

@@ -113,7 +113,7 @@ def rows(table: Sequence[Mapping[str, Any]]) -> list[str]:
             have = np.array([judge in each for each in every])
             costs[judge] = next(each[judge][0] for each in every if judge in each)
             score = np.array([each[judge][1] for each in every if judge in each])
-            if len(score) > 2:
+            if len(score) > 2 and np.ptp(score) > 0:
                 results.setdefault(judge, {})[name] = judged(score, final[have], cost=costs[judge])
     lines = [f"| judge | cost | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
     for judge in sorted(results, key=lambda judge: costs[judge]):

@@ -140,7 +140,10 @@ def neps(task: Task, seed: int, *, algorithm: str, **settings: Any) -> None:
             part = kind(domain.low, domain.high, log=domain.log, prior=default, prior_confidence="medium")
         parts[f"p{number}"] = part
     space = type("Space", (neps.PipelineSpace,), parts)()
-    search = neps.AskAndTell(optimizer=getattr(neps.algorithms, algorithm)(space, **settings))
+    try:
+        search = neps.AskAndTell(optimizer=getattr(neps.algorithms, algorithm)(space, **settings))
+    except OSError as error:
+        raise ImportError("its surrogate model is no part of its package, and cannot be fetched here") from error
     while True:
         trial = search.ask()
         point = {each.name: trial.config[f"p{number}"] for number, each in enumerate(task.parameters)}

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -252,6 +253,7 @@ def main() -> None:
     """Replay what is missing, then write the page."""
     from benchmarks.peers import PEERS  # (which needs the classes of this module)
 
+    logging.disable(logging.WARNING)  # of the tools
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seeds", type=int, default=50)
     searches: dict[str, Search] = {OURS: race, "random search": random_search, **PEERS}

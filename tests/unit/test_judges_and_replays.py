@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.curves import FULL, RUNS, pack, seconds_of_epoch, unpack
+from benchmarks.curves import FULL, POOL, RUNS, pack, pool, seconds_of_epoch, train, unpack
 from benchmarks.judges import final_of, judged, rows
 from benchmarks.replays import LENGTH, Clock, OverBudgetError, Task, curves_of, page, race, random_search, replay
 from da6401.config.domains import Choices, Interval
-from da6401.config.search_space import Parameter
+from da6401.config.schema import CnnConfig, RunConfig, SyntheticConfig, TrainerConfig
+from da6401.config.search_space import Parameter, SearchSpace
+from da6401.data.sources import load_training_data
+from da6401.training.device import restore_torch_settings
 
 IMAGES = 40  # of validation, and as many of test
 PARAMETERS = (
@@ -44,6 +47,29 @@ def made_table(
 
 
 QUALITY = [0.60, 0.50, 0.70, 0.55, 0.80, 0.65, 0.90, 0.75]
+
+
+def test_averaging_only_watches_a_training() -> None:
+    cfg = RunConfig(
+        model=CnnConfig(filters=4, blocks=2), data=SyntheticConfig(classes=2, images_per_class=8, image_size=16),
+        trainer=TrainerConfig(epochs=2, threads=1, progress=False),
+    )  # fmt: skip
+    data = load_training_data(cfg.data)
+    with restore_torch_settings():
+        watched, plain = (train(cfg, data, data.validation, averaged=each) for each in (True, False))
+    assert list(watched.pop("averaged")) == ["2"]
+    assert len(plain["accuracy"]) == len(plain["loss"]) == 2
+    assert watched.pop("seconds") > 0
+    assert {key: value for key, value in plain.items() if key != "seconds"} == watched
+    assert unpack(plain["losses"]).mean() == pytest.approx(plain["loss"][-1], rel=0.02)
+
+
+def test_the_pool_is_the_same_each_time_and_begins_with_the_recipe() -> None:
+    space = SearchSpace(PARAMETERS, {}, {"optimizer.lr": 0.004, "augmentation.flip": 0.5})
+    points = pool(space)
+    assert len(points) == POOL
+    assert points[0] == {"optimizer.lr": 0.004, "augmentation.flip": 0.5}
+    assert pool(space) == points
 
 
 def test_losses_are_kept_to_a_hundredth_or_so() -> None:

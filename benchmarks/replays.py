@@ -267,9 +267,11 @@ def main() -> None:
         kept = {"counts": counts, "regrets": {}, "missing": {}}
     for name in given.only or searches:
         runs = kept["regrets"].setdefault(name, {})
+        if name == OURS:  # whose rule may have changed
+            runs.clear()
         try:
             for data, curves in sets.items():
-                done = runs.setdefault(data, []) if name != OURS else runs.update({data: []}) or runs[data]
+                done = runs.setdefault(data, [])
                 for seed in range(len(done), given.seeds):
                     done.append(replay(searches[name], curves, space.parameters, seed))
             kept["missing"].pop(name, None)

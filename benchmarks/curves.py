@@ -209,13 +209,15 @@ def do(training: Training) -> dict[str, Any]:
     return {**about, **train(cfg, data, test, averaged=training.run == FULL)}
 
 
-def missing(words: Sequence[tuple[str, ...]], points: Sequence[Point]) -> Iterator[Training]:
+def missing(
+    words: Sequence[tuple[str, ...]], points: Sequence[Point], table: Sequence[Mapping[str, Any]]
+) -> Iterator[Training]:
     """What the table lacks: data sets in turn, so that it is balanced wherever it is stopped.
 
     Raises:
         SystemExit: the table is of another space.
     """
-    have = {(line["data"], line["config"], line["run"]): line["point"] for line in read_table()}
+    have = {(line["data"], line["config"], line["run"]): line["point"] for line in table}
     for runs in (FIRST, [name for name in RUNS if name not in FIRST]):
         for number, run, of_data in product(range(len(points)), runs, words):
             point = have.get((_name(of_data), number, run))
@@ -261,7 +263,7 @@ def main() -> None:
         source = [] if any(key.startswith("data=") for key in keys) else ["data=folder"]
         words.append((*source, f"data.root={Path(place).resolve()}", *keys))
     points = pool(dataclasses.replace(search_space(["sweep=tune_a"]), fixed={}))
-    todo = list(missing(words, points))
+    todo = list(missing(words, points, read_table()))
     with multiprocessing.get_context("spawn").Pool(given.jobs) as processes, TABLE.open("a") as file:
         for done, line in enumerate(processes.imap_unordered(do, todo), start=1):
             file.write(json.dumps(line, separators=(",", ":")) + "\n")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.curves import FULL, POOL, RUNS, pack, pool, seconds_of_epoch, train, unpack
+from benchmarks.curves import FULL, POOL, RUNS, missing, pack, pool, read_table, seconds_of_epoch, train, unpack
 from benchmarks.judges import final_of, judged, rows
 from benchmarks.replays import LENGTH, Clock, OverBudgetError, Task, curves_of, page, race, random_search, replay
 from da6401.config.domains import Choices, Interval
@@ -70,6 +72,20 @@ def test_the_pool_is_the_same_each_time_and_begins_with_the_recipe() -> None:
     assert len(points) == POOL
     assert points[0] == {"optimizer.lr": 0.004, "augmentation.flip": 0.5}
     assert pool(space) == points
+
+
+def test_a_table_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+    whole = list(made_table([0.5, 0.6]))
+    points, words = [whole[0]["point"], whole[-1]["point"]], [("data.root=/images/made",)]
+    path = tmp_path / "table.jsonl"
+    texts = [json.dumps(line) for line in whole]
+    path.write_text("\n".join([*texts[:4], texts[3], texts[5], texts[6][:50]]))
+    table = read_table(path)
+    assert len(table) == 5
+    left = [(each.number, each.run) for each in missing(words, points, table)]
+    assert left == [(1, "third"), (1, "ninth"), (0, "smaller images"), (1, "fewer images"), (1, "smaller images")]
+    with pytest.raises(SystemExit, match="another one now"):
+        list(missing(words, points[::-1], table))
 
 
 def test_losses_are_kept_to_a_hundredth_or_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from da6401.plugins.loading import changed_is_allowed
 from da6401.plugins.objects import again
 from da6401.plugins.registered import LOADED, Plugin
 from da6401.redact import safe
+from da6401.runs.reproduce_command import plugin_words
 from da6401.runs.run_folder import PLUGINS, RECEIPT, read_json
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,11 @@ NOT_ALONE = "given from Python, not held by this folder: the run cannot be made 
 def recorded() -> list[dict[str, Any]]:
     """What a receipt says of the loaded plugins: name and hash of a file, name and version of a package, objects."""
     return [_about(plugin) for plugin in LOADED]
+
+
+def plugin_files() -> list[str]:
+    """The absolute paths of the loaded files."""
+    return [str(plugin.file) for plugin in LOADED if plugin.is_file]
 
 
 def _about(plugin: Plugin) -> dict[str, Any]:
@@ -127,7 +134,7 @@ def _require(run: Path, entry: Mapping[str, Any]) -> None:
         )
     raise PluginError(
         f"{safe(run)}: was trained with the plugin {safe(name)} (sha256 {safe(sha256[:12])}), which is not loaded\n"
-        f"  rule: {rule}\n  remedy: add --plugin {safe(name)}, in Python da6401.plugins.load({safe(name)!r}); what it "
+        f"  rule: {rule}\n  remedy: add {safe(shlex.join(plugin_words(run)))}, in Python da6401.plugins.load({safe(name)!r}); what it "
         f"was can be read in {safe(run / copy_name(name, sha256))}, and is run only from a place of your own"
     )
 

@@ -38,6 +38,7 @@ PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, as a backup until t
 PREVIOUS_BEST = "checkpoints/best.prev.pt"  # the best.pt that belongs to the last.pt before
 ENSEMBLE = "ensemble.json"  # of a folder whose model is made of the runs beside it: their names, and flips or not
 PLUGINS = "plugins"  # of a run with plugins: the folder of their texts, which are never run from there
+PLUGIN_FILES = "plugin_files"  # in the receipt: where they were on the machine of then, for printed commands alone
 LOCK = ".lock"
 SUMMARY = "sweep.json"  # of a sweep's folder, from its first end on
 DATABASE = "study.db"  # beside it, where the study is in no other storage

@@ -22,9 +22,9 @@ from da6401.errors import RunError
 from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
-from da6401.runs.reproduce_command import reproduce_command
+from da6401.runs.reproduce_command import plugin_words, reproduce_command
 from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
-from da6401.runs.trial_folders import MODEL, trial_folder
+from da6401.runs.trial_folders import MODEL, fold_folders, trial_folder
 from da6401.study.gain import gain_words, longest
 from da6401.study.objective import Candidate, Objective, is_complete
 from da6401.study.roles import DEFAULT, role_of
@@ -96,7 +96,8 @@ def write_summary(
     for model, each in _best_by_model(trials, objective).items():
         console.print(f"best {escape(model)}: {objective.text(each.values)} ({_which(each)})")
     if (winner / CONFIG).exists():
-        head = f"# study {study.study_name}: the winner, {winner.name}\n# {command}\n"
+        elsewhere = _retraining(folder, winner, folds=settings.folds, absolute=True)
+        head = f"# study {study.study_name}: the winner, {winner.name}\n# {elsewhere}\n"
         write_text(folder / "best.yaml", head + (winner / CONFIG).read_text(encoding="utf-8"))
         if settings.plot_by:
             console.print(write_curve(folder, settings.plot_by))
@@ -123,12 +124,14 @@ def _default(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return None if first is None else longest(first, complete)
 
 
-def _retraining(folder: Path, winner: Path, *, folds: int) -> str:
+def _retraining(folder: Path, winner: Path, *, folds: int, absolute: bool = False) -> str:
     """The command that trains the winner again; one of several folds on the ordinary split."""
     if not folds:
-        return reproduce_command(winner)
-    place = shlex.quote(str(folder.absolute()))
-    return f"da6401 train --config-path {place} --config-name best hydra.run.dir={shlex.quote(str(folder / 'best'))}"
+        return reproduce_command(winner, absolute=absolute)
+    own = (folder.absolute() if absolute else folder) / "best"
+    words = ["da6401", "train", "--config-path", str(folder.absolute()), "--config-name", "best"]
+    plugins = plugin_words(next(iter(fold_folders(winner)), winner), absolute=absolute)
+    return shlex.join([*words, f"hydra.run.dir={own}", *plugins])
 
 
 def _print_model(console: Console, handed: HandedOver, folder: Path) -> None:
@@ -137,7 +140,8 @@ def _print_model(console: Console, handed: HandedOver, folder: Path) -> None:
         console.print(options_table(handed))
     names = ", ".join(run.name for run in handed.runs)
     console.print(escape(f"model: {handed.words} ({names}), val_accuracy {handed.val_accuracy:.4f}"))
-    console.print(f"test it: [bold]da6401 evaluate {escape(shlex.quote(str(folder / MODEL)))}[/bold]")
+    words = ["da6401", "evaluate", str(folder / MODEL), *plugin_words(handed.runs[0])]
+    console.print(f"test it: [bold]{escape(shlex.join(words))}[/bold]")
 
 
 def ledger(trials: Sequence[FrozenTrial], seconds: float) -> list[dict[str, Any]]:

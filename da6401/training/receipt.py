@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from da6401.models.counts import count_stages
-from da6401.plugins.needed import recorded
+from da6401.plugins.needed import plugin_files, recorded
 from da6401.redact import redacted
+from da6401.runs.run_folder import PLUGIN_FILES
 from da6401.training.balance import imbalance_of
 from da6401.training.setup import TrainingSetup
 
@@ -37,6 +38,7 @@ def receipt(setup: TrainingSetup) -> dict[str, Any]:
         "imbalance": vars(imbalance_of(data.train.labels_N, data.class_names)),
         "class_names": list(data.class_names),
         "plugins": recorded(),
+        PLUGIN_FILES: plugin_files(),
         **program(),
         "skipped": [vars(bad) for bad in data.skipped],
         "notes": data.notes,

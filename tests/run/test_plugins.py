@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,32 @@ def test_a_sweep_over_a_key_of_a_plugin_and_its_workers(tmp_path: Path, monkeypa
         run = Path("outputs/sweeps/own") / f"trial-{trial.number}"
         assert json.loads((run / RECEIPT).read_text())["plugins"][0]["file"] == "own_model.py"
         assert trial.values == [read_result(run).val_metrics["cost"]]
+
+
+def after(words: str, out: str) -> list[str]:
+    """The words of the command that follows in the last such line, without `da6401`."""
+    return shlex.split(out.rpartition(words)[2].splitlines()[0])[1:]
+
+
+@pytest.mark.parametrize("folds", ["0", "2"])
+def test_the_printed_retraining_command_finds_the_plugin(folds: str, tmp_path: Path) -> None:
+    write(tmp_path / "mine")
+    words = (*TINY, "model.width=choice(2,5)", "study=own", f"sweep.folds={folds}")
+    code, out, err = typed("train", "-m", "--plugin", "mine/own_model.py", *words, cwd=tmp_path)
+    assert code == 0, err
+    printed = after("retrain it: ", out)
+    assert printed[-2:] == ["--plugin", "mine/own_model.py"]
+    assert typed(*printed, cwd=tmp_path)[0] == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    best = (tmp_path / "outputs/sweeps/own/best.yaml").read_text()
+    shutil.rmtree(tmp_path / "outputs/sweeps/own/best", ignore_errors=True)
+    code, _, err = typed(*after("# ", best.partition("\n")[2].partition("\n")[0]), cwd=elsewhere)
+    assert code == 0, err
+    run = sorted((tmp_path / "outputs/sweeps/own").glob("trial-*/fold-1" if folds == "2" else "trial-0"))[0]
+    code, _, err = typed("evaluate", str(run), cwd=elsewhere)
+    assert code == 2
+    assert f"remedy: add --plugin {tmp_path}/mine/own_model.py, " in err
 
 
 def test_a_sweep_over_models_of_ours_and_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

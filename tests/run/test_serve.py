@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
 import random
+import shutil
 import signal
 import socket
 import struct
@@ -26,10 +28,14 @@ from PIL import Image
 from da6401.cli import main
 from da6401.commands.serving.limits import Place
 from da6401.commands.serving.serve_run import listen
+from da6401.runs.run_folder import ENSEMBLE, read_json
+from da6401.runs.trial_folders import MODEL
 from da6401.training.run import run
 from tests import forked
 from tests.pngs import chunk
 from tests.run.test_export import make_pictures, photograph
+from tests.run.test_plugins import train
+from tests.sweep.sweeps import FOLDER, SWEEP
 from tests.tiny_runs import SMALL, compose, typed
 
 BOUNDARY = "a5c1e0"
@@ -84,8 +90,8 @@ def png(width: int = 20, height: int = 30, *, seed: int = 0) -> bytes:
 
 
 @contextmanager
-def serving(folder: Path, *words: str, before: Callable[[], object] | None = None) -> Iterator[Served]:
-    with forked.begun(["serve", str(folder), "--port", "0", *words], cwd=folder.parent, before=before) as command:
+def serving(run: Path | str, *words: str, cwd: Path | None = None) -> Iterator[Served]:
+    with forked.begun(["serve", str(run), "--port", "0", *words], cwd=cwd or Path(run).parent) as command:
         deadline = time.monotonic() + 60
         while "http://" not in (said := command.out.read_text()):
             assert command.process.is_alive(), command.err.read_text()
@@ -152,6 +158,61 @@ def test_tta_and_calibrated_are_those_of_predict(
     with serving(finished, "--tta", "--calibrated") as running:
         assert running.predict(("a", path.read_bytes()))[1]["predictions"] == [{**line, "image": "a"}]
     assert by_predict(finished, path, capsys=capsys)[0]["probabilities"] != line["probabilities"]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which a sweep of two trials was run; beside them `model`, as `tune` hands one over."""
+    place = tmp_path_factory.mktemp("searched")
+    code, _, err = typed(*SWEEP, "optimizer.lr=choice(0.0001,0.02)", "hydra.sweeper.n_trials=2", cwd=place)
+    assert code == 0, err
+    tuned = place / "outputs/sweeps/tuned"
+    shutil.copytree(place / FOLDER, tuned)
+    (tuned / MODEL).mkdir()
+    for file in ("config.yaml", "receipt.json", "result.json"):
+        shutil.copy(tuned / "trial-0" / file, tuned / MODEL)
+    (tuned / MODEL / ENSEMBLE).write_text('{"runs": ["trial-0", "trial-1"], "flips": true}')
+    os.utime(place / FOLDER / "sweep.json")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("s", "sweep s: its best trial, "),
+        (str(FOLDER), "sweep s: its best trial, "),
+        ("latest", "latest: sweep s: its best trial, "),
+        ("tuned", "sweep tuned: the model that it hands over, outputs/sweeps/tuned/model"),
+        ("outputs/sweeps/tuned/model", ""),
+    ],
+)
+def test_what_is_served_is_what_predict_takes_and_is_said(
+    word: str, says: str, searched: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(searched)
+    best = str(FOLDER / Path(read_json(FOLDER / "sweep.json")["winner"]).name)
+    chosen = best if "best trial" in says else "outputs/sweeps/tuned/model"
+    Path("a.png").write_bytes(png())
+    (line,) = by_predict(Path(chosen), "a.png", capsys=capsys)
+    with serving(word, cwd=searched) as running:
+        assert running.predict(("a.png", png()))[1]["predictions"] == [line]
+        told = running.command.err.read_text()
+    assert told == (f"da6401: {says.removesuffix(chosen)}{chosen}\n" if says else "")
+
+
+def test_a_run_with_a_plugin_is_served_with_it_and_says_what_it_needs_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = typed("serve", "run", "--port", "0", cwd=tmp_path)
+    assert code == 2
+    assert "run: was trained with the plugin own_model.py (sha256 " in err
+    assert "remedy: add --plugin own_model.py" in err
+    Path("a.png").write_bytes(png())
+    (line,) = by_predict(run, "a.png", "--plugin", "own_model.py", capsys=capsys)
+    with serving("run", "--plugin", "own_model.py", cwd=tmp_path) as running:
+        assert running.predict(("a.png", png()))[1]["predictions"] == [line]
 
 
 def test_concurrent_requests_share_batches_and_get_their_own_answers(finished: Path) -> None:

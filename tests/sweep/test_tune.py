@@ -18,6 +18,7 @@ import pytest
 
 from da6401.cli import main
 from da6401.errors import OutOfTimeError
+from da6401.machine.terminal import table_console
 from da6401.metrics.calibration import calibrate, read_calibration
 from da6401.metrics.scores import scores_of
 from da6401.runs.predictions import read_predictions
@@ -25,9 +26,10 @@ from da6401.runs.run_folder import ENSEMBLE, read_result
 from da6401.sweep import end_of_time, model_folder, race_trials, scheduler
 from da6401.sweep import hand_over as hand_over_module
 from da6401.sweep.hand_over import choose
-from da6401.sweep.model_folder import Option
+from da6401.sweep.model_folder import HandedOver, Option
 from da6401.sweep.prepare import prepare
 from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE, RaceTrials
+from da6401.sweep.summary import _print_model
 from da6401.training import loop, run_writer
 from da6401.training.trained_model import load_model
 from da6401.training.validation import evaluate
@@ -148,6 +150,19 @@ def test_what_shows_no_gain_is_not_taken() -> None:
     assert choose([alone, option(2, 1.0)], labels) is alone
     better = option(2, 4.0)
     assert choose([alone, better], labels) is better
+
+
+def test_the_line_that_tests_the_model_names_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.py").write_text("")
+    run = tmp_path / "sweep" / "trial-0"
+    run.mkdir(parents=True)
+    receipt = {"plugins": [{"file": "own.py"}], "plugin_files": [str(tmp_path / "own.py")]}
+    (run / "receipt.json").write_text(json.dumps(receipt))
+    monkeypatch.chdir(tmp_path)
+    _print_model(table_console(), HandedOver((Path("sweep/trial-0"),), False, 0.5, 0.5), Path("sweep"))
+    assert "test it: da6401 evaluate sweep/model --plugin own.py\n" in capsys.readouterr().out
 
 
 def test_tune_needs_a_folder_and_minutes(tmp_path: Path) -> None:

@@ -134,8 +134,9 @@ def _require(run: Path, entry: Mapping[str, Any]) -> None:
         )
     raise PluginError(
         f"{safe(run)}: was trained with the plugin {safe(name)} (sha256 {safe(sha256[:12])}), which is not loaded\n"
-        f"  rule: {rule}\n  remedy: add {safe(shlex.join(plugin_words(run)))}, in Python da6401.plugins.load({safe(name)!r}); what it "
-        f"was can be read in {safe(run / copy_name(name, sha256))}, and is run only from a place of your own"
+        f"  rule: {rule}\n  remedy: add {safe(shlex.join(plugin_words(run)))}, in Python "
+        f"da6401.plugins.load({safe(name)!r}); what it was can be read in {safe(run / copy_name(name, sha256))}, and "
+        "is run only from a place of your own"
     )
 
 

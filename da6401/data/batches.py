@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -129,6 +130,7 @@ def _gathered(
         yield from map(gather, groups)
         return
     waiting: deque[Future[Batch]] = deque()
+    at_end = sys.is_finalizing  # of Python, which has ended the thread, and emptied the modules, by then
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
     try:
         for steps in groups:
@@ -138,7 +140,8 @@ def _gathered(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        if not at_end():
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def equal_parts(size: int, parts: int) -> list[slice]:

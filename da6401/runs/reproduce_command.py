@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TypeGuard
 
 from da6401.errors import RunError
 from da6401.runs.run_folder import PLUGIN_FILES, RECEIPT, read_json
@@ -38,7 +39,7 @@ def plugin_words(folder: Path, *, absolute: bool = False) -> list[str]:
     return words
 
 
-def _is_text(value: object) -> bool:
+def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value.isprintable()
 
 

@@ -28,6 +28,7 @@ from da6401.config.quoting import quote
 from da6401.config.validate import value_problems
 from da6401.errors import InterruptedRun, UserError
 from da6401.machine.cores import available_cores
+from da6401.machine.descriptors import close_with
 from da6401.machine.parent_death import end_with_parent
 from da6401.plugins.loading import words as plugin_words
 from da6401.study.clock import BEGAN, Clock, spent_of
@@ -209,10 +210,9 @@ class Slot:
 class WorkerProcess(subprocess.Popen[bytes]):
     """A worker's process, and the pipe for its error message."""
 
-    _pipe = -1
-
     def __init__(self, words: Sequence[str], *, environment: Mapping[str, str], place: Path | None) -> None:
         self._pipe, theirs = os.pipe()
+        close_with(self, self._pipe)
         os.set_blocking(self._pipe, False)
         try:
             # In a new session: Ctrl-C reaches only the leader, which passes it on once.
@@ -230,11 +230,6 @@ class WorkerProcess(subprocess.Popen[bytes]):
             if message:
                 return f"with exit code {self.returncode}: {message}"
         return f"with exit code {self.returncode}; its output is above"
-
-    def __del__(self) -> None:
-        if self._pipe >= 0:
-            os.close(self._pipe)
-        super().__del__()
 
 
 def _start(number: int, folder: Path, slots: int, devices: Sequence[str]) -> WorkerProcess:

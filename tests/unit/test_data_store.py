@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import os
@@ -19,7 +20,7 @@ import pytest
 
 from da6401.cli import main
 from da6401.data.cache import store
-from da6401.data.cache.cache_folder import FOLDER_VARIABLE, clear, in_use, list_entries
+from da6401.data.cache.cache_folder import FOLDER_VARIABLE, clear, in_use, list_entries, remove_entry
 from da6401.data.cache.store import CacheEntry, Store
 from da6401.errors import DataError
 
@@ -158,6 +159,15 @@ def test_the_longest_unused_goes_first_and_what_is_used_stays() -> None:
     opened("last", size, limit=3 * size + 50 * KB)
     assert "used" in keys()
     assert len(keys()) == 3
+
+
+def test_a_copy_of_an_entry_closes_nothing_of_it() -> None:
+    entry = opened("a")
+    copy.deepcopy(entry)
+    (info,) = list_entries()
+    assert not remove_entry(info), "it is in use"
+    del entry
+    assert remove_entry(info)
 
 
 def test_opening_counts_as_use() -> None:

@@ -31,6 +31,7 @@ from da6401.data.cache.store import CacheEntry, Store
 from da6401.data.decode import decode_files
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.machine.cores import memory_of_machine
+from da6401.machine.descriptors import close_with
 from da6401.redact import one_line
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class _ReadFile:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
+        close_with(self, self._descriptor)
         if hasattr(os, "posix_fadvise"):  # read ahead only where the whole file fits into memory
             fits = os.fstat(self._descriptor).st_size < memory_of_machine() // 2
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED if fits else os.POSIX_FADV_RANDOM)
@@ -158,6 +160,3 @@ class _ReadFile:
             count = os.preadv(self._descriptor, [view], offset)
             assert count > 0, "the cache's file ends too early, though it was checked when it was opened"
             view, offset = view[count:], offset + count
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)

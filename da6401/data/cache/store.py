@@ -33,6 +33,7 @@ from da6401.data.cache.cache_folder import (
     try_lock,
 )
 from da6401.errors import DataError, NoRoomError
+from da6401.machine.descriptors import close_with
 from da6401.runs.atomic_files import WriteError, sync_folder, write_json
 
 log = logging.getLogger(__name__)
@@ -44,16 +45,13 @@ CHECK_BLOCKS = 512  # of each file: up to 32 MiB is read as a whole, evenly spre
 class CacheEntry:
     """An open entry: its folder, and ``about``, the values that its builder returned.
 
-    No process removes it while this object exists.
+    No process removes it while this object exists, which holds ``lock``, a descriptor.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any], lock: int) -> None:
         self.folder = folder
         self.about = about
-        self._lock = lock
-
-    def __del__(self) -> None:
-        os.close(self._lock)
+        close_with(self, lock)
 
 
 class Store:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import html
+import re
 from collections.abc import Iterator
 
 from da6401.commands.verbs import parser, tune_parser
 from da6401.config.arguments import CommandParser
 
+PAGE = re.compile(r"docs/(\w+)\.md")
 HEAD = """# Commands
 
 Written from the command line's own parsers by `python -m da6401.commands.reference`. RUN is a run's folder, a sweep's
@@ -48,10 +50,8 @@ def document() -> str:
 def _section(verb: CommandParser) -> str:
     arguments = [each for each in verb.arguments if each.dest != "help"]
     positional = [_usage(each) for each in arguments if not each.option_strings]
-    lines = [
-        f"\n## {verb.prog}\n",
-        f"`{' '.join([verb.prog, *positional])}`: {verb.description or verb.format_usage()}\n",
-    ]
+    said = PAGE.sub(r"[\1](\1.md)", verb.description or verb.format_usage())
+    lines = [f"\n## {verb.prog}\n", f"`{' '.join([verb.prog, *positional])}`: {said}\n"]
     if arguments:
         lines += ["| word | what it is |", "|---|---|", *(_row(each) for each in arguments), ""]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from da6401.commands.exporting.bias_correction import correct_biases
 from da6401.commands.exporting.deployed import Answer
 from da6401.commands.exporting.onnx_files import INPUT, ONNX, onnx_answer
 from da6401.config.schema import RunConfig
@@ -24,7 +25,7 @@ from da6401.metrics.intervals import span, wilson
 INT8 = "model.int8.onnx"
 CALIBRATION = 256  # training images, drawn by the run's seed: more hardly move the ranges of the activations
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-BATCH = 32  # images that are measured at once
+BATCH = 32  # images that are computed at once
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def write_int8(folder: Path, images: Images) -> None:
     with tempfile.TemporaryDirectory(prefix=".int8-", dir=folder) as name:
         prepared = Path(name, "prepared.onnx")
         quant_pre_process(folder / ONNX, prepared, skip_symbolic_shape=True)
+        pieces = torch.split(images.calibration_NCHW, BATCH)
+        correct_biases(prepared, [piece.float().div_(255).numpy() for piece in pieces])
         quantize_static(
             prepared, folder / INT8, _Reader(images.calibration_NCHW), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, nodes_to_exclude=_outside(prepared),

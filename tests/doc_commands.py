@@ -40,6 +40,7 @@ WORDS = (
     "make",
     "pip",
     "python",
+    "python3",
     "git",
     "cd",
     "source",

@@ -33,6 +33,7 @@ from da6401.sweep.trial import latency_ms
 from da6401.training import device, receipt
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.run import run
+from da6401.training.setup import load_images
 from da6401.training.trained_model import load_model
 from da6401.training.validation import evaluate
 from tests import forked
@@ -86,9 +87,9 @@ def test_a_commit_made_during_a_sweep_is_in_no_trials_receipt(tmp_path: Path, mo
         code.write_text(f"WIDTH = {next(versions)}\nDEPTH = 1\n")
         git(checkout, "commit", "-qam", "while the data is loaded")
         code.write_text("WIDTH = 0\n")  # and dirty
-        return load_training_data(*values)
+        return load_images(*values)
 
-    monkeypatch.setattr("da6401.training.run.load_training_data", committed_meanwhile)
+    monkeypatch.setattr("da6401.training.run.load_images", committed_meanwhile)
     da6401.train(
         *SMALL, "trainer.epochs=1", "study=s", "seed=choice(1,2)", "hydra.sweeper.n_trials=2", multirun=True,
         out=tmp_path / "sweep",

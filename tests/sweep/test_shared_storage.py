@@ -487,3 +487,4 @@ def test_a_worker_whose_lock_is_held_on_this_machine_is_alive_though_its_heart_i
     assert isinstance(slow.lock, FileLock)
     slow.lock.release()
     assert other.claim(total=1) is not None  # at once: its lock says it
+    other.close()  # its heart would beat on in a folder that is gone

@@ -198,9 +198,15 @@ def _typed(
             found = option_problems(key, value, groups[key])
             problems += found
             typed += [] if found else [(text, override)]
+        elif "/" in key and not override.is_sweep_override() and not _names_options(value):
+            problems.append(f"{text}: {key} is a config group; give the name of an option")
         else:
             typed.append((text, override))
     return typed
+
+
+def _names_options(value: object) -> bool:
+    return value is None or all(isinstance(each, str) for each in (value if isinstance(value, list) else [value]))
 
 
 def _added(text: str) -> str:

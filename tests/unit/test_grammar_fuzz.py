@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from da6401.config.quoting import quoted
 from da6401.config.read_space import read_space
 from da6401.config.search_space import SearchSpace
 from da6401.config.sweep_space import value_check
-from da6401.errors import UserError
+from da6401.errors import ConfigError, UserError
 
 KNOWN = {
     "model": "cnn",
@@ -85,3 +86,9 @@ def test_every_command_line_is_taken_or_refused_with_a_reason(words: list[str], 
     with contextlib.suppress(UserError, SystemExit):  # SystemExit: a word that is a flag, such as -h
         given = hydra_arguments(quoted(words))
         check_command_line(given.overrides, multirun=multirun)
+
+
+@pytest.mark.parametrize("text", ["hydra/sweeper/sampler=shuffle(0)", "hydra/launcher=3"])
+def test_a_group_is_given_the_name_of_an_option(text: str) -> None:
+    with pytest.raises(ConfigError, match="is a config group; give the name of an option"):
+        check_command_line([text], config_dir=None, multirun=False)

@@ -139,10 +139,11 @@ class Race:
 
     def _spare(self, tried: Sequence[Tried], left: float) -> float:
         """Seconds besides the longest training of the best candidate, which would gain nothing from them."""
-        for number in self.ranked(tried)[:1]:
-            best = self.candidate(number)
-            return left - best.seconds(best.most_epochs) / ROOM_FOR_ERROR
-        return 0.0  # all have failed
+        order = self.ranked(tried)
+        if not order:
+            return 0.0  # all have failed
+        best = self.candidate(order[0])
+        return left - best.seconds(best.most_epochs) / ROOM_FOR_ERROR
 
     def _train_long(self, tried: Sequence[Tried], left: float) -> Step | None:
         """The best candidate that can be trained much longer than it was, or was not trained yet."""

@@ -110,9 +110,8 @@ def train(cfg: RunConfig, data: TrainingData, test: ImageSet, *, averaged: bool)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     setup = set_up(cfg, torch.device("cpu"), data)
     steps = math.ceil(len(data.train.labels_N) / cfg.trainer.batch_size)
-    average = WeightAverage(setup.model, 1 - 1 / (AVERAGED * steps), setup.model.trainable_state())
-    watcher, history = _Watcher(setup, average.model if averaged else None), History()
-    hook = register_optimizer_step_post_hook(lambda *_: average.update())
+    watcher, history = _Watcher(setup, 1 - 1 / (AVERAGED * steps) if averaged else None), History()
+    hook = register_optimizer_step_post_hook(lambda *_: watcher.step_done())
     try:
         with tempfile.TemporaryDirectory() as out:
             fit(setup, RunHooks(LocalTracker(), watcher, StopFlag()), history, out=Path(out))
@@ -132,11 +131,12 @@ def train(cfg: RunConfig, data: TrainingData, test: ImageSet, *, averaged: bool)
 
 
 class _Watcher:
-    """Validates the average of the weights in the middle of a training, where there is one."""
+    """Validates the average of the weights in the middle of a training, where it has a decay."""
 
-    def __init__(self, setup: TrainingSetup, average: nn.Module | None) -> None:
+    def __init__(self, setup: TrainingSetup, decay: float | None) -> None:
         self.setup = setup
-        self.average = average
+        self.decay = decay
+        self.average: WeightAverage | None = None
         self.averaged: dict[str, list[float]] = {}  # accuracy and loss by epoch
         self.seconds = [time.process_time()]  # of the processor, which other programs do not change
 
@@ -145,10 +145,18 @@ class _Watcher:
         arithmetic = Arithmetic(self.setup.device, trainer.precision, trainer.channels_last)
         return evaluate(model, images, arithmetic, batch_size=trainer.batch_size)
 
+    def step_done(self) -> None:
+        if self.decay is None:
+            return
+        # not before the first step: a training moves its model to the device first, with weights of another layout
+        if self.average is None:
+            self.average = WeightAverage(self.setup.model, self.decay, self.setup.model.trainable_state())
+        self.average.update()
+
     def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
         self.seconds.append(time.process_time())
         if self.average is not None and epoch in MIDDLE:
-            found = self.evaluate(self.average, self.setup.data.validation)
+            found = self.evaluate(self.average.model, self.setup.data.validation)
             self.averaged[str(epoch)] = [round(found.accuracy, 4), round(found.loss, 3)]
 
 

@@ -51,16 +51,19 @@ def made_table(
 QUALITY = [0.60, 0.50, 0.70, 0.55, 0.80, 0.65, 0.90, 0.75]
 
 
-def test_averaging_only_watches_a_training() -> None:
+def test_averaging_only_watches_a_training_and_follows_its_weights() -> None:
     cfg = RunConfig(
-        model=CnnConfig(filters=4, blocks=2), data=SyntheticConfig(classes=2, images_per_class=8, image_size=16),
-        trainer=TrainerConfig(epochs=2, threads=1, progress=False),
+        model=CnnConfig(filters=4, blocks=2), data=SyntheticConfig(classes=2, images_per_class=40, image_size=16),
+        trainer=TrainerConfig(epochs=6, batch_size=8, threads=1, progress=False),
     )  # fmt: skip
     data = load_training_data(cfg.data)
     with restore_torch_settings():
         watched, plain = (train(cfg, data, data.validation, averaged=each) for each in (True, False))
-    assert list(watched.pop("averaged")) == ["2"]
-    assert len(plain["accuracy"]) == len(plain["loss"]) == 2
+    averaged = watched.pop("averaged")
+    assert list(averaged) == ["2", "6"]
+    assert averaged["6"][1] == pytest.approx(watched["loss"][-1], abs=0.1)
+    assert watched["loss"][-1] < math.log(2) / 2
+    assert len(plain["accuracy"]) == len(plain["loss"]) == 6
     assert watched.pop("seconds") > 0
     assert {key: value for key, value in plain.items() if key != "seconds"} == watched
     assert unpack(plain["losses"]).mean() == pytest.approx(plain["loss"][-1], rel=0.02)

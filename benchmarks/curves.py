@@ -31,15 +31,14 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from da6401.config.command_line import check_command_line, search_space
-from da6401.config.domains import Interval, Value
 from da6401.config.schema import RunConfig
-from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.config.search_space import Point, SearchSpace
 from da6401.config.validate import config_from_tree, tree_of
 from da6401.data.draw import stratified_split
 from da6401.data.image_sets import ImageSet, TrainingData
 from da6401.data.resident import chosen_images
 from da6401.data.sources import load_test_data, load_training_data
-from da6401.sweep.race_trials import sampled_point
+from da6401.sweep.race_trials import anywhere, near_defaults
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import prepare
 from da6401.training.loop import RunHooks, fit
@@ -82,19 +81,9 @@ def pool(space: SearchSpace) -> list[Point]:
     points = [_rounded(point) for point in space.given_points()]
     rng = random.Random(0)
     while len(points) < POOL:
-        near = len(points) % 2 == 0
-        point = _rounded(sampled_point(space, rng) if near else space.draw(functools.partial(_uniform, rng)))
+        point = _rounded((anywhere if len(points) % 2 else near_defaults)(space, rng))
         points += [point] if point not in points else []
     return points
-
-
-def _uniform(rng: random.Random, parameter: Parameter) -> Value:
-    domain = parameter.domain
-    if not isinstance(domain, Interval) or domain.is_finite:
-        return rng.choice(list(domain))
-    if domain.log:
-        return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
-    return rng.uniform(domain.low, domain.high)
 
 
 def _rounded(point: Point) -> Point:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import math
@@ -51,8 +52,8 @@ class Curves:
     """The table of one data set. E epochs of a full training, C configurations."""
 
     points: Sequence[Point]
-    candidates: Sequence[int]  # of a race: the given ones, and those near the recipe
-    given: int  # so many of them, the recipe first
+    given: int  # the first ones are a race's: so many, the recipe first
+    near: Sequence[int]  # those that were drawn near the recipe
     accuracy_CE: Numbers  # on the validation images
     final_C: Numbers  # of the full training, on validation and test images
     cost_C: Numbers  # of an epoch, in full trainings of the recipe
@@ -173,7 +174,7 @@ def curves_of(table: Sequence[Mapping[str, Any]], *, given: int) -> dict[str, Cu
         seconds_C = np.array([fixed + slope * line["macs"] * line["images"] for line in full])
         found[name] = Curves(
             points=[line["point"] for line in full], given=sum(number < given for number in numbers),
-            candidates=[row for row, number in enumerate(numbers) if number < given or number % 2 == 0],
+            near=[row for row, number in enumerate(numbers) if number >= given and number % 2 == 0],
             accuracy_CE=np.array([line["accuracy"] for line in full]),
             final_C=np.array([final_of(line) for line in full]), cost_C=seconds_C / seconds_C[0] / LENGTH,
             losses={
@@ -186,8 +187,11 @@ def curves_of(table: Sequence[Mapping[str, Any]], *, given: int) -> dict[str, Cu
 def race(task: Task, seed: int) -> None:
     """Our own, with the decisions of da6401/tune/race.py; a training has the table's next shorter length."""
     clock, curves = task.clock, task.clock.curves
-    near = np.random.default_rng(seed).permutation(curves.candidates[curves.given :])
-    order = [*curves.candidates[: curves.given], *map(int, near)]
+    rng = np.random.default_rng(seed)
+    near = rng.permutation(curves.near)
+    others = rng.permutation(sorted({*range(curves.given, len(curves.points))} - {*curves.near}))
+    drawn = itertools.chain.from_iterable(itertools.zip_longest(near, others))
+    order = [*range(curves.given), *(int(config) for config in drawn if config is not None)]
 
     def candidate(number: int) -> Candidate:
         return Candidate(0.0, float(curves.cost_C[order[number]]), min(LENGTHS), max(LENGTHS))
@@ -296,8 +300,8 @@ def main() -> None:
         "configuration of the pool that it has not had. It sees the validation accuracy in the middle of full "
         "trainings, at 2, 6 and 18 epochs or after each; trainings go on where they stopped, at no cost. Its answer is "
         "what had the best validation accuracy so far. The race sees complete trainings of 2, 6 and 18 epochs, each "
-        "paid from its start, of the given configurations and those near the recipe in random order, and its answer "
-        "is the first of its own ranking.\n"
+        "paid from its start, of the given configurations and then in turn of one near the recipe and of another, in "
+        "random order, and its answer is the first of its own ranking.\n"
         + "".join(f"\nNot replayed: {name}: {reason}.\n" for name, reason in kept["missing"].items())
     )  # fmt: skip
     print(PAGE.read_text())

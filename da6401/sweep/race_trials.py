@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 CANDIDATE, EPOCHS, PHASE, PLANNED = "candidate", "epochs", "phase", "planned_seconds"  # user attributes of a trial
 TOTAL = "race_seconds"  # user attribute of the study: from the first training to the hand-over
 PLAN = "race_plan"  # and the trainings as they were planned at the start
-SAMPLED = 60  # candidates besides the given ones
-CHANGED = 0.4  # the probability that a sampled candidate departs from the defaults in a key
+SAMPLED = 60  # candidates besides the given ones, half of them near the defaults: bad defaults cost no more than that
+CHANGED = 0.4  # the probability that a candidate near the defaults departs from them in a key
 START_SECONDS = 1.5  # to start and end a training, until one has shown it
 MOST_RESERVE = 0.1  # of sweep.minutes
 TO_MEASURE = 10.0  # seconds: with less time left no other candidate is timed
@@ -82,7 +82,8 @@ class RaceTrials:
         self.points = list(self.given)
         if not isinstance(self._config(0).model, PretrainedConfig):  # whose trainings cost too differently to guess
             for number in range(len(self.given), len(self.given) + SAMPLED):
-                if (point := sampled_point(self.space, random.Random(f"{self.seed} {number}"))) not in self.points:
+                draw = near_defaults if number % 2 else anywhere
+                if (point := draw(self.space, random.Random(f"{self.seed} {number}"))) not in self.points:
                     self.points.append(point)
         self.families = self._families()
 
@@ -238,8 +239,22 @@ class RaceTrials:
         return Candidate(start + factor * speed.features, factor * speed.epoch, least, most)
 
 
-def sampled_point(space: SearchSpace, rng: random.Random) -> Point:
-    """A candidate near the defaults."""
+def anywhere(space: SearchSpace, rng: random.Random) -> Point:
+    """A candidate from the whole space, every value alike, on a logarithmic scale where the key has one."""
+
+    def value_of(parameter: Parameter) -> Value:
+        domain = parameter.domain
+        if not isinstance(domain, Interval) or domain.is_finite:
+            return rng.choice(list(domain))
+        if domain.log:
+            return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
+        return rng.uniform(domain.low, domain.high)
+
+    return space.draw(value_of)
+
+
+def near_defaults(space: SearchSpace, rng: random.Random) -> Point:
+    """A candidate that departs from the defaults in some keys."""
     defaults = space.given_points()[0]
 
     def value_of(parameter: Parameter) -> Value:

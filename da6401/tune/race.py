@@ -11,6 +11,7 @@ case, so that there is a model early.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,15 +25,19 @@ from da6401.redact import duration
 Phase = Literal["judge", "long"]
 Losses = npt.NDArray[np.float64]  # (N,): of each validation image, nats
 
-JUDGE_SHARE = 0.2  # of the race's time goes to judging at most,
-SPARE_SHARE = 0.5  # or so much of what the longest training of the best candidate leaves,
-JUDGE_EACH = 0.06  # and so much of the race's to each candidate,
+JUDGE_SHARE = 0.2  # of the race's time goes to judging at first, or the longest training of the best, if that is less
+LARGER = 1.5  # times the best one's longest training: what takes so long may be judged in ...
+SPARE_SHARE = 0.5  # ... so much of the time that the longest training of the best leaves
+LONG_SHARE = 0.55  # of the race's time is for long trainings, once the best one has had its longest
+JUDGE_EACH = 0.06  # of the race's time goes to each candidate that is judged,
 FIRST_SHARE = 0.12  # or as much as one epoch of the first takes, up to this,
 FIRST_ROOM = 1.2  # and a fifth more: where features have to be computed, many epochs cost little besides,
-JUDGE_EPOCHS = 1 / 6  # or a training of this share of the most epochs, where that is shorter
+JUDGE_EPOCHS = 1 / 3  # or a training of this share of the most epochs, where that is shorter
 ROOM_FOR_ERROR = 0.92  # of the time left is planned: trainings take some percent longer than measured
 LEAST_PROBABILITY = 1e-6  # of the true class, so that one image cannot decide
-STANDARD_ERRORS = 1.0  # by which a candidate must beat one that stands before it
+STANDARD_ERRORS = 1.0  # by which a candidate must beat one that stands before it,
+CLEAR_ERRORS = 0.25  # or so many where judging takes long enough to rank long trainings: ...
+CLEAR_EPOCHS = 0.25  # ... this share of their epochs
 ALIKE: Losses = np.zeros(2)  # of candidates that nothing tells apart
 LEAST_GROWTH = 1.5  # a candidate is trained again only for so many times the epochs that it had
 
@@ -116,34 +121,46 @@ class Race:
     def _judge(self, tried: Sequence[Tried], left: float) -> Step | None:
         """The first candidate that was not tried, as long as the judges' share lasts."""
         first = self.candidate(0)
-        each = min(JUDGE_EACH * self.total, first.seconds(math.ceil(JUDGE_EPOCHS * first.most_epochs)))
-        each = max(each, min(FIRST_ROOM * first.seconds(1), FIRST_SHARE * self.total))
+        enough = first.epochs(self._judge_seconds(first))
         if not tried:
-            epochs = first.epochs(min(each, left))
+            epochs = min(enough, first.epochs(left))
             return Step(0, epochs, "judge", first.seconds(epochs)) if epochs >= 1 else None
-        if first.epochs(each) < first.least_epochs:
+        if enough < first.least_epochs:
             return None  # too little time to judge others
-        spent = sum(self.candidate(one.candidate).seconds(one.epochs) for one in tried)
-        budget = max(JUDGE_SHARE * self.total - spent, SPARE_SHARE * self._spare(tried, left))
+        most, for_larger, larger = self._judges_time(tried, left)
         known = {one.candidate for one in tried}
-        for number in range(len(self.families)):
-            if budget < first.seconds(first.least_epochs):
+        for number in (number for number in range(len(self.families)) if number not in known):
+            if max(most, for_larger) < first.seconds(first.least_epochs):
                 return None
-            if number not in known:
-                candidate = self.candidate(number)
-                epochs = max(candidate.epochs(each), candidate.least_epochs)
-                seconds = candidate.seconds(epochs)
-                if seconds <= min(budget, left):
-                    return Step(number, epochs, "judge", seconds)
+            candidate = self.candidate(number)
+            epochs = max(candidate.epochs(self._judge_seconds(candidate)), candidate.least_epochs)
+            seconds = candidate.seconds(epochs)
+            allowed = for_larger if candidate.seconds(candidate.most_epochs) >= larger else most
+            if seconds <= min(allowed, left):
+                return Step(number, epochs, "judge", seconds)
+            for_larger = most  # only the next one in the order may have more
         return None
 
-    def _spare(self, tried: Sequence[Tried], left: float) -> float:
-        """Seconds besides the longest training of the best candidate, which would gain nothing from them."""
+    def _judge_seconds(self, candidate: Candidate) -> float:
+        """That a training to judge a candidate may take."""
+        first = self.candidate(0)
+        each = min(JUDGE_EACH * self.total, candidate.seconds(math.ceil(JUDGE_EPOCHS * candidate.most_epochs)))
+        return max(each, min(FIRST_ROOM * first.seconds(1), FIRST_SHARE * self.total))
+
+    def _judges_time(self, tried: Sequence[Tried], left: float) -> tuple[float, float, float]:
+        """Seconds for one more training that judges, those for a larger candidate, and how long such a one trains."""
+        spent = sum(self.candidate(one.candidate).seconds(one.epochs) for one in tried)
         order = self.ranked(tried)
-        if not order:
-            return 0.0  # all have failed
+        if not order:  # all have failed
+            return JUDGE_SHARE * self.total - spent, 0.0, math.inf
         best = self.candidate(order[0])
-        return left - best.seconds(best.most_epochs) / ROOM_FOR_ERROR
+        longest = best.seconds(best.most_epochs) / ROOM_FOR_ERROR
+        had = max((one.epochs for one in tried if one.candidate == order[0]), default=0)
+        if LEAST_GROWTH * had > best.most_epochs:
+            rest = left - LONG_SHARE * self.total
+            return rest, rest, math.inf
+        most = min(JUDGE_SHARE * self.total, longest) - spent
+        return most, max(most, SPARE_SHARE * (left - longest)), LARGER * longest
 
     def _train_long(self, tried: Sequence[Tried], left: float) -> Step | None:
         """The best candidate that can be trained much longer than it was, or was not trained yet."""
@@ -160,6 +177,13 @@ class Race:
             if epochs >= max(1, needed):
                 return Step(number, epochs, "long", candidate.seconds(epochs))
         return None
+
+    @functools.cached_property
+    def _errors(self) -> float:
+        """By how many standard errors a candidate must beat one that stands before it."""
+        first = self.candidate(0)
+        clear = first.epochs(self._judge_seconds(first)) >= CLEAR_EPOCHS * first.epochs(self.total)
+        return CLEAR_ERRORS if clear else STANDARD_ERRORS
 
     def _shortest(self, left: float) -> Step | None:
         """The first candidate's training where there is no time for a judged one: better a short training than none."""
@@ -179,7 +203,7 @@ class Race:
         order: list[int] = []
         for number in sorted(known):
             place = len(order)
-            while place and is_lower(_losses(known[number]), _losses(known[order[place - 1]])):
+            while place and is_lower(_losses(known[number]), _losses(known[order[place - 1]]), self._errors):
                 place -= 1
             order.insert(place, number)
         failed = {one.candidate for one in tried if one.losses_N is None}
@@ -212,12 +236,12 @@ def image_losses(labels_N: npt.NDArray[np.int64], probabilities_NK: npt.NDArray[
     return -np.log(np.maximum(right_N, LEAST_PROBABILITY))
 
 
-def is_lower(first_N: Losses, second_N: Losses) -> bool:
-    """Whether the first losses are lower by STANDARD_ERRORS of the mean of the paired differences."""
+def is_lower(first_N: Losses, second_N: Losses, errors: float = STANDARD_ERRORS) -> bool:
+    """Whether the first losses are lower by so many standard errors of the mean of the paired differences."""
     if len(first_N) < 2:
         return False
     difference_N = second_N - first_N
-    return bool(difference_N.mean() > STANDARD_ERRORS * difference_N.std(ddof=1) / math.sqrt(len(difference_N)))
+    return bool(difference_N.mean() > errors * difference_N.std(ddof=1) / math.sqrt(len(difference_N)))
 
 
 def _losses(tried: Tried) -> Losses:

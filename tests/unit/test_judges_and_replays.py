@@ -186,7 +186,7 @@ def test_the_race_finds_the_best_candidate_and_random_search_in_the_end() -> Non
     table = curves(QUALITY)
     assert replay(race, table, PARAMETERS, 0)[-1] == 0
     assert replay(random_search, table, PARAMETERS, 0)[-1] == 0
-    assert table.candidates == [0, 1, 2, 4, 6]
+    assert (table.given, table.near) == (3, [4, 6])
 
 
 def test_the_best_search_has_the_best_rank() -> None:

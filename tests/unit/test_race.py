@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from da6401.tune.race import JUDGE_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
+from da6401.config.domains import Interval
+from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.sweep.race_trials import anywhere, near_defaults
+from da6401.tune.race import JUDGE_SHARE, LONG_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
 
 
 def losses(mean: float, *, seed: int = 0) -> Losses:
@@ -60,9 +66,20 @@ def test_with_hardly_any_time_there_is_a_short_training_and_with_none_there_is_n
 
 def test_much_time_judges_many_and_trains_several() -> None:
     steps, _ = simulate(race_of(20_000, 40), [0.5] * 40)
-    assert sum(step.phase == "judge" for step in steps) > 30
-    assert sum(step.phase == "long" for step in steps) > 10
-    assert max(step.epochs for step in steps) == 400
+    judged = [step for step in steps if step.phase == "judge"]
+    long = [step for step in steps if step.phase == "long"]
+    assert len(judged) > 30
+    assert len(long) > 10
+    assert {step.epochs for step in long} == {400}
+    assert {step.epochs for step in judged} == {134}, "a third, which ranks long trainings"
+    assert steps.index(long[0]) < 5, "the best one so far is trained long early"
+    assert sum(step.seconds for step in long) > LONG_SHARE * 20_000
+
+
+def test_a_candidate_that_takes_longer_is_judged_by_as_many_epochs() -> None:
+    known = [Candidate(1, 1.0, 6, 30), Candidate(1, 1.7, 6, 30), Candidate(1, 0.4, 6, 30)]
+    steps, _ = simulate(Race([""] * 3, known.__getitem__, 1000), [0.5, 0.5, 0.5])
+    assert {step.candidate: step.epochs for step in steps if step.phase == "judge"} == {0: 10, 1: 10, 2: 10}
 
 
 def test_time_that_the_best_cannot_use_judges_the_larger_networks() -> None:
@@ -96,6 +113,17 @@ def test_a_better_one_passes_only_by_a_standard_error() -> None:
     assert is_lower(same - 0.01, same)
     noise = np.random.default_rng(1).normal(0, 1, 400)
     assert not is_lower(same + noise - noise.mean() - 0.01, same)
+
+
+def test_the_less_judging_says_the_more_a_better_one_must_show() -> None:
+    first, other = losses(0.5), losses(0.5)
+    noise = np.random.default_rng(1).normal(0, 0.2, 400)
+    other = first + noise - noise.mean() - 0.6 * 0.2 / math.sqrt(400)  # lower by 0.6 standard errors
+    for total, order in ((300, [0, 1]), (20_000, [1, 0])):
+        race = race_of(total, 2)
+        epochs = race.next_step([], total)
+        assert epochs is not None
+        assert race.ranked([Tried(0, epochs.epochs, first), Tried(1, epochs.epochs, other)]) == order
 
 
 @settings(deadline=None, max_examples=200)
@@ -137,3 +165,22 @@ def test_where_features_take_the_time_the_first_training_has_many_epochs() -> No
     assert first is not None
     assert first.epochs == 80
     assert first.seconds <= 0.12 * 300
+
+
+def test_half_of_the_drawn_candidates_are_near_the_defaults_and_half_from_anywhere() -> None:
+    parameters = tuple(
+        Parameter(f"optimizer.{name}", f"optimizer.{name}", Interval(1e-4, 1.0, log=True)) for name in "abcdefgh"
+    )
+    space = SearchSpace(parameters, {}, {each.name: 0.01 for each in parameters})
+
+    def drawn(draw: Callable[[SearchSpace, random.Random], Point]) -> npt.NDArray[np.float64]:
+        """Distances from the defaults on the keys' scale, in shares of its length."""
+        rng = random.Random(0)
+        values = [float(str(value)) for _ in range(200) for value in draw(space, rng).values()]
+        return np.abs(np.log(np.array(values) / 0.01)) / math.log(1e4)
+
+    near, far = drawn(near_defaults), drawn(anywhere)
+    assert (near == 0).mean() > 0.5
+    assert near.mean() < 0.1
+    assert (far == 0).mean() == 0
+    assert abs(far.mean() - 0.25) < 0.02

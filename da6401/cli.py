@@ -158,7 +158,7 @@ def tune(words: list[str]) -> int:
     from da6401.config.quoting import quote
 
     rest, plugins, changed = take_plugins(words)
-    given = tune_parser().parse(rest)
+    given = tune_parser().parse_args(rest)
     images = ["data=folder", f"data.root={quote(given.root)}"]
     return train(
         ["--multirun", f"sweep=tune_{given.part}", *images, f"sweep.minutes={given.minutes!r}", *given.overrides]

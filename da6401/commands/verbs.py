@@ -9,7 +9,7 @@ from typing import Any
 
 from da6401 import __version__
 from da6401.commands.serving.limits import Batching, Limits, Place
-from da6401.config.arguments import CommandParser, IntermixedParser
+from da6401.config.arguments import CommandParser
 from da6401.config.splits import SCORED_SPLITS, VALIDATION
 
 TUNE = "the best model that so many minutes give: docs/tune.md"
@@ -87,9 +87,9 @@ def parser() -> CommandParser:
     return words
 
 
-def tune_parser() -> IntermixedParser:
+def tune_parser() -> CommandParser:
     """The words after `da6401 tune`; what is left over are keys of `train`."""
-    words = IntermixedParser(prog="da6401 tune", description=TUNE, allow_abbrev=False)
+    words = CommandParser(prog="da6401 tune", description=TUNE, allow_abbrev=False)
     words.add_argument("root", metavar="ROOT", help="a folder of labelled images")
     words.add_argument("--minutes", type=float, required=True, metavar="M", help="of the whole command")
     parts = "a CNN from scratch, a pretrained backbone, both"

@@ -25,6 +25,7 @@ class CommandParser(argparse.ArgumentParser):
         self.options: list[str] = []  # such as --out
         self.arguments: list[argparse.Action] = []
         self._verbs: Mapping[str, Any] = {}
+        self._inner = False  # within argparse's own second call
         super().__init__(*given, **named)
 
     def add_argument(self, *names: str, **named: Any) -> argparse.Action:
@@ -51,9 +52,15 @@ class CommandParser(argparse.ArgumentParser):
         return self._verbs
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As in argparse, but an unknown word is refused by the verb's parser, which shows the verb's usage."""
-        self.given = list(args or ())
-        found, unknown = super().parse_known_args(args, namespace)
+        """As in argparse, but options and other words come in any order, and the verb's parser refuses unknown ones."""
+        parse = super().parse_known_args
+        if self._inner:
+            return parse(args, namespace)
+        self.given, self._inner = list(args or ()), not self._verbs
+        try:
+            found, unknown = (super().parse_known_intermixed_args if self._inner else parse)(args, namespace)
+        finally:
+            self._inner = False
         if unknown:
             self.refuse(unknown)
         return found, unknown
@@ -86,22 +93,7 @@ class CommandParser(argparse.ArgumentParser):
         return f"{verb}: " if verb else ""
 
 
-class IntermixedParser(CommandParser):
-    """A parser whose options and KEY=VALUE words may come in any order: for ``parse``."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        # The options first, the other words in a second call: what the first one leaves is no mistake.
-        return argparse.ArgumentParser.parse_known_args(self, args, namespace)
-
-    def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Raises UserError where a word is none of the parser's."""
-        given, unknown = self.parse_known_intermixed_args(list(words))
-        if unknown:
-            self.refuse(unknown)
-        return given
-
-
-class _HydraParser(IntermixedParser):
+class _HydraParser(CommandParser):
     def see(self) -> str:
         return "da6401 train --hydra-help lists the flags"
 
@@ -118,7 +110,7 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     short = [word for word in words if re.match("-[^-]", word) and f"-{word}" in flags]  # -multirun, not -m -u -l ...
     if short:
         parser.refuse(short)
-    return parser.parse(words)
+    return parser.parse_args(words)
 
 
 def take_plugins(words: Sequence[str]) -> tuple[list[str], list[str], bool]:

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from da6401.cli import main
+from da6401.commands.verbs import parser
 from da6401.config.arguments import parse_flags
 
 MISSPELT = {
@@ -41,6 +42,21 @@ def test_nothing_typed_is_answered_by_three_lines_to_try(capsys: pytest.CaptureF
     assert main([]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    da6401 ")]
     assert [line.split()[1] for line in lines] == ["train", "tune", "predict"]
+
+
+@pytest.mark.parametrize("verb", ["reproduce", "count", "predict", "evaluate"])
+def test_options_and_words_come_in_any_order(verb: str) -> None:
+    """The commands that are printed end with a plugin's file, and people add their words behind it."""
+    words = {"reproduce": ["RUN", "trainer.train_on=all"], "count": ["model.filters=8"], "predict": ["RUN", "a", "b"]}
+    first, *others = words.get(verb, ["RUN"])
+    option = ["--plugin", "own.py"]
+    known = parser()
+    one, *more = (
+        vars(known.parse_args([verb, *each]))
+        for each in ([first, *option, *others], [*option, first, *others], [first, *others, *option])
+    )
+    assert all(each == one for each in more)
+    assert one["plugin"] == ["own.py"]
 
 
 def test_what_is_spelt_well_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

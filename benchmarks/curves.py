@@ -30,7 +30,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from da6401.config.command_line import check_command_line, search_space
+from benchmarks.hour import data_words, name_of
+from da6401.config.command_line import check_command_line
 from da6401.config.schema import RunConfig
 from da6401.config.search_space import Point, SearchSpace
 from da6401.config.validate import config_from_tree, tree_of
@@ -74,6 +75,11 @@ RUNS = {
 FIRST = (FULL, "third", "ninth")  # of all configurations, before the others: what the replays need
 MIDDLE = (2, 6, 9)  # epochs of a full training
 LENGTHS = {RUNS[name].epochs: name for name in FIRST}
+
+
+def tune_space() -> SearchSpace:
+    """The space of sweep=tune_a."""
+    return dataclasses.replace(check_command_line(["sweep=tune_a"], multirun=True).space, fixed={})
 
 
 def pool(space: SearchSpace) -> list[Point]:
@@ -202,7 +208,7 @@ def do(training: Training) -> dict[str, Any]:
     kind = RUNS[training.run]
     cfg = config_of(training.words, training.point, kind)
     data, test = _data(training.words, kind.side, kind.images)
-    about = {"data": _name(training.words), "config": training.number, "run": training.run, "point": training.point}
+    about = {"data": name_of(training.words), "config": training.number, "run": training.run, "point": training.point}
     return {**about, **train(cfg, data, test, averaged=training.run == FULL)}
 
 
@@ -217,7 +223,7 @@ def missing(
     have = {(line["data"], line["config"], line["run"]): line["point"] for line in table}
     for runs in (FIRST, [name for name in RUNS if name not in FIRST]):
         for number, run, of_data in product(range(len(points)), runs, words):
-            point = have.get((_name(of_data), number, run))
+            point = have.get((name_of(of_data), number, run))
             if point is None:
                 yield Training(of_data, number, points[number], run)
             elif point != points[number]:
@@ -243,23 +249,14 @@ def seconds_of_epoch(table: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     return max(0.0, float(fixed)), float(slope)
 
 
-def _name(words: tuple[str, ...]) -> str:
-    root = next(word.partition("=")[2] for word in words if word.startswith("data.root="))
-    return Path(root).name
-
-
 def main() -> None:
     """Train what is missing."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folders", nargs="+", metavar="DIR[,KEY=VALUE...]")
     arguments.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     given = arguments.parse_args()
-    words = []
-    for text in given.folders:
-        place, *keys = text.split(",")
-        source = [] if any(key.startswith("data=") for key in keys) else ["data=folder"]
-        words.append((*source, f"data.root={Path(place).resolve()}", *keys))
-    points = pool(dataclasses.replace(search_space(["sweep=tune_a"]), fixed={}))
+    words = [data_words(text) for text in given.folders]
+    points = pool(tune_space())
     todo = list(missing(words, points, read_table()))
     with multiprocessing.get_context("spawn").Pool(given.jobs) as processes, TABLE.open("a") as file:
         for done, line in enumerate(processes.imap_unordered(do, todo), start=1):

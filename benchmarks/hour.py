@@ -45,11 +45,24 @@ OWN_SIZE = ("tune both", "defaults")  # the others see images of the size that i
 DIGITS = "digits"  # instead of a folder: scikit-learn's
 
 
-def run(arm: str, folder: Path, keys: Sequence[str], *, minutes: float, size: int, seed: int) -> dict[str, Any]:
+def data_words(text: str) -> tuple[str, ...]:
+    """The overrides of the images that DIR[,KEY=VALUE...] names."""
+    place, *keys = text.split(",")
+    if place == DIGITS:
+        return tuple(keys)
+    source = [] if any(key.startswith("data=") for key in keys) else ["data=folder"]
+    return (*source, f"data.root={Path(place).resolve()}", *keys)
+
+
+def name_of(words: Sequence[str]) -> str:
+    """The name of the images."""
+    root = Path(next((word.partition("=")[2] for word in words if word.startswith("data.root=")), DIGITS))
+    return root.name if root.name != "Dataset" else root.parent.name
+
+
+def run(arm: str, data: Sequence[str], *, minutes: float, size: int, seed: int) -> dict[str, Any]:
     """One run of an arm: its test accuracy and its seconds."""
-    place_of = [] if folder.name == DIGITS else [f"data.root={folder}"]
-    source = [] if folder.name == DIGITS or any(each.startswith("data=") for each in keys) else ["data=folder"]
-    images = [*source, *place_of, *keys, f"seed={seed}", *MACHINE]
+    images = [*data, f"seed={seed}", *MACHINE]
     if arm not in OWN_SIZE:
         images.append(f"data.image_size={size}")
     with tempfile.TemporaryDirectory() as place:
@@ -73,7 +86,7 @@ def run(arm: str, folder: Path, keys: Sequence[str], *, minutes: float, size: in
             model = out / "model"
         da6401("evaluate", str(model))
         result = read_result(model)
-    return {"arm": arm, "data": _name(folder), "minutes": minutes, "size": size, "seed": seed, "seconds": seconds,
+    return {"arm": arm, "data": name_of(data), "minutes": minutes, "size": size, "seed": seed, "seconds": seconds,
             "test": result.test_accuracy, "val": result.val_accuracy}  # fmt: skip
 
 
@@ -91,10 +104,6 @@ def _da6401(*words: str, cache: Path, most: float | None = None) -> float:
     if code:
         raise SystemExit(f"{' '.join(words)}: exit code {code}")
     return time.perf_counter() - started
-
-
-def _name(folder: Path) -> str:
-    return folder.name if folder.name != "Dataset" else folder.parent.name
 
 
 def done() -> list[dict[str, Any]]:
@@ -146,11 +155,10 @@ def main() -> None:
 
     def job(item: tuple[int, str, str]) -> None:
         seed, images, arm = item
-        place, *keys = images.split(",")
-        folder = Path(place).resolve()
-        if (arm, _name(folder), given.minutes, given.image_size, seed) in have:
+        words = data_words(images)
+        if (arm, name_of(words), given.minutes, given.image_size, seed) in have:
             return
-        found = run(arm, folder, keys, minutes=given.minutes, size=given.image_size, seed=seed)
+        found = run(arm, words, minutes=given.minutes, size=given.image_size, seed=seed)
         with DATA.open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(json.dumps(found), flush=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import itertools
 import json
 import logging
@@ -24,9 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from benchmarks.curves import FIRST, FULL, IMAGES, LENGTHS, RUNS, SIDE, read_table, seconds_of_epoch, unpack
+from benchmarks.curves import FIRST, FULL, IMAGES, LENGTHS, RUNS, SIDE, read_table, seconds_of_epoch, tune_space, unpack
 from benchmarks.judges import final_of
-from da6401.config.command_line import search_space
 from da6401.config.domains import Interval
 from da6401.config.search_space import Parameter, Point
 from da6401.runs.atomic_files import write_json
@@ -263,7 +261,7 @@ def main() -> None:
     searches: dict[str, Search] = {OURS: race, "random search": random_search, **PEERS}
     arguments.add_argument("--only", nargs="*", choices=searches)
     given = arguments.parse_args()
-    space = dataclasses.replace(search_space(["sweep=tune_a"]), fixed={})
+    space = tune_space()
     sets = curves_of(read_table(), given=len(space.given_points()))
     counts = {name: len(curves.points) for name, curves in sets.items()}
     kept = json.loads(OUT.read_text()) if OUT.exists() else {}

@@ -47,6 +47,7 @@ class CheckedCommand:
     config: RunConfig | None  # before any search; None where a sweep over models has no single one
     words: list[str]  # the overrides as Hydra is to get them
     study: str  # the sweep's name
+    space: SearchSpace
 
 
 def hydra_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -127,22 +128,7 @@ def check_command_line(
         study = _study(composed, typed) if multirun else str(composed.study)
         if study != composed.study:
             words.append(f"study={study}")
-        return CheckedCommand(None if options else config_of(composed), words, study)
-
-
-def search_space(overrides: Sequence[str]) -> SearchSpace:
-    """The search space of a sweep's command line.
-
-    Raises:
-        ConfigError: a problem of the space; ``check_command_line`` finds all others.
-    """
-    files, problems = SearchPath(), list[str]()
-    groups = files.options(overrides)
-    composed = files.compose([text if text.partition("=")[0] in groups else _added(text) for text in overrides])
-    space = _space(composed, overrides, groups, problems, lambda name: _network(files, overrides, name))
-    if problems:
-        raise ConfigError(problems)
-    return space
+        return CheckedCommand(None if options else config_of(composed), words, study, space)
 
 
 def _with_keys_of_their_own(space: SearchSpace) -> list[str]:

@@ -167,7 +167,8 @@ def unpack(text: str) -> Losses:
 
 
 @functools.cache
-def _data(words: tuple[str, ...], side: int, share: float) -> tuple[TrainingData, ImageSet]:
+def images_of(words: tuple[str, ...], side: int, share: float = 1.0) -> tuple[TrainingData, ImageSet]:
+    """At most IMAGES images for training, or a share of them, and all of validation; and those of the test split."""
     cfg = dataclasses.replace(_config(words).data, image_size=side)
     data = load_training_data(cfg)
     labels = data.train.labels_N.tolist()
@@ -207,7 +208,7 @@ def do(training: Training) -> dict[str, Any]:
     """The line of the table."""
     kind = RUNS[training.run]
     cfg = config_of(training.words, training.point, kind)
-    data, test = _data(training.words, kind.side, kind.images)
+    data, test = images_of(training.words, kind.side, kind.images)
     about = {"data": name_of(training.words), "config": training.number, "run": training.run, "point": training.point}
     return {**about, **train(cfg, data, test, averaged=training.run == FULL)}
 

@@ -124,13 +124,14 @@ def rows(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
                 continue
             tests = [each["test"] for each in found.values()]
             gains = [100 * (each["test"] - recipe[seed]) for seed, each in found.items() if seed in recipe]
-            gain = "" if arm == plain or not gains else _interval(gains)
+            gain = "" if arm == plain or not gains else interval(gains)
             seconds = max(each["seconds"] for each in found.values())
             mean = f"{statistics.fmean(tests):.3f} ({min(tests):.3f} to {max(tests):.3f})"
             yield f"| {data}, {size} px, {minutes:g} min | {arm} | {len(tests)} | {mean} | {gain} | {seconds:.0f} s |"
 
 
-def _interval(gains: Sequence[float]) -> str:
+def interval(gains: Sequence[float]) -> str:
+    """Their mean, with its 95% interval where there are several."""
     mean = statistics.fmean(gains)
     if len(gains) < 2:
         return f"{mean:+.1f}"

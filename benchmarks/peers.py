@@ -217,7 +217,6 @@ PEERS: dict[str, Search] = {
     "SMAC with Hyperband": functools.partial(smac, fidelities=True),
     "DEHB": dehb,
     "Syne Tune ASHA": functools.partial(syne_tune, scheduler="ASHA"),
-    "Syne Tune BOHB": functools.partial(syne_tune, scheduler="BOHB"),
     "Ray Tune ASHA": ray,
 }
 assert LEAST * FACTOR ** round(math.log(LENGTH / LEAST, FACTOR)) == LENGTH, "the last rung is the full training"

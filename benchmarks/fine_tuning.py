@@ -56,14 +56,13 @@ def rows(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     for variant in VARIANTS:
         cells, means = [], []
         for name in names:
-            have = [seed for kind, data, seed in found if (kind, data) == (variant, name)]
-            own = [found[OWN, name, seed] for seed in have if (OWN, name, seed) in found]
+            own = {seed: value for (kind, data, seed), value in found.items() if (kind, data) == (OWN, name)}
+            gains = [found[variant, name, seed] - own[seed] for seed in own if (variant, name, seed) in found]
             if variant == OWN:
-                cells.append(f"{statistics.fmean(own):.1f}")
-            elif own:
-                gains = [found[variant, name, seed] - found[OWN, name, seed] for seed in have]
+                cells.append(f"{statistics.fmean(own.values()):.1f}")
+            elif gains:
                 means.append(statistics.fmean(gains))
-                cells.append(f"{', '.join(f'{gain:+.1f}' for gain in gains)}")
+                cells.append(", ".join(f"{gain:+.1f}" for gain in gains))
             else:
                 cells.append("")
         table.append(f"| {variant} | {' | '.join(cells)} | {interval(means) if means else ''} |")

@@ -1,10 +1,10 @@
 """Which training a race starts next: a pure function of what has been trained, what trainings cost, and the time left.
 
-A race judges candidates by short complete trainings of equal seconds, and gives most of the time to long trainings of
-the best: a complete schedule of a third of the length ranks long trainings better than the state in the middle of a
-long one (docs/tune.md). A candidate passes one that stands before it only where the paired difference of their losses
-on the validation images says so: the order of the candidates is their prior. The first candidate is judged in any
-case, so that there is a model early.
+A race judges candidates by short complete trainings, of equal seconds or, with much time, of an equal share of their
+most epochs, and gives most of the time to long trainings of the best: a complete schedule of a third of the length
+ranks long trainings better than the state in the middle of a long one (docs/tune.md). A candidate passes one that
+stands before it only where the paired difference of their losses on the validation images says so: the order of the
+candidates is their prior. The first candidate is judged in any case, so that there is a model early.
 """
 
 # N validation images

@@ -116,14 +116,14 @@ def test_a_better_one_passes_only_by_a_standard_error() -> None:
 
 
 def test_the_less_judging_says_the_more_a_better_one_must_show() -> None:
-    first, other = losses(0.5), losses(0.5)
+    first = losses(0.5)
     noise = np.random.default_rng(1).normal(0, 0.2, 400)
     other = first + noise - noise.mean() - 0.6 * 0.2 / math.sqrt(400)  # lower by 0.6 standard errors
     for total, order in ((300, [0, 1]), (20_000, [1, 0])):
         race = race_of(total, 2)
-        epochs = race.next_step([], total)
-        assert epochs is not None
-        assert race.ranked([Tried(0, epochs.epochs, first), Tried(1, epochs.epochs, other)]) == order
+        step = race.next_step([], total)
+        assert step is not None
+        assert race.ranked([Tried(0, step.epochs, first), Tried(1, step.epochs, other)]) == order
 
 
 @settings(deadline=None, max_examples=200)

@@ -30,6 +30,7 @@ from da6401.runs.run_folder import RECEIPT, VALIDATION_CSV, read_json, read_metr
 from da6401.runs.trial_folders import trial_folder
 from da6401.study.clock import Clock
 from da6401.study.objective import is_complete
+from da6401.study.roles import ENQUEUED
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import Job, JobComposer
 from da6401.sweep.leases import ATTEMPTS
@@ -85,6 +86,10 @@ class RaceTrials:
                 draw = near_defaults if number % 2 else anywhere
                 if (point := draw(self.space, random.Random(f"{self.seed} {number}"))) not in self.points:
                     self.points.append(point)
+        for trial in self.study.get_trials(deepcopy=False):  # an older version drew other ones
+            if CANDIDATE in trial.user_attrs and (kept := trial.system_attrs.get(ENQUEUED)):
+                number = int(trial.user_attrs[CANDIDATE])
+                self.points[number : number + 1] = [dict(kept)]
         self.families = self._families()
 
     def extend(self) -> int:
@@ -130,7 +135,7 @@ class RaceTrials:
             ATTEMPTS: 1, CANDIDATE: step.candidate, EPOCHS: step.epochs, PHASE: step.phase, PLANNED: step.seconds,
         }  # fmt: skip
         new = self.store.create(
-            create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs={"fixed_params": dict(point)})
+            create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs={ENQUEUED: dict(point)})
         )
         return new.number + 1
 

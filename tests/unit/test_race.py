@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import optuna
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState, create_trial
 
 from da6401.config.domains import Interval
+from da6401.config.schema import RunConfig
 from da6401.config.search_space import Parameter, Point, SearchSpace
-from da6401.sweep.race_trials import anywhere, near_defaults
+from da6401.study.roles import ENQUEUED
+from da6401.sweep.race_trials import CANDIDATE, RaceTrials, anywhere, near_defaults
 from da6401.tune.race import JUDGE_SHARE, LONG_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
 
 
@@ -184,3 +190,21 @@ def test_half_of_the_drawn_candidates_are_near_the_defaults_and_half_from_anywhe
     assert near.mean() < 0.1
     assert (far == 0).mean() == 0
     assert abs(far.mean() - 0.25) < 0.02
+
+
+def test_a_study_of_another_version_keeps_its_drawn_candidates(tmp_path: Path) -> None:
+    class Composer:
+        def config_of(self, job: object) -> RunConfig:
+            return RunConfig()
+
+    parameters = tuple(Parameter(f"optimizer.{name}", f"optimizer.{name}", Interval(0.0, 1.0)) for name in "ab")
+    space = SearchSpace(parameters, {}, {each.name: 0.5 for each in parameters})
+    study, drawn = optuna.create_study(), {"optimizer.a": 0.125, "optimizer.b": 0.25}
+    study.add_trial(
+        create_trial(state=TrialState.WAITING, user_attrs={CANDIDATE: 3}, system_attrs={ENQUEUED: dict(drawn)})
+    )
+    untouched: Any = None
+    composer: Any = Composer()
+    race = RaceTrials(study, space, composer, tmp_path, untouched, seed=0, members=1)
+    assert race.points[3] == drawn
+    assert race.points[2] != drawn

@@ -39,7 +39,6 @@ from da6401.data.draw import stratified_split
 from da6401.data.image_sets import ImageSet, TrainingData
 from da6401.data.resident import chosen_images
 from da6401.data.sources import load_test_data, load_training_data
-from da6401.sweep.race_trials import anywhere, near_defaults
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import prepare
 from da6401.training.loop import RunHooks, fit
@@ -49,6 +48,7 @@ from da6401.training.signals import StopFlag
 from da6401.training.state import History
 from da6401.training.tracking import LocalTracker
 from da6401.training.validation import Evaluation, evaluate
+from da6401.tune.candidates import anywhere, near
 from da6401.tune.race import Losses, image_losses
 
 TABLE = Path(__file__).with_suffix(".jsonl")
@@ -85,9 +85,10 @@ def tune_space() -> SearchSpace:
 def pool(space: SearchSpace) -> list[Point]:
     """The configurations, the recipe first; numbers have three digits."""
     points = [_rounded(point) for point in space.given_points()]
+    defaults = space.given_points()[0]
     rng = random.Random(0)
     while len(points) < POOL:
-        point = _rounded((anywhere if len(points) % 2 else near_defaults)(space, rng))
+        point = _rounded(anywhere(space, rng) if len(points) % 2 else near(defaults, space, rng))
         points += [point] if point not in points else []
     return points
 

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import logging
 import math
-import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,9 +19,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from da6401.config.domains import Interval, Value
 from da6401.config.schema import PretrainedConfig, RunConfig
-from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.config.search_space import SearchSpace
 from da6401.errors import RunError, UserError
 from da6401.redact import duration
 from da6401.runs.predictions import read_predictions
@@ -36,6 +34,7 @@ from da6401.sweep.jobs import Job, JobComposer
 from da6401.sweep.leases import ATTEMPTS
 from da6401.sweep.trial_timeout import landing_seconds
 from da6401.training.speed import Speed, macs_of, measure
+from da6401.tune.candidates import with_drawn
 from da6401.tune.race import Candidate, Losses, Race, Step, Tried, image_losses, plan_words
 
 log = logging.getLogger(__name__)
@@ -43,8 +42,6 @@ log = logging.getLogger(__name__)
 CANDIDATE, EPOCHS, PHASE, PLANNED = "candidate", "epochs", "phase", "planned_seconds"  # user attributes of a trial
 TOTAL = "race_seconds"  # user attribute of the study: from the first training to the hand-over
 PLAN = "race_plan"  # and the trainings as they were planned at the start
-SAMPLED = 60  # candidates besides the given ones, half of them near the defaults: bad defaults cost no more than that
-CHANGED = 0.4  # the probability that a candidate near the defaults departs from them in a key
 START_SECONDS = 1.5  # to start and end a training, until one has shown it
 MOST_RESERVE = 0.1  # of sweep.minutes
 TO_MEASURE = 10.0  # seconds: with less time left no other candidate is timed
@@ -82,10 +79,7 @@ class RaceTrials:
         self.given = self.space.given_points()
         self.points = list(self.given)
         if not isinstance(self._config(0).model, PretrainedConfig):  # whose trainings cost too differently to guess
-            for number in range(len(self.given), len(self.given) + SAMPLED):
-                draw = near_defaults if number % 2 else anywhere
-                if (point := draw(self.space, random.Random(f"{self.seed} {number}"))) not in self.points:
-                    self.points.append(point)
+            self.points = with_drawn(self.given, self.space, self.seed)
         for trial in self.study.get_trials(deepcopy=False):  # an older version drew other ones
             if CANDIDATE in trial.user_attrs and (kept := trial.system_attrs.get(ENQUEUED)):
                 number = int(trial.user_attrs[CANDIDATE])
@@ -244,31 +238,6 @@ class RaceTrials:
         return Candidate(start + factor * speed.features, factor * speed.epoch, least, most)
 
 
-def anywhere(space: SearchSpace, rng: random.Random) -> Point:
-    """A candidate from the whole space, every value alike, on a logarithmic scale where the key has one."""
-
-    def value_of(parameter: Parameter) -> Value:
-        domain = parameter.domain
-        if not isinstance(domain, Interval) or domain.is_finite:
-            return rng.choice(list(domain))
-        if domain.log:
-            return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
-        return rng.uniform(domain.low, domain.high)
-
-    return space.draw(value_of)
-
-
-def near_defaults(space: SearchSpace, rng: random.Random) -> Point:
-    """A candidate that departs from the defaults in some keys."""
-    defaults = space.given_points()[0]
-
-    def value_of(parameter: Parameter) -> Value:
-        default = defaults.get(parameter.name)
-        return default if default is not None and rng.random() > CHANGED else _other(parameter, default, rng)
-
-    return space.draw(value_of)
-
-
 def losses_of(run: Path) -> Losses | None:
     """The cross-entropy of each validation image, of a completed run."""
     try:
@@ -281,19 +250,6 @@ def losses_of(run: Path) -> Losses | None:
 def epochs_of(trial: FrozenTrial) -> list[str]:
     """The override that gives a race's trial its epochs; none for a trial of another sweep."""
     return [f"trainer.epochs={trial.user_attrs[EPOCHS]}"] if EPOCHS in trial.user_attrs else []
-
-
-def _other(parameter: Parameter, default: Value, rng: random.Random) -> Value:
-    """A value near the default where there is an order, else any."""
-    domain = parameter.domain
-    if not isinstance(domain, Interval) or domain.step is not None:
-        return rng.choice(list(domain))
-    low, high = float(domain.low), float(domain.high)
-    forth, back = (math.log, math.exp) if domain.log else (float, float)
-    middle = float(default) if isinstance(default, (int, float)) else back((forth(low) + forth(high)) / 2)
-    value = back(rng.gauss(forth(middle), (forth(high) - forth(low)) / 6))
-    value = min(max(value, low), high)
-    return round(value) if domain.is_whole else value
 
 
 def _seconds(trial: FrozenTrial) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from da6401.config.domains import Interval
 from da6401.config.schema import RunConfig
 from da6401.config.search_space import Parameter, Point, SearchSpace
 from da6401.study.roles import ENQUEUED
-from da6401.sweep.race_trials import CANDIDATE, RaceTrials, anywhere, near_defaults
+from da6401.sweep.race_trials import CANDIDATE, RaceTrials
+from da6401.tune.candidates import anywhere, near
 from da6401.tune.race import JUDGE_SHARE, LONG_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
 
 
@@ -185,9 +187,9 @@ def test_half_of_the_drawn_candidates_are_near_the_defaults_and_half_from_anywhe
         values = [float(str(value)) for _ in range(200) for value in draw(space, rng).values()]
         return np.abs(np.log(np.array(values) / 0.01)) / math.log(1e4)
 
-    near, far = drawn(near_defaults), drawn(anywhere)
-    assert (near == 0).mean() > 0.5
-    assert near.mean() < 0.1
+    close, far = drawn(functools.partial(near, space.given_points()[0])), drawn(anywhere)
+    assert (close == 0).mean() > 0.5
+    assert close.mean() < 0.1
     assert (far == 0).mean() == 0
     assert abs(far.mean() - 0.25) < 0.02
 

@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick kill-test check format docs bench bench-sweeps clean
+.PHONY: help setup demo test integration quick kill-test check format docs bench bench-sweeps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,11 @@ setup: $(READY) ## make .venv and install everything into it
 demo: $(READY) ## the main job: the best CNN for the embedded digits in two minutes (DEMO_OVERRIDES="key=value ...")
 	$(BIN)/da6401 train --multirun sweep=tune_a data.image_size=32 augmentation.flip=0 sweep.minutes=2 $(DEMO_OVERRIDES)
 
-test: $(READY) ## all tests (PYTEST_ARGS="-k name")
-	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+test: $(READY) ## the tests, but for those of `make integration` (PYTEST_ARGS="-k name")
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not integration" $(PYTEST_ARGS)
+
+integration: $(READY) ## tests with servers, clusters, browsers, notebooks, killed processes, and the docs' commands
+	$(BIN)/python -m pytest -n auto --dist worksteal -m integration $(PYTEST_ARGS)
 
 quick: $(READY) ## the tests that a change most likely breaks, in less than a minute (SINCE=COMMIT)
 	$(BIN)/python -m tests.quick $(SINCE)

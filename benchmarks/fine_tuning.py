@@ -1,7 +1,7 @@
 """python -m benchmarks.fine_tuning DIR[,KEY=VALUE]... [--seeds 2]: are experiment=part_b's own values good ones?
 
-Each of VARIANTS changes one of them. On each DIR, a folder of labelled images with a test split, all are trained with
-EfficientNet-Lite0 (whose weights come with da6401[offline]) at SIDE px on at most 600 images, with every class alike.
+Each of VARIANTS changes one or two of them. On each DIR, a folder of labelled images with a test split, all are trained
+with EfficientNet-Lite0 (its weights come with da6401[offline]) at SIDE px on at most 600 images, every class alike.
 What counts is the validation split, on which values may be chosen. What is done is kept in
 benchmarks/fine_tuning.jsonl, so that the command can be stopped and given again; the page is benchmarks/fine_tuning.md.
 """
@@ -31,10 +31,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "model.backbone_lr_factor=1": ("model.backbone_lr_factor=1.0",),
     "model.freeze_depth=8 of 9 stages": ("model.freeze_depth=8",),
     "model.freeze_depth=4 of 9 stages": ("model.freeze_depth=4",),
+    "model.freeze_depth=2 of 9 stages": ("model.freeze_depth=2",),
+    "model.freeze_depth=4 of 9 stages, model.backbone_lr_factor=1": (
+        "model.freeze_depth=4", "model.backbone_lr_factor=1.0",
+    ),
+    "model.freeze_depth=4 of 9 stages, trainer.epochs=10": ("model.freeze_depth=4", "trainer.epochs=10"),
     "trainer.label_smoothing=0": ("trainer.label_smoothing=0.0",),
     "augmentation=none": ("augmentation=none",),
     "trainer.epochs=10": ("trainer.epochs=10",),
-}
+}  # fmt: skip
 
 
 def do(data: tuple[str, ...], variant: str, seed: int) -> dict[str, Any]:

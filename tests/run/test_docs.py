@@ -22,6 +22,8 @@ from da6401.errors import UserError
 from tests.doc_commands import INDENTED, REASONS, ROOT, WORDS, Command, commands_of, every_command, pages, summary, tiny
 from tests.tiny_runs import typed
 
+pytestmark = pytest.mark.integration
+
 COMMANDS = every_command()
 RUN = [command for command in COMMANDS if not command.needs]
 PAGES = sorted({command.page for command in RUN})

@@ -45,6 +45,8 @@ from da6401.training.trained_model import load_model
 from tests.pngs import GREY, chunk, png
 from tests.tiny_runs import SMALL, compose, da6401
 
+pytestmark = pytest.mark.integration
+
 ABOUT = {"class_names": ["a", "b", "c"], "image_size": 32, "resize": "stretch"}
 # A stranger's Python: the script, and neither torch nor this package.
 STRANGER = """

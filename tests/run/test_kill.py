@@ -18,6 +18,8 @@ from tests.outcomes import outcome
 from tests.run.test_resume import HARD
 from tests.tiny_runs import compose
 
+pytestmark = pytest.mark.integration
+
 KILLS = int(os.environ.get("DA6401_KILLS", "3"))
 
 

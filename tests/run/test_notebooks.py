@@ -15,6 +15,8 @@ from nbclient import NotebookClient
 from da6401.notebook.notebook_html import number
 from tests.outcomes import page_data
 
+pytestmark = pytest.mark.integration
+
 NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 PYTHONS = ((3, 11), (3, 12), (3, 13))  # that pyproject.toml and docs/colab.md speak of
 FULL = bool(os.environ.get("CI"))

@@ -16,6 +16,8 @@ from da6401.training.checkpoint import load_checkpoint, model_state
 from tests.sweep.sweeps import open_study
 from tests.tiny_runs import typed
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 COMMAND = re.compile(r"^Command: (?P<words>.*?)\n(?:\n|\"\"\")", re.MULTILINE | re.DOTALL)
 

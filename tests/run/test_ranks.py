@@ -24,6 +24,8 @@ from tests.forked import Popen
 from tests.outcomes import TIMINGS, outcome, stop_at
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose, typed
 
+pytestmark = pytest.mark.integration
+
 # On a CPU batch norm sees a part of the batch, and dropout differs by process: without both the numbers are the same.
 PLAIN = (
     *SMALL, "model.batch_norm=false", "augmentation=strong", "augmentation.cutmix=0.5", "augmentation.mixup=0.3",

@@ -30,7 +30,10 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"),
+]
 
 # A chart's inside is one picture to a screen reader, and hundreds of elements to axe.
 AXE = "axe.run({exclude: [['.svg-container']]}, {resultTypes: ['violations']}).then(arguments[0])"

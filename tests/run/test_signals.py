@@ -31,6 +31,8 @@ from tests import forked
 from tests.outcomes import outcome
 from tests.tiny_runs import SMALL, compose
 
+pytestmark = pytest.mark.integration
+
 TINY = (*SMALL, "trainer.epochs=1", "model.blocks=1", "data.images_per_class=4")
 STRETCH = (  # in training/
     "run.py", "run_writer.py", "signals.py", "loop.py", "state.py", "checkpoint_writer.py", "validation.py",

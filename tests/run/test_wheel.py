@@ -13,6 +13,8 @@ import pytest
 from da6401.config.search_path import conf_dir
 from tests.tiny_runs import SMALL
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

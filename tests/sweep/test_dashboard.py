@@ -10,6 +10,8 @@ import pytest
 
 from tests.sweep.sweeps import FOLDER, RATE, N, sweep
 
+pytestmark = pytest.mark.integration
+
 optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="pip install optuna-dashboard")
 
 

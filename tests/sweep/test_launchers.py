@@ -15,7 +15,7 @@ from tests.forked import command
 from tests.sweep.sweeps import DIVERGES, FOLDER, RATE, SWEEP, N, states, trials
 from tests.tiny_runs import SMALL_BACKBONE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
 TOTAL = 6
 WORDS = (*SWEEP, "trainer.epochs=10", f"{N}{TOTAL}", "hydra.sweeper.n_jobs=2")
 

@@ -27,6 +27,8 @@ from tests.outcomes import outcome
 from tests.sweep.sweeps import FOLDER, states, trials
 from tests.tiny_runs import SMALL
 
+pytestmark = pytest.mark.integration
+
 TINY = (*SMALL, "trainer.epochs=2", "trainer.checkpoint_minutes=0.00001")
 GRID = ("seed=choice(1,2,3)", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=3")
 PICTURES = ("data=folder", "data.image_size=16", "data.cache=off", "data.val_role=validation")

@@ -21,6 +21,8 @@ from da6401.sweep.trial_timeout import LANDING_SECONDS, landing_seconds
 from tests.forked import command
 from tests.sweep.sweeps import FOLDER, RATE, SWEEP, folder, hang_after, open_study, states, summary
 
+pytestmark = pytest.mark.integration
+
 LATE = 5.0  # seconds that a sweep may end after its minutes
 
 

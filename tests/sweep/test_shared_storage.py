@@ -41,7 +41,10 @@ from da6401.training.run import run
 from tests.forked import Command, begun
 from tests.sweep.sweeps import FOLDER, RATE, SWEEP, N, wait_until
 
-pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # gRPC, since Optuna 4.2
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),  # gRPC, since Optuna 4.2
+]
 needs_postgres = pytest.mark.skipif(not HAS_POSTGRES, reason="no PostgreSQL server on this machine (pg_ctl)")
 LEASE = 1.0
 MACHINES: list[Worker] = []

@@ -22,6 +22,7 @@ from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, wait_until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.integration,
     pytest.mark.skipif(not HAS_SLURM, reason="no SLURM on this machine (slurmctld, slurmd, munged; as root)"),
 ]
 SCRIPT = Path(__file__).parents[2] / "docs" / "cluster" / "workers.sbatch"

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
 from da6401.cli import main
@@ -20,6 +21,8 @@ from da6401.sweep.leases import ATTEMPTS, Worker
 from da6401.training.run import run
 from tests.forked import Command, begun
 from tests.sweep.sweeps import FOLDER, RANDOM, RATE, SWEEP, N, states, trials, wait_until
+
+pytestmark = pytest.mark.integration
 
 KILLS = int(os.environ.get("DA6401_KILLS", "4"))  # `make kill-test` has more
 TOTAL, EPOCHS = 5, 12

@@ -23,6 +23,7 @@ from tests.library_families import CASES, enliven
 
 
 @pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize(("library", "arch", "side", "count"), CASES)
 def test_a_library_model_in_stages(library: str, arch: str, side: int, count: int) -> None:

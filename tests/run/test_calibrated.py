@@ -75,6 +75,7 @@ def test_predict_averages_mirror_images_and_divides_by_the_temperature(trained: 
     assert probabilities(trained, "--tta", "--calibrated") == pytest.approx(both / both.sum(1, keepdims=True), abs=1e-6)
 
 
+@pytest.mark.integration
 def test_the_exported_files_answer_so_too(trained: Path) -> None:
     import onnxruntime
 

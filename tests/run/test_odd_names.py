@@ -112,6 +112,7 @@ def test_a_folder_of_yaml_files_and_a_weights_file(place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.integration
 def test_a_sweep_and_its_workers(place: Path) -> None:
     words = [*TINY, f"data.root={ODD}", f"hydra.sweep.dir=sweeps/{ODD}", "seed=1,2", "hydra.sweeper.n_trials=2"]
     done("train", "--multirun", *words, "trainer.epochs=1", "hydra.sweeper.n_jobs=2", cwd=place)

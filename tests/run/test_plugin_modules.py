@@ -12,6 +12,8 @@ from da6401.runs.run_folder import RECEIPT, read_json, read_result
 from tests.sweep.sweeps import open_study
 from tests.tiny_runs import SMALL_BACKBONE, typed
 
+pytestmark = pytest.mark.integration
+
 PLUGIN = """
 from torch import nn
 

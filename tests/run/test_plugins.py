@@ -175,6 +175,7 @@ def test_the_keys_of_a_plugin_are_listed_and_checked(tmp_path: Path) -> None:
     assert "optimizer.nesterov: no such key here (on the command line); it belongs to optimizer=heavy" in err
 
 
+@pytest.mark.integration
 def test_a_sweep_over_a_key_of_a_plugin_and_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (*TINY, "model.width=choice(2,5)", "metrics.cost.miss=choice(1.0,2.0)", "study=own")
     code, _, err = typed(

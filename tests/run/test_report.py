@@ -105,6 +105,7 @@ def get(address: str, **headers: str) -> tuple[int, str, str]:
             return error.code, error.read().decode(), ""
 
 
+@pytest.mark.integration
 def test_two_watchers_follow_a_sweep(sweep: Path) -> None:
     files = sorted(sweep.rglob("*"))
     with watched(sweep) as one, watched(sweep) as other:

@@ -38,6 +38,8 @@ from tests.run.test_plugins import train
 from tests.sweep.sweeps import FOLDER, SWEEP
 from tests.tiny_runs import SMALL, compose, typed
 
+pytestmark = pytest.mark.integration
+
 BOUNDARY = "a5c1e0"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 LIMITS = ("--megabytes", "2", "--files", "4", "--megapixels", "3", "--seconds", "3")

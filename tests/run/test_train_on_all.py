@@ -17,6 +17,8 @@ from da6401.training.run import run
 from da6401.training.setup import load_images
 from tests.tiny_runs import SMALL, SMALL_BACKBONE, compose, typed
 
+pytestmark = pytest.mark.integration
+
 ALL = (*SMALL, "trainer.train_on=all")
 
 

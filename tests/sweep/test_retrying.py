@@ -16,6 +16,8 @@ from da6401.sweep.failures import RETRY_OF
 from da6401.training.loop import fit
 from tests.sweep.sweeps import FOLDER, RATE, SWEEP, N, states, trials
 
+pytestmark = pytest.mark.integration
+
 RETRY = "sweep.retry_failed=true"
 SPACES = {
     "a grid": ("optimizer.lr=0.1,0.2,0.3,0.4",),

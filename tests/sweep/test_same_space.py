@@ -22,6 +22,8 @@ from tests.sweep.sweeps import FOLDER, SWEEP, N, states, trials
 from tests.sweep.sweeps import open_study as study
 from tests.tiny_runs import SMALL
 
+pytestmark = pytest.mark.integration
+
 
 def values(key: str) -> list[Any]:
     """Of a key in the trials, as their folders have it; checked against the study."""

@@ -17,6 +17,8 @@ from da6401.study.objective import Objective
 from da6401.sweep.trial import TrialWatcher
 from tests.sweep.sweeps import FOLDER, GRID, RATE, N, folder, open_study, states, summary, sweep
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_trial_that_has_run_all_its_epochs_is_not_pruned_any_more() -> None:
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=3))

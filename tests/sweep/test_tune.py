@@ -36,6 +36,8 @@ from da6401.training.validation import evaluate
 from tests.sweep.sweeps import FOLDER, SWEEP, folder, open_study, summary
 from tests.tiny_runs import da6401, typed
 
+pytestmark = pytest.mark.integration
+
 RACE = (
     *SWEEP, "sweep.strategy=race", "model.dropout=interval(0.0,0.5)", "sweep.minutes=0.5",
     "hydra.sweeper.first=[{model.dropout: 0.5}]", "data.images_per_class=40", "trainer.epochs=2",

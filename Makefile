@@ -6,8 +6,6 @@ PYTEST_ARGS ?=
 SINCE ?=
 
 BIN := .venv/bin
-# Processes for tests that wait for others half of their time.
-WAITING = $(shell $(BIN)/python -c 'import os; print(2 * os.cpu_count())')
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
@@ -21,11 +19,11 @@ setup: $(READY) ## make .venv and install everything into it
 demo: $(READY) ## the main job: the best CNN for the embedded digits in two minutes (DEMO_OVERRIDES="key=value ...")
 	$(BIN)/da6401 train --multirun sweep=tune_a data.image_size=32 augmentation.flip=0 sweep.minutes=2 $(DEMO_OVERRIDES)
 
-test: $(READY) ## the tests of the code, in less than six minutes (PYTEST_ARGS="-k name")
+test: $(READY) ## the tests of the code, in about six minutes (PYTEST_ARGS="-k name")
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not integration" $(PYTEST_ARGS)
 
 integration: $(READY) ## the tests of whole workflows and with other programs: CONTRIBUTING.md names them
-	$(BIN)/python -m pytest -n $(WAITING) --dist worksteal -m integration $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m integration $(PYTEST_ARGS)
 
 quick: $(READY) ## the tests that a change most likely breaks, in less than a minute (SINCE=COMMIT)
 	$(BIN)/python -m tests.quick $(SINCE)

@@ -84,11 +84,11 @@ def tune_space() -> SearchSpace:
 
 def pool(space: SearchSpace) -> list[Point]:
     """The configurations, the recipe first; numbers have three digits."""
-    points = [_rounded(point) for point in space.given_points()]
-    defaults = space.given_points()[0]
+    given = space.given_points()
+    points = [_rounded(point) for point in given]
     rng = random.Random(0)
     while len(points) < POOL:
-        point = _rounded(anywhere(space, rng) if len(points) % 2 else near(defaults, space, rng))
+        point = _rounded(anywhere(space, rng) if len(points) % 2 else near(given[0], space, rng))
         points += [point] if point not in points else []
     return points
 

@@ -43,7 +43,7 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup() -> None:
     """`make quick` begins no test after its time."""
     if time.time() > UNTIL:
-        pytest.skip("its time is over: `make test` runs all")
+        pytest.skip("its time is over: `make test` and `make integration` run all")
 
 
 # As this process began: a library that a test runs here (a launcher's) may leave a handler of its own behind.

@@ -3,7 +3,8 @@
     python -m tests.quick [COMMIT]     # what differs from COMMIT; else from main, and on main from the commit before
 
 First come the test files that changed, then those that import a changed module, the more of their imports the earlier,
-then CORE. Tests marked slow are left out, and what has not begun after SECONDS is skipped: `make test` runs them.
+then CORE. Tests marked slow are left out, and what has not begun after SECONDS is skipped: `make test` and
+`make integration` run them.
 """
 
 from __future__ import annotations

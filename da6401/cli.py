@@ -206,7 +206,7 @@ def _job(composed: DictConfig) -> float | tuple[float, ...] | None:
 
     from da6401.config.compose import config_of
     from da6401.config.saved import hydra_files
-    from da6401.sweep.folds import cross_validate
+    from da6401.sweep.cross_validation import cross_validate
     from da6401.sweep.trial import FoldWatcher, objective, trial_watcher
     from da6401.training.run import run
 

@@ -155,8 +155,7 @@ class Race:
             return JUDGE_SHARE * self.total - spent, 0.0, math.inf
         best = self.candidate(order[0])
         longest = best.seconds(best.most_epochs) / ROOM_FOR_ERROR
-        had = max((one.epochs for one in tried if one.candidate == order[0]), default=0)
-        if LEAST_GROWTH * had > best.most_epochs:
+        if LEAST_GROWTH * _longest(tried).get(order[0], 0) > best.most_epochs:
             rest = left - LONG_SHARE * self.total
             return rest, rest, math.inf
         most = min(JUDGE_SHARE * self.total, longest) - spent
@@ -167,9 +166,7 @@ class Race:
         first = self.candidate(0)
         if first.epochs(ROOM_FOR_ERROR * left) < first.least_epochs:
             return None if tried else self._shortest(left)
-        longest: dict[int, int] = {}
-        for one in tried:
-            longest[one.candidate] = max(one.epochs, longest.get(one.candidate, 0))
+        longest = _longest(tried)
         for number in self.ranked(tried):
             candidate = self.candidate(number)
             epochs = candidate.epochs(ROOM_FOR_ERROR * left)
@@ -242,6 +239,14 @@ def is_lower(first_N: Losses, second_N: Losses, errors: float = STANDARD_ERRORS)
         return False
     difference_N = second_N - first_N
     return bool(difference_N.mean() > errors * difference_N.std(ddof=1) / math.sqrt(len(difference_N)))
+
+
+def _longest(tried: Sequence[Tried]) -> dict[int, int]:
+    """The most epochs that each candidate was trained with."""
+    longest: dict[int, int] = {}
+    for one in tried:
+        longest[one.candidate] = max(one.epochs, longest.get(one.candidate, 0))
+    return longest
 
 
 def _losses(tried: Tried) -> Losses:

@@ -217,15 +217,27 @@ def test_a_folder_that_a_trial_chose_is_the_trials(tmp_path: Path, monkeypatch: 
     assert REQUEUED not in failed.user_attrs
 
 
+SLOTS = """
+import atexit, os, pathlib, time
+
+slot, left = os.environ.get("DA6401_SLOT"), pathlib.Path({left!r})
+if slot == "1":
+    os.environ["HOME"] = {empty!r}
+    atexit.register(left.touch)
+elif slot == "2":
+    until = time.monotonic() + 60
+    while not left.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+"""
+
+
 def test_a_worker_without_the_data_leaves_and_the_other_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Slot 1 has another home, so that ~/data is not there: a machine whose mount is missing."""
+    """Slot 1 has another home, so that ~/data is not there: a machine whose mount is missing. Slot 2 begins later."""
     pictures(tmp_path / "home" / "data")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "sitecustomize.py").write_text(
-        f"import os\nif os.environ.get('DA6401_SLOT') == '1':\n    os.environ['HOME'] = {str(tmp_path / 'empty')!r}\n"
-    )
+    (tmp_path / "sitecustomize.py").write_text(SLOTS.format(empty=str(tmp_path / "empty"), left=str(tmp_path / "left")))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     words = ["train", "--multirun", *NETWORK, *PICTURES, "data.root=~/data", "study=s", *GRID, "hydra.sweeper.n_jobs=2"]

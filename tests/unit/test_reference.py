@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from da6401.commands import reference as commands
+from da6401.commands import commands_page as commands
 from da6401.config.reference import document
 from da6401.config.validate import documented_keys
 
@@ -26,5 +26,5 @@ def test_the_page_names_every_key() -> None:
 def test_the_commands_page_is_written_from_the_parsers() -> None:
     page = Path(__file__).parents[2] / "docs" / "commands.md"
     assert page.read_text(encoding="utf-8") == commands.document(), (
-        "run `python -m da6401.commands.reference > docs/commands.md`"
+        "run `python -m da6401.commands.commands_page > docs/commands.md`"
     )

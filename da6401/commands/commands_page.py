@@ -1,4 +1,4 @@
-"""docs/commands.md from the verbs' parsers: `python -m da6401.commands.reference > docs/commands.md`."""
+"""docs/commands.md from the verbs' parsers: `python -m da6401.commands.commands_page > docs/commands.md`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from da6401.config.arguments import CommandParser
 PAGE = re.compile(r"docs/(\w+)\.md")
 HEAD = """# Commands
 
-Written from the command line's own parsers by `python -m da6401.commands.reference`. RUN is a run's folder, a sweep's
-(the model that it hands over, its confirmed winner, or its best trial), a study's name, or `latest`; what was chosen is
-said in one line. Exit codes: [folders and exit codes](folders.md#exit-codes).
+Written from the command line's own parsers by `python -m da6401.commands.commands_page`. RUN is a run's folder, a
+sweep's (the model that it hands over, its confirmed winner, or its best trial), a study's name, or `latest`; what was
+chosen is said in one line. Exit codes: [folders and exit codes](folders.md#exit-codes).
 """
 TRAIN = """
 ## da6401 train

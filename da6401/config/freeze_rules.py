@@ -21,7 +21,7 @@ def freezing_problems(model: PretrainedConfig, augmentation: AugmentationConfig,
             f"model.freeze_last={model.freeze_last}: with model.freeze_depth={model.freeze_depth} that is more than "
             f"the {count} stages of {model.label}; use 0..{count - model.freeze_depth}"
         )
-    some_train = model.freeze_depth + model.freeze_last < count
+    some_train = model.trains_stages
     if some_train and model.train_only == "norm" and not backbone.has_norms:
         problems.append(
             f"model.train_only=norm: {model.label} has no normalisation layers; use all, or another backbone"

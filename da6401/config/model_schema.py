@@ -116,6 +116,15 @@ class PretrainedConfig:
         return BACKBONES[self.name]
 
     @property
+    def trains_stages(self) -> bool:
+        """Whether more than the head trains.
+
+        Raises:
+            UserError: as ``backbone``.
+        """
+        return self.freeze_depth + self.freeze_last < len(self.backbone.stages)
+
+    @property
     def label(self) -> str:
         """The backbone's name, for messages."""
         return self.name

@@ -9,7 +9,9 @@ the gain; else the best training stands alone.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from da6401.config.schema import RunConfig
 from da6401.data.sources import load_training_data
 from da6401.errors import RunError
 from da6401.metrics.scores import accuracy
+from da6401.models.ensemble import resized
 from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import BEST, CONFIG, read_metrics, read_result
 from da6401.study.objective import Objective
@@ -74,18 +77,21 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
         trained: best first, at least one.
         members: most networks in a mean; 0 takes the best alone, and nothing is computed.
     """
-    loaded: list[tuple[StagedModel, RunConfig, list[str], Trained]] = []
-    for each in trained[: max(1, members)]:
-        network, cfg, class_names = load_network(each.run)
-        if not loaded or (class_names, cfg.data) == (loaded[0][2], loaded[0][1].data):
-            loaded.append((network, cfg, class_names, each))
-    cfg = loaded[0][1]
+    loaded: list[_Loaded] = []
+    for each in trained:
+        if len(loaded) == max(1, members):
+            break
+        one = _Loaded(*load_network(each.run), each)
+        if not loaded or (one.fits(loaded[0]) and not any(one.is_alike(other) for other in loaded)):
+            loaded.append(one)
+    first = loaded[0]
+    cfg = first.cfg
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     labels_N = load_training_data(cfg.data).validation.labels_N.numpy()
-    plain = [_probabilities(load_checkpoint(each.run / BEST)) for *_, each in loaded]
-    mirrored = [_answers(Mirrored(network), each) for network, each, _, _ in loaded if members]
+    plain = [one.answers(cfg, mirrored=False) for one in loaded]
+    mirrored = [one.answers(cfg, mirrored=True) for one in loaded if members]
     both = [np.mean(pair, axis=0) for pair in zip(plain, mirrored, strict=False)]
-    runs = [each.run for *_, each in loaded]
+    runs = [one.trained.run for one in loaded]
     options = [
         Option(tuple(runs[:count]), flips, np.mean((both if flips else plain)[:count], axis=0))
         for count in range(1, len(runs) + 1)
@@ -98,7 +104,8 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
          "val_loss": float(image_losses(labels_N, option.probabilities_NK).mean()), "chosen": option is chosen}
         for option in options
     )  # fmt: skip
-    write_model(folder, chosen, [each for *_, each in loaded[: len(chosen.runs)]], cfg, loaded[0][2], seconds=seconds)
+    members_of_it = [one.trained for one in loaded[: len(chosen.runs)]]
+    write_model(folder, chosen, members_of_it, cfg, first.class_names, seconds=seconds)
     return HandedOver(chosen.runs, chosen.flips, accuracy(labels_N, chosen.probabilities_NK), alone, tried)
 
 
@@ -127,16 +134,44 @@ def _probabilities(best: Checkpoint) -> Probabilities:
     return found
 
 
-class Mirrored(nn.Module):
-    """A network that sees every image mirrored."""
+@dataclass(frozen=True)
+class _Loaded:
+    """A training's best network."""
 
-    def __init__(self, network: nn.Module) -> None:
+    network: StagedModel
+    cfg: RunConfig
+    class_names: list[str]
+    trained: Trained
+
+    def fits(self, first: _Loaded) -> bool:
+        """Whether it answers the same question: the same classes, of the same images at any size."""
+        data = dataclasses.replace(self.cfg.data, image_size=first.cfg.data.image_size)
+        return (self.class_names, data) == (first.class_names, first.cfg.data)
+
+    def is_alike(self, other: _Loaded) -> bool:
+        """Whether the other one differs in its epochs alone: a longer training gains nothing by a shorter one."""
+        epochs = dataclasses.replace(self.cfg.trainer, epochs=other.cfg.trainer.epochs)
+        return dataclasses.replace(self.cfg, trainer=epochs) == other.cfg
+
+    def answers(self, first: RunConfig, *, mirrored: bool) -> Probabilities:
+        """On the validation images, or their mirror images, at the size of the first member."""
+        if not mirrored and self.cfg.data == first.data:
+            return _probabilities(load_checkpoint(self.trained.run / BEST))
+        cfg = dataclasses.replace(self.cfg, data=first.data)
+        return _answers(_Member(self.network, self.cfg.data.image_size, mirrored=mirrored), cfg)
+
+
+class _Member(nn.Module):
+    """A network that sees every image at its own size, and mirrored where asked for."""
+
+    def __init__(self, network: StagedModel, side: int, *, mirrored: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.side, self.mirrored = network, side, mirrored
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits (B, K)."""
-        logits_BK: Tensor = self.network(images_BCHW.flip(3))
+        images_BCHW = resized(images_BCHW, self.side)
+        logits_BK: Tensor = self.network(images_BCHW.flip(3) if self.mirrored else images_BCHW)
         return logits_BK
 
 

@@ -44,10 +44,12 @@ TOTAL = "race_seconds"  # user attribute of the study: from the first training t
 PLAN = "race_plan"  # and the trainings as they were planned at the start
 START_SECONDS = 1.5  # to start and end a training, until one has shown it
 MOST_RESERVE = 0.1  # of sweep.minutes
+PASSES = 2  # over the validation images, of each member of the mean: its answers, and those to mirror images
 TO_MEASURE = 10.0  # seconds: with less time left no other candidate is timed
 SCRATCH_EPOCHS = 6  # of a network trained from scratch: the least, and ...
 MANY = 20  # times its configured epochs the most
-MANY_PRETRAINED = 4
+MANY_PRETRAINED = 4  # of a pretrained network whose head alone trains, and ...
+MANY_STAGES = 2  # ... of one whose stages train: it then knows the training images, and another network gains more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,18 +146,26 @@ class RaceTrials:
     @property
     def reserve(self) -> float:
         """Seconds that are kept for the hand-over and the summary."""
-        first = self._speeds.get(0)
         landing = landing_seconds(self.clock)
-        wanted = landing + START_SECONDS + self.members * (first.answers if first else 0.0)
+        wanted = landing + START_SECONDS + sum(self._answers()[: self.members])
         return min(wanted, max(landing, MOST_RESERVE * self.clock.limit))
 
     def affordable_members(self) -> int:
         """How many networks can answer the validation images in the time left, besides the summary."""
-        first = self._speeds.get(0)
-        if first is None:
+        if not (answers := self._answers()):
             return self.members if self.clock.left == math.inf else 0
-        left = max(0.0, self.clock.left - landing_seconds(self.clock))
-        return self.members if left > self.members * first.answers else math.floor(left / first.answers)
+        left, affordable = self.clock.left - landing_seconds(self.clock), 0
+        for seconds in answers[: self.members]:
+            left -= seconds
+            affordable += left >= 0
+        return affordable
+
+    def _answers(self) -> list[float]:
+        """Seconds of each trained candidate as a member of the mean, the slowest first; of the first before any."""
+        trained = {int(trial.user_attrs[CANDIDATE]) for trial in self.study.get_trials(deepcopy=False)
+                   if CANDIDATE in trial.user_attrs}  # fmt: skip
+        known = [speed for number in trained or {0} if (speed := self._speeds.get(number))]
+        return sorted((PASSES * speed.answers for speed in known), reverse=True)
 
     def _families(self) -> list[str]:
         """The network of each candidate: that of the first one with the same choice of model."""
@@ -224,7 +234,8 @@ class RaceTrials:
             return Candidate(math.inf, 1.0, 1, 1)
         cfg = self._config(number)
         if isinstance(cfg.model, PretrainedConfig):
-            least, most = max(1, cfg.trainer.epochs // 2), MANY_PRETRAINED * cfg.trainer.epochs
+            many = MANY_STAGES if cfg.model.trains_stages else MANY_PRETRAINED
+            least, most = max(1, cfg.trainer.epochs // 2), many * cfg.trainer.epochs
         else:
             least, most = SCRATCH_EPOCHS, MANY * cfg.trainer.epochs
         if own:

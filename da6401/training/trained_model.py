@@ -66,7 +66,8 @@ def load_model(
     if isinstance(model, Ensemble):
         model.flips, model.temperature = flips or model.flips, temperature
         return model, cfg, class_names
-    return Ensemble([model], flips=flips, temperature=temperature).eval(), cfg, class_names
+    alone = Ensemble([model], sides=[cfg.data.image_size], flips=flips, temperature=temperature)
+    return alone.eval(), cfg, class_names
 
 
 def _load(folder: Path) -> tuple[StagedModel | Ensemble, RunConfig, list[str]]:
@@ -75,12 +76,11 @@ def _load(folder: Path) -> tuple[StagedModel | Ensemble, RunConfig, list[str]]:
         return _load_run(folder)
     loaded = [_load_run(folder.parent / name) for name in members.runs]
     _, cfg, class_names = loaded[0]
-    for name, (_, other, names) in zip(members.runs, loaded, strict=True):
-        if names != class_names or other.data.image_size != cfg.data.image_size:
-            raise RunError(
-                f"{folder.parent / name}: has other classes or another data.image_size than {members.runs[0]}"
-            )
-    return Ensemble([model for model, _, _ in loaded], flips=members.flips, temperature=1.0).eval(), cfg, class_names
+    for name, (_, _, names) in zip(members.runs, loaded, strict=True):
+        if names != class_names:
+            raise RunError(f"{folder.parent / name}: has other classes than {members.runs[0]}")
+    networks, sides = [model for model, _, _ in loaded], [each.data.image_size for _, each, _ in loaded]
+    return Ensemble(networks, sides=sides, flips=members.flips, temperature=1.0).eval(), cfg, class_names
 
 
 def load_network(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
 from da6401.config.domains import Interval
-from da6401.config.schema import RunConfig
+from da6401.config.schema import PretrainedConfig, RunConfig, TrainerConfig
 from da6401.config.search_space import Parameter, Point, SearchSpace
+from da6401.study.clock import Clock
 from da6401.study.roles import ENQUEUED
+from da6401.sweep import race_trials
 from da6401.sweep.race_trials import CANDIDATE, RaceTrials
+from da6401.training.speed import Speed
 from da6401.tune.candidates import anywhere, near
 from da6401.tune.race import JUDGE_SHARE, LONG_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
 
@@ -194,11 +198,17 @@ def test_half_of_the_drawn_candidates_are_near_the_defaults_and_half_from_anywhe
     assert abs(far.mean() - 0.25) < 0.02
 
 
-def test_a_study_of_another_version_keeps_its_drawn_candidates(tmp_path: Path) -> None:
-    class Composer:
-        def config_of(self, job: object) -> RunConfig:
-            return RunConfig()
+class Composer:
+    """Gives one configuration, whatever a candidate chooses."""
 
+    def __init__(self, cfg: RunConfig) -> None:
+        self.cfg = cfg
+
+    def config_of(self, job: object) -> RunConfig:
+        return self.cfg
+
+
+def test_a_study_of_another_version_keeps_its_drawn_candidates(tmp_path: Path) -> None:
     parameters = tuple(Parameter(f"optimizer.{name}", f"optimizer.{name}", Interval(0.0, 1.0)) for name in "ab")
     space = SearchSpace(parameters, {}, {each.name: 0.5 for each in parameters})
     study, drawn = optuna.create_study(), {"optimizer.a": 0.125, "optimizer.b": 0.25}
@@ -206,7 +216,36 @@ def test_a_study_of_another_version_keeps_its_drawn_candidates(tmp_path: Path) -
         create_trial(state=TrialState.WAITING, user_attrs={CANDIDATE: 3}, system_attrs={ENQUEUED: dict(drawn)})
     )
     untouched: Any = None
-    composer: Any = Composer()
+    composer: Any = Composer(RunConfig())
     race = RaceTrials(study, space, composer, tmp_path, untouched, seed=0, members=1)
     assert race.points[3] == drawn
     assert race.points[2] != drawn
+
+
+def race_of_backbones(folder: Path, freeze_depth: int, *, left: float) -> RaceTrials:
+    """A race with this time left, in which two candidates were trained that answer in 5 s and in 1 s."""
+    model = PretrainedConfig(name="efficientnet_lite0", freeze_depth=freeze_depth)
+    composer: Any = Composer(RunConfig(model=model, trainer=TrainerConfig(epochs=5)))
+    study = optuna.create_study()
+    for number in (0, 1):
+        study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={CANDIDATE: number}))
+    space = SearchSpace((Parameter("seed", "seed", Interval(0, 9)),), {}, {"seed": 0})
+    clock = Clock(20, began=left - 1200, now=lambda: 0.0)
+    race = RaceTrials(study, space, composer, folder, clock, seed=0, members=3)
+    race._speeds.update({0: Speed(0, 1, 5.0), 1: Speed(0, 1, 1.0), 2: Speed(0, 1, 99.0)})
+    return race
+
+
+@pytest.mark.parametrize(("freeze_depth", "most"), [(9, 20), (6, 10)])
+def test_a_head_may_train_longer_than_stages(tmp_path: Path, freeze_depth: int, most: int) -> None:
+    assert race_of_backbones(tmp_path, freeze_depth, left=1000)._candidate([], 0).most_epochs == most
+
+
+def test_time_is_kept_for_the_answers_of_the_networks_that_were_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race_trials, "landing_seconds", lambda clock: 10.0)
+    for left, affordable in ((1000, 2), (21, 1), (15, 0)):
+        race = race_of_backbones(tmp_path, 6, left=left)
+        assert race.affordable_members() == affordable, f"{left} s"
+    assert race.reserve == 10 + race_trials.START_SECONDS + 2 * 5 + 2 * 1

@@ -8,6 +8,9 @@ SINCE ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
+# Where the environment forbids bytecode on the disk, each of the many processes of the tests would compile the package.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test integration quick kill-test check format docs bench bench-sweeps clean
 
@@ -65,5 +68,6 @@ $(READY): pyproject.toml
 	  echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev,offline]'
+	$(BIN)/python -m pip install --quiet --no-compile -e '.[dev,offline]'
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true # pip would compile with one core alone
 	@touch $@

@@ -30,6 +30,13 @@ atexit.register(shutil.rmtree, os.environ["DA6401_CACHE_DIR"], ignore_errors=Tru
 UNTIL = float(os.environ.get("DA6401_TESTS_UNTIL", "inf"))  # set by quick.py
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest may run without xdist
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto`: tests of other programs often wait for them, so that three for two cores are quicker."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (3 * cores + 1) // 2 if config.getoption("markexpr") == "integration" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests begin first: at the end no core waits for one of them."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -42,7 +42,7 @@ def test_the_commonest_reason_is_told_whatever_its_numbers() -> None:
     assert sweep_failure([create_trial(state=TrialState.WAITING)], most=0) is None
 
 
-@pytest.mark.parametrize(("slots", "times"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("slots", "times"), [(1, 2), pytest.param(2, 1, marks=pytest.mark.integration)])
 def test_a_sweep_whose_trials_all_diverge_ends_in_1_with_the_reason_last(
     slots: int, times: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -420,7 +420,7 @@ def test_a_server_that_never_answers_costs_half_the_timeout(tmp_path: Path) -> N
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         start = time.monotonic()
         done = run_script(
-            'track("r", "a", mode="online", timeout=4)',
+            'track("r", "a", mode="online", timeout=6)',
             tmp_path,
             seconds=40,
             WANDB_BASE_URL=url,

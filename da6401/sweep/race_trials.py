@@ -46,6 +46,8 @@ START_SECONDS = 1.5  # to start and end a training, until one has shown it
 MOST_RESERVE = 0.1  # of sweep.minutes
 PASSES = 2  # over the validation images, of each member of the mean: its answers, and those to mirror images
 TO_MEASURE = 10.0  # seconds: with less time left no other candidate is timed
+LEAST_SHARE = 0.75  # of the time of as many multiply-accumulates of a smaller network: a larger one uses cores better
+LEAST_EPOCH = 1e-3  # seconds
 SCRATCH_EPOCHS = 6  # of a network trained from scratch: the least, and ...
 MANY = 20  # times its configured epochs the most
 MANY_PRETRAINED = 4  # of a pretrained network whose head alone trains, and ...
@@ -74,6 +76,7 @@ class RaceTrials:
     seed: int
     members: int  # most networks in the model that is handed over
     _speeds: dict[int, Speed | None] = field(default_factory=dict)
+    _bounds: dict[int, Speed | None] = field(default_factory=dict)
     _losses: dict[int, Losses | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,11 +102,18 @@ class RaceTrials:
             return len(trials)
         if (total := self.study.user_attrs.get(TOTAL)) is None:
             total = self._begin()
-        candidate = functools.cache(functools.partial(self._candidate, self._spent(trials)))
-        race = Race(self.families, candidate, float(total))
-        step = race.next_step([self._tried(trial) for trial in trials if CANDIDATE in trial.user_attrs],
-                              self.clock.left - self.reserve)  # fmt: skip
+        tried = [self._tried(trial) for trial in trials if CANDIDATE in trial.user_attrs]
+        for number in {one.candidate for one in tried}:
+            self._measured(number)
+        step = self._next_step(tried, self._spent(trials), float(total))
+        while step is not None and step.candidate not in self._speeds:  # chosen by what it takes at least
+            self._measured(step.candidate)
+            step = self._next_step(tried, self._spent(trials), float(total))
         return len(trials) if step is None else self._add(step)
+
+    def _next_step(self, tried: Sequence[Tried], spent: Sequence[Spent], total: float) -> Step | None:
+        candidate = functools.cache(functools.partial(self._candidate, spent))
+        return Race(self.families, candidate, total).next_step(tried, self.clock.left - self.reserve)
 
     def _begin(self) -> float:
         """Time the first candidate and say what the minutes will go to; returns the seconds for it."""
@@ -188,6 +198,7 @@ class RaceTrials:
     def _measured(self, number: int) -> Speed | None:
         """What a candidate's training takes; None where it cannot be trained, which is logged."""
         if number not in self._speeds:
+            self._speeds[number] = None
             if number and self.clock.left - self.reserve < TO_MEASURE:
                 return None
             try:
@@ -196,8 +207,30 @@ class RaceTrials:
                 if number == 0:
                     raise
                 log.warning("candidate %d is left out: %s", number, error)
-                self._speeds[number] = None
         return self._speeds[number]
+
+    def _speed(self, number: int) -> Speed | None:
+        """What a candidate's training takes, or at least takes where a measurement may be saved."""
+        if number in self._speeds:
+            return self._speeds[number]
+        if number >= len(self.given):
+            return self._guessed(number)
+        if number not in self._bounds:
+            self._bounds[number] = self._at_least(number)
+        return self._bounds[number] or self._measured(number)
+
+    def _at_least(self, number: int) -> Speed | None:
+        """What a pretrained candidate takes at least, by the multiply-accumulates and the first one's features.
+
+        Every training puts every image through the whole network once. None where the first one has no features.
+        """
+        first, cfg = self._measured(0), None
+        with contextlib.suppress(UserError):  # values that do not fit together
+            cfg = self._config(number)
+        if first is None or not first.features or cfg is None or not isinstance(cfg.model, PretrainedConfig):
+            return None
+        seconds = LEAST_SHARE * first.features * macs_of(cfg) / macs_of(self._config(0))
+        return replace(first, features=seconds, epoch=LEAST_EPOCH)
 
     def _guessed(self, number: int) -> Speed | None:
         """What a sampled candidate's training takes: that of the defaults, by multiply-accumulates."""
@@ -229,7 +262,7 @@ class RaceTrials:
         """From its own trainings, else from a few steps of it and what such estimates were worth so far."""
         start = max(0.0, min((one.seconds - one.epoch * one.epochs for one in spent), default=START_SECONDS))
         own = [one for one in spent if one.candidate == number]
-        speed = self._measured(number) if number < len(self.given) else self._guessed(number)
+        speed = self._speed(number)
         if speed is None:
             return Candidate(math.inf, 1.0, 1, 1)
         cfg = self._config(number)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from da6401.config.domains import Interval
+from da6401.config.domains import Choices, Interval
 from da6401.config.schema import PretrainedConfig, RunConfig, TrainerConfig
 from da6401.config.search_space import Parameter, Point, SearchSpace
 from da6401.study.clock import Clock
 from da6401.study.roles import ENQUEUED
 from da6401.sweep import race_trials
-from da6401.sweep.race_trials import CANDIDATE, RaceTrials
+from da6401.sweep.race_trials import CANDIDATE, RaceTrials, Spent
 from da6401.training.speed import Speed
 from da6401.tune.candidates import anywhere, near
 from da6401.tune.race import JUDGE_SHARE, LONG_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
@@ -249,3 +251,39 @@ def test_time_is_kept_for_the_answers_of_the_networks_that_were_trained(
         race = race_of_backbones(tmp_path, 6, left=left)
         assert race.affordable_members() == affordable, f"{left} s"
     assert race.reserve == 10 + race_trials.START_SECONDS + 2 * 5 + 2 * 1
+
+
+@pytest.mark.parametrize(("minutes", "timed"), [(5, []), (60, [256])])
+def test_what_cannot_fit_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: int, timed: list[int]
+) -> None:
+    """Timing a network on large images takes up to half a minute: a bound by multiply-accumulates comes first."""
+
+    class Sizes(Composer):
+        def config_of(self, job: Any) -> RunConfig:
+            (side,) = re.findall(r"data.image_size=(\d+)", " ".join(job.overrides))
+            return dataclasses.replace(self.cfg, data=dataclasses.replace(self.cfg.data, image_size=int(side)))
+
+    seen: list[int] = []
+
+    def measured(cfg: RunConfig) -> Speed:
+        seen.append(cfg.data.image_size)
+        return Speed(features=400.0, epoch=1.0, answers=1.0)
+
+    monkeypatch.setattr(race_trials, "measure", measured)
+    monkeypatch.setattr(race_trials, "landing_seconds", lambda clock: 5.0)
+    model = PretrainedConfig(name="efficientnet_lite0", freeze_depth=9, weights="none")
+    composer: Any = Sizes(RunConfig(model=model, trainer=TrainerConfig(epochs=20)))
+    side = "data.image_size"
+    space = SearchSpace((Parameter(side, side, Choices((64, 256))),), {}, {side: 64}, first=({side: 256},))
+    study = optuna.create_study()
+    study.set_user_attr(race_trials.TOTAL, 60.0 * minutes)
+    study.add_trial(
+        create_trial(state=TrialState.COMPLETE, value=0.5, user_attrs={CANDIDATE: 0, race_trials.EPOCHS: 80})
+    )
+    race = RaceTrials(study, space, composer, tmp_path, Clock(minutes, began=0, now=lambda: 0.0), seed=0, members=1)
+    spent = Spent(candidate=0, epochs=80, seconds=10.0, epoch=0.1)
+    monkeypatch.setattr(race, "_spent", lambda trials: [spent])
+    race._losses[0], race._speeds[0] = losses(0.5), Speed(features=30.0, epoch=0.1, answers=1.0)
+    race.extend()
+    assert seen == timed

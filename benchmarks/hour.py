@@ -146,6 +146,7 @@ def main() -> None:
     arguments.add_argument("--minutes", type=float, default=5.0)
     arguments.add_argument("--image-size", type=int, default=32)
     arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--first-seed", type=int, default=0, help="to run an arm again beside another, on one day")
     arguments.add_argument(
         "--arms", nargs="+", choices=ARMS, default=("tune both", "recipe", "recipe of 0.1.0", "official sweeper")
     )
@@ -165,7 +166,8 @@ def main() -> None:
         print(json.dumps(found), flush=True)
 
     with ThreadPoolExecutor(given.at_once) as pool:
-        list(pool.map(job, product(range(given.seeds), given.folders, given.arms)))
+        seeds = range(given.first_seed, given.first_seed + given.seeds)
+        list(pool.map(job, product(seeds, given.folders, given.arms)))
     PAGE.write_text(
         "# The same minutes\n\nWritten by `python -m benchmarks.hour`; its runs are in hour.jsonl. One thread a run on "
         "x86 cores. Test accuracy, mean (lowest to highest); the gain over the recipe (on the digits: the bare "

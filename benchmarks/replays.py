@@ -2,8 +2,9 @@
 
 Our race and other tools, each by its own code (benchmarks/peers.py), choose trainings of which the table has the
 numbers; a simulated clock counts what they cost. A tool that is not installed here is left out, with the reason. What
-is done is kept in outputs/bench/replays.json, so that the command can be given again, also by the Python of another
-environment; the page is benchmarks/replays.md.
+is done is kept under outputs/bench/, so that the command can be given again, also by the Python of another environment.
+The page is benchmarks/replays.md, of the data sets on which the race's constants were chosen; with --data NAME ...,
+which takes others of the table, it is benchmarks/replays_on_NAMES.md.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from da6401.config.search_space import Parameter, Point
 from da6401.runs.atomic_files import write_json
 from da6401.tune.race import Candidate, Losses, Race, Tried
 
-OUT, PAGE = Path("outputs/bench/replays.json").absolute(), Path(__file__).with_suffix(".md")
+OUT, PAGE = Path("outputs/bench").absolute(), Path(__file__)
+CHOSEN_ON = ("clothing-small", "eurosat-small", "trashnet-small")  # the race's constants
 BUDGET = 12.0  # full trainings of the recipe
 LENGTH = RUNS[FULL].epochs
 PARTS = 24  # of the budget, after which the regret is noted
@@ -260,11 +262,15 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=50)
     searches: dict[str, Search] = {OURS: race, "random search": random_search, **PEERS}
     arguments.add_argument("--only", nargs="*", choices=searches)
+    arguments.add_argument("--data", nargs="+", default=CHOSEN_ON, help="of the table, by name")
     given = arguments.parse_args()
+    stem = PAGE.stem if given.data == CHOSEN_ON else "_".join([PAGE.stem, "on", *given.data])
+    page_file, kept_file = PAGE.with_name(f"{stem}.md"), OUT / f"{stem}.json"
     space = tune_space()
-    sets = curves_of(read_table(), given=len(space.given_points()))
+    table = [line for line in read_table() if line["data"] in given.data]
+    sets = curves_of(table, given=len(space.given_points()))
     counts = {name: len(curves.points) for name, curves in sets.items()}
-    kept = json.loads(OUT.read_text()) if OUT.exists() else {}
+    kept = json.loads(kept_file.read_text()) if kept_file.exists() else {}
     if kept.get("counts") != counts:  # of an older table
         kept = {"counts": counts, "regrets": {}, "missing": {}}
     for name in given.only or searches:
@@ -280,12 +286,12 @@ def main() -> None:
         except ImportError as error:
             kept["missing"][name] = f"{error}"
             kept["regrets"].pop(name)
-        write_json(OUT, kept)
+        write_json(kept_file, kept)
         print(name, kept["missing"].get(name, "done"), flush=True)
     whole = {name: runs for name, runs in kept["regrets"].items() if all(len(runs.get(data, [])) for data in sets)}
     seeds = min(len(each) for runs in whole.values() for each in runs.values())
     regrets = {name: {data: each[:seeds] for data, each in runs.items()} for name, runs in whole.items()}
-    PAGE.write_text(
+    page_file.write_text(
         "# Searches on recorded trainings\n\nWritten by `python -m benchmarks.replays` from the table of `python -m "
         f"benchmarks.curves`: n={', '.join(f'{count} ({name})' for name, count in counts.items())} configurations of "
         f"`sweep=tune_a`, {IMAGES} training images, {SIDE} px, {LENGTH} epochs, one seed a training, bf16 on one thread"
@@ -302,7 +308,7 @@ def main() -> None:
         "random order, and its answer is the first of its own ranking.\n"
         + "".join(f"\nNot replayed: {name}: {reason}.\n" for name, reason in kept["missing"].items())
     )  # fmt: skip
-    print(PAGE.read_text())
+    print(page_file.read_text())
 
 
 if __name__ == "__main__":

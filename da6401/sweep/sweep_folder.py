@@ -72,9 +72,11 @@ def choose_folder(study: optuna.Study, composer: JobComposer, claimed: FrozenTri
     attributes = claimed.user_attrs
     if attributes.get(FOLDER) or (OWNER in attributes and FOLDER not in attributes):
         return folder_name(claimed)
-    name, trials = composer.folder(overrides, claimed.number), study.get_trials(deepcopy=False)
-    if RETRY_OF in attributes and name in {folder_name(each) for each in trials if each.number < claimed.number}:
-        name = f"{name}-retry-{claimed.number}"  # a name of parameters alone is the failed trial's, too
+    name = composer.folder(overrides, claimed.number)
+    if RETRY_OF in attributes:
+        earlier = study.get_trials(deepcopy=False)[: claimed.number]
+        if name in {folder_name(each) for each in earlier}:
+            name = f"{name}-retry-{claimed.number}"  # a name of parameters alone is the failed trial's, too
     if name != usual_name(claimed.number):
         check_name(name, claimed.number, ())
         store = TrialStore(study)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -105,6 +104,7 @@ def _strategies(part: Part, run: RunRecord) -> list[Block]:
         own = strategy_of(run.config, _stages(run))
         return needs(f"This is one run with one strategy: {own}.", _depths(run))
     metric = part.sweep.objective.metrics[0]
+    objective = part.sweep.objective.by(metric)
     groups: dict[str, list[TrialRecord]] = {}
     for trial in part.complete:
         if trial.run.config:
@@ -115,11 +115,12 @@ def _strategies(part: Part, run: RunRecord) -> list[Block]:
         seconds = [trial.run.result.seconds for trial in trials if trial.run.result]
         trained = {sum(each.get("trainable_parameters", 0) for each in trial.run.receipt.get("stages") or ())
                    for trial in trials}  # fmt: skip
-        best = (max if metric.maximise else min)(reached, default=None)
+        best = next(iter(objective.order(reached, lambda value: [value])), None)
         rows.append([name, len(trials), None if not reached else statistics.fmean(reached), best,
                      " or ".join(f"{each:,}" for each in sorted(trained)),
                      round(statistics.fmean(seconds), 1) if seconds else None])  # fmt: skip
-    rows.sort(key=lambda row: math.inf if row[3] is None else metric.cost(row[3]))
+    unknown = [row for row in rows if row[3] is None]
+    rows = [*objective.order((row for row in rows if row[3] is not None), lambda row: [row[3]]), *unknown]
     columns = ["strategy", "trials", "mean", "best", "trained parameters", "seconds of a run"]
     blocks: list[Block] = [table(f"{len(rows)} strategies, the best first", columns, rows)]
     blocks += [each for each in slices(part.sweep, metric) if each["title"] == "model.freeze_depth"]

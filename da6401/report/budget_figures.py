@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,8 @@ def cost_against_value(sweep: SweepRecord, metric: Metric) -> list[Chart]:
             continue
         seen = Focus.on([value for _, value, _ in found], maximise=metric.maximise)
         front: list[tuple[float, float]] = []
-        for cost, value, _ in sorted(found, key=lambda each: (each[0], metric.cost(each[1]))):
+        by_value = sweep.objective.by(metric).order(found, lambda each: [each[1]])
+        for cost, value, _ in sorted(by_value, key=operator.itemgetter(0)):
             if not front or metric.better(value, front[-1][1]):
                 front.append((cost, value))
         most = max(cost for cost, _, _ in found)

@@ -17,6 +17,7 @@ from da6401.config.metrics import Metric, word
 from da6401.report.charts import Chart, Focus, axis, chart, label, number, shown_value
 from da6401.report.importance import by_importance
 from da6401.report.sweep_record import SweepRecord
+from da6401.study.objective import Objective
 
 SURFACE = 80  # trials that a contour joins; a grid of all their values grows with the square of them
 KEYS = 3  # the most important ones, in pairs
@@ -43,7 +44,7 @@ Pair = tuple[str, str]
 def _contour(sweep: SweepRecord, metric: Metric, keys: Pair, trials: Sequence[FrozenTrial], seen: Focus) -> Chart:
     from optuna.visualization import plot_contour
 
-    chosen = _spread(trials, metric)
+    chosen = _spread(trials, sweep.objective.by(metric))
     drawn = plot_contour(_study(chosen, metric, seen), params=list(keys), target_name=word(metric.name))
     surface, points, *_ = _traces(drawn)
     surface |= {
@@ -61,8 +62,8 @@ def _rank(sweep: SweepRecord, metric: Metric, keys: Pair, trials: Sequence[Froze
 
     drawn = plot_rank(_study(trials, metric, seen), params=sorted(keys), target_name=word(metric.name))
     points = _traces(drawn)[0]
-    order = sorted(range(len(trials)), key=lambda at: metric.cost(trials[at].values[metric.index]), reverse=True)
-    rank = {at: place for place, at in enumerate(order)}
+    order = sweep.objective.by(metric).order(range(len(trials)), lambda at: [trials[at].values[metric.index]])
+    rank = {at: place for place, at in enumerate(reversed(order))}
     points["marker"] = {
         "size": 8, "color": [rank[at] for at in range(len(trials))], "colorscale": "@time",
         "line": {"width": 1, "color": "@muted"},
@@ -131,7 +132,10 @@ def hypervolume(sweep: SweepRecord, _: Metric) -> list[Chart]:
 
     done = [trial for trial in sweep.frozen if trial.state is TrialState.COMPLETE]
     metrics = sweep.objective.metrics
-    worst = [max((t.values[each.index] for t in done), key=each.cost) for each in metrics]
+    worst = [
+        sweep.objective.by(each).order((t.values[each.index] for t in done), lambda value: [value])[-1]
+        for each in metrics
+    ]
     _quiet()
     study = optuna.create_study(directions=sweep.objective.directions)
     study.add_trials(done)
@@ -174,11 +178,12 @@ def _study(trials: Sequence[FrozenTrial], metric: Metric, seen: Focus | None = N
     return study
 
 
-def _spread(trials: Sequence[FrozenTrial], metric: Metric) -> list[FrozenTrial]:
+def _spread(trials: Sequence[FrozenTrial], objective: Objective) -> list[FrozenTrial]:
     """At most SURFACE of the trials: the better half of these are the best, the others evenly from all the rest."""
     if len(trials) <= SURFACE:
         return list(trials)
-    order = sorted(trials, key=lambda trial: metric.cost(trial.values[metric.index]))
+    (metric,) = objective.metrics
+    order = objective.order(trials, lambda trial: [trial.values[metric.index]])
     best, rest = order[: SURFACE // 2], order[SURFACE // 2 :]
     count = SURFACE - len(best)
     return best + [rest[round(at * (len(rest) - 1) / (count - 1))] for at in range(count)]

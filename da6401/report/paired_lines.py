@@ -12,7 +12,7 @@ from da6401.metrics.paired import LEVEL, Difference, corrected, difference, on_s
 from da6401.registry import SCORES
 from da6401.report.run_record import RunRecord
 from da6401.runs.predictions import Predictions
-from da6401.study.objective import number_of
+from da6401.study.objective import Objective, number_of
 
 ALL_PAIRS = 4  # runs; of more each is compared with the best
 SPLITS = ("validation", "test")
@@ -55,9 +55,12 @@ def _pairs(runs: Sequence[RunRecord]) -> list[Pair]:
         return list(itertools.combinations(range(len(runs)), 2))
     chosen = {name for run in runs for name in _chosen(run)}
     metric = chosen_metric(chosen.pop() if len(chosen) == 1 else "accuracy")
-    reached = [None if run.result is None else number_of(run.result, metric.name) for run in runs]
-    known = [index for index, value in enumerate(reached) if value is not None]
-    best = min(known, key=lambda index: metric.cost(reached[index] or 0.0), default=0)  # the earliest of equal ones
+    reached = {
+        index: value
+        for index, run in enumerate(runs)
+        if run.result is not None and (value := number_of(run.result, metric.name)) is not None
+    }
+    best = next(iter(Objective((metric,)).order(reached, lambda index: [reached[index]])), 0)
     return [(best, index) for index in range(len(runs)) if index != best]
 
 

@@ -92,8 +92,9 @@ def test_contours_and_ranks_are_those_of_the_keys_that_matter(many: SweepRecord)
 
 
 def test_a_surface_of_many_trials_joins_the_best_and_some_of_the_others() -> None:
-    chosen = optuna_figures._spread(searched(200).frozen, ACCURACY)
-    values = sorted((trial.values[0] for trial in searched(200).frozen), reverse=True)
+    many = searched(200)
+    chosen = optuna_figures._spread(many.frozen, many.objective.by(ACCURACY))
+    values = sorted((trial.values[0] for trial in many.frozen), reverse=True)
     assert len({each.number for each in chosen}) == len(chosen) == optuna_figures.SURFACE
     assert [each.values[0] for each in chosen[:40]] == values[:40]
     assert min(each.values[0] for each in chosen) == values[-1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.house import LONG, ROWS, Found, Source, code_lines, main, measure
+from benchmarks.house import LONG, ROWS, Found, Source, best_trial_homes, code_lines, main, measure, read
 
 LOOP = '''"""The loop."""
 
@@ -182,3 +182,8 @@ def test_a_second_column_is_a_commit(
 def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no folder da6401/"):
         measure(tmp_path)
+
+
+def test_one_function_orders_trials() -> None:
+    package = read(Path(__file__).parents[2])
+    assert best_trial_homes(package).places == ["study/objective.py: Objective.order"]

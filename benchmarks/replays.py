@@ -291,6 +291,8 @@ def main() -> None:
     whole = {name: runs for name, runs in kept["regrets"].items() if all(len(runs.get(data, [])) for data in sets)}
     seeds = min(len(each) for runs in whole.values() for each in runs.values())
     regrets = {name: {data: each[:seeds] for data, each in runs.items()} for name, runs in whole.items()}
+    chosen_on = [name for name in sets if name in CHOSEN_ON]
+    said = f"The race's constants were chosen on {', '.join(chosen_on) or 'none of these sets'}."
     page_file.write_text(
         "# Searches on recorded trainings\n\nWritten by `python -m benchmarks.replays` from the table of `python -m "
         f"benchmarks.curves`: n={', '.join(f'{count} ({name})' for name, count in counts.items())} configurations of "
@@ -298,7 +300,8 @@ def main() -> None:
         f" of an x86 CPU; {seeds} seeds a search. Budget: {BUDGET:g} full trainings of the recipe; an epoch costs what "
         "its arithmetic takes, by processor seconds of the table. Rank: among these searches, mean over seeds and data "
         "sets ± 95% interval over the seeds. Regret: points of accuracy on validation and test images together that the"
-        " full training of the best configuration has more than that of the search's answer, mean.\n\n"
+        " full training of the best configuration has more than that of the search's answer, mean. "
+        f"{said}\n\n"
         + "\n".join(page(regrets)) + "\n\n"
         "Each tool runs by its own code with one worker and its defaults. Its suggestion stands for the nearest "
         "configuration of the pool that it has not had. It sees the validation accuracy in the middle of full "

@@ -97,7 +97,7 @@ def forward_pass(cfg: RunConfig, *, pieces: bool) -> tuple[float, int]:
     """
     data = load_training_data(cfg.data)
     staged = build_model(cfg.model, num_classes=len(data.class_names), image_size=cfg.data.image_size)
-    staged = staged.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    staged = staged.eval().to(memory_format=torch.channels_last)
     plain = nn.Sequential(*staged.stages.values(), staged.head)
 
     def model(images_BCHW: Tensor) -> Tensor:

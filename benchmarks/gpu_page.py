@@ -60,7 +60,7 @@ def write(
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "driver": driver(),
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,  # type: ignore[no-untyped-call]
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cores": os.cpu_count(),

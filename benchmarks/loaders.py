@@ -68,7 +68,8 @@ def torchvision_v2_batches(train: Path, size: int, **more: Any) -> Any:
     )  # fmt: skip
 
     def read(path: str) -> Tensor:
-        return decode_image(read_file(path), ImageReadMode.RGB)
+        pixels_CHW: Tensor = decode_image(read_file(path), ImageReadMode.RGB)
+        return pixels_CHW
 
     return _loader(datasets.ImageFolder(str(train), changes, loader=read), shuffle=True, **more)
 
@@ -80,12 +81,14 @@ def timm_loader(train: Path, size: int) -> Epoch | str:
 
 def timm_batches(train: Path, size: int, *, batch_size: int = BATCH, num_workers: int = WORKERS, **more: Any) -> Any:
     """timm's create_loader with its own transforms."""
-    from timm.data import create_dataset, create_loader
+    from timm.data.dataset_factory import create_dataset
+    from timm.data.loader import create_loader
 
+    jitter: Any = JITTER  # timm takes a tuple, too
     dataset = create_dataset("", root=str(train), is_training=True)
     return create_loader(
         dataset, input_size=(3, size, size), batch_size=batch_size, is_training=True, use_prefetcher=False, scale=SCALE,
-        ratio=RATIO, hflip=FLIP, color_jitter=JITTER, interpolation="bilinear", mean=MEAN, std=STD,
+        ratio=RATIO, hflip=FLIP, color_jitter=jitter, interpolation="bilinear", mean=MEAN, std=STD,
         num_workers=num_workers, persistent_workers=num_workers > 0, device=torch.device("cpu"), **more,
     )  # fmt: skip
 

@@ -176,7 +176,7 @@ def syne_tune(task: Task, seed: int, *, scheduler: str) -> None:
     for number in range(FOREVER):
         trial = Trial(number, search.suggest().config, datetime.datetime.min)
         search.on_trial_add(trial)
-        _in_rungs(task, trial.config, lambda result, trial=trial: search.on_trial_result(trial, result) == "CONTINUE")
+        _in_rungs(task, trial.config, functools.partial(_continues, search.on_trial_result, trial))
 
 
 def ray(task: Task, seed: int) -> None:
@@ -185,17 +185,19 @@ def ray(task: Task, seed: int) -> None:
 
     from ray.tune.schedulers import ASHAScheduler
 
-    search = ASHAScheduler(
+    search: Any = ASHAScheduler(  # its trials are stand-ins
         time_attr="epoch", metric="accuracy", mode="max", max_t=LENGTH, grace_period=LEAST, reduction_factor=FACTOR
     )
     rng = np.random.default_rng(seed)
     for number, config in enumerate(rng.permutation(len(task.clock.curves.points))):
         trial = SimpleNamespace(trial_id=str(number), status="RUNNING")
         search.on_trial_add(None, trial)
-        _in_rungs(
-            task, task.clock.curves.points[config],
-            lambda result, trial=trial: search.on_trial_result(None, trial, result) == "CONTINUE",
-        )  # fmt: skip
+        goes_on = functools.partial(_continues, functools.partial(search.on_trial_result, None), trial)
+        _in_rungs(task, task.clock.curves.points[config], goes_on)
+
+
+def _continues(told: Callable[[Any, dict[str, float]], str], trial: Any, result: dict[str, float]) -> bool:
+    return told(trial, result) == "CONTINUE"
 
 
 def _in_rungs(task: Task, point: Mapping[str, Any], goes_on: Callable[[dict[str, float]], bool]) -> None:

@@ -25,7 +25,7 @@ def make_tree(root: Path, *, train: int, validation: int, width: int = WIDTH, he
             folder.mkdir(parents=True, exist_ok=True)
             tasks.append((folder / f"{number:05d}.jpg", (number, split == "train")))
     with ThreadPoolExecutor(available_cores()) as pool:
-        list(pool.map(lambda task: _draw(*task, width, height), tasks))
+        list(pool.map(lambda task: _draw(task[0], task[1], width, height), tasks))
     return root
 
 

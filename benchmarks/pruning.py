@@ -97,7 +97,7 @@ def replay(curves: Sequence[Sequence[float]], pruner: str) -> tuple[float, int]:
     """The best accuracy and the epochs, had this pruner watched these trials."""
     chosen, settings = PRUNERS[pruner]
     node = {"name": chosen, **dataclasses.asdict(PRUNER_KEYS[chosen]()), **settings}
-    study = optuna.create_study(direction="maximize", pruner=build_pruner(node, epochs=EPOCHS))
+    study = optuna.create_study(direction="maximize", pruner=build_pruner(node, steps=EPOCHS))
     best, epochs = 0.0, 0
     for curve in curves:
         trial = study.ask()

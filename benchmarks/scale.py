@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def _connections(server: Postgres) -> float:
 
 def samplers() -> dict[str, dict[str, float]]:
     """Seconds to suggest one trial's parameters, by sampler and number of finished trials; the median of three."""
-    made = {
+    made: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
         "random": lambda: optuna.samplers.RandomSampler(seed=0),
         "tpe_joint (the default)": lambda: optuna.samplers.TPESampler(seed=0, constant_liar=True),
         "tpe": lambda: optuna.samplers.TPESampler(seed=0, multivariate=False, constant_liar=False),

@@ -40,22 +40,22 @@ class Augmenter:
             float32 in 0..1, the same shape and device.
         """
         draws = self._table.rows(rows_B)
+        for step in self._on_uint8:  # of the whole batch: drawing its boxes takes as long as drawing one
+            images_BCHW = step(images_BCHW, draws, self.cfg)
         if images_BCHW.device.type != "cpu":
-            return self._change(images_BCHW, draws)
+            return self._as_float(images_BCHW, draws)
         out = torch.empty(images_BCHW.shape)
         length = max(1, CPU_CHUNK // images_BCHW[0].numel())
         for start in range(0, len(out), length):
             part = slice(start, start + length)
-            out[part] = self._change(images_BCHW[part], draws[part])
+            out[part] = self._as_float(images_BCHW[part], draws[part])
         return out
 
     def mirrored(self, rows_B: Tensor) -> Tensor:
         """Whether the images at positions ``rows_B`` of the epoch are flipped."""
         return mirrored(self._table.rows(rows_B), self.cfg)
 
-    def _change(self, images: Tensor, draws: Tensor) -> Tensor:
-        for step in self._on_uint8:
-            images = step(images, draws, self.cfg)
+    def _as_float(self, images: Tensor, draws: Tensor) -> Tensor:
         images = images / 255
         for step in self._on_float:
             images = step(images, draws, self.cfg)

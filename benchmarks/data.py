@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -270,15 +271,12 @@ def startup_row(folder: Path) -> Row:
         next(training_batches(*given, **named))
         raise FirstStepError
 
-    setattr(loop, "training_batches", watched)  # noqa: B010 (mypy knows what it replaces)
-    try:
+    with mock.patch.object(loop, "training_batches", watched):
         for trial in range(ROUNDS + 1):
             started = time.perf_counter()
             with contextlib.suppress(FirstStepError):
                 run(cfg, folder / f"trial-{trial}")
             seconds.append(time.perf_counter() - started)
-    finally:
-        setattr(loop, "training_batches", training_batches)  # noqa: B010
     say(f"  {', '.join(f'{value:.3f}' for value in seconds)} s")
     return Row(f"start-up of the second trial of a sweep, {SMALL_FILES:,} files, seconds", seconds[1:], 0.5, "at_most",
                f"the first, which decodes: {seconds[0]:.1f} s")  # fmt: skip

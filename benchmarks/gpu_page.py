@@ -60,6 +60,7 @@ def write(
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "driver": driver(),
         "cuda": torch.version.cuda,
+        # torch gives this function no types
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,  # type: ignore[no-untyped-call]
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -264,7 +264,7 @@ def main() -> None:
     arguments.add_argument("--only", nargs="*", choices=searches)
     arguments.add_argument("--data", nargs="+", default=CHOSEN_ON, help="of the table, by name")
     given = arguments.parse_args()
-    stem = PAGE.stem if given.data == CHOSEN_ON else "_".join([PAGE.stem, "on", *given.data])
+    stem = PAGE.stem if tuple(given.data) == CHOSEN_ON else "_".join([PAGE.stem, "on", *given.data])
     page_file, kept_file = PAGE.with_name(f"{stem}.md"), OUT / f"{stem}.json"
     space = tune_space()
     table = [line for line in read_table() if line["data"] in given.data]

@@ -99,7 +99,9 @@ class JobComposer:
     def folder(self, overrides: Sequence[str], number: int) -> str:
         """The trial's run folder relative to the sweep's: `hydra.sweep.subdir` with the trial's values filled in."""
         composed, _ = self._cached(tuple(text for text in overrides if not self._is_value(text)))
-        template = subdir_template(composed)
+        template = JOB_NUMBER.sub(str(number), subdir_template(composed))
+        if "${" not in template:
+            return template
         if not all(OF_THE_JOB.fullmatch(inner) for inner in INTERPOLATION.findall(template)):
             # It refers to values of the trial, which the cached composition of its groups does not have.
             composed = self.loader.load_sweep_config(self.config, list(overrides))

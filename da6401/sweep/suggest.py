@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -92,17 +92,18 @@ class Draft:
     Optuna has one transaction for each parameter, which took a quarter of the time that a sweep adds to a training.
 
     Optuna takes this object for the study's storage, in a Study of its own: a Study caches its trials, and the sampler
-    must see those that other workers have finished meanwhile.
+    must see those that other workers have finished meanwhile. It reads them once for all that the sampler asks.
 
     Attributes:
         trial: takes suggestions; after ``write`` an ordinary trial of the study.
     """
 
     def __init__(self, store: TrialStore, study: optuna.Study, number: int) -> None:
-        self._storage = store.storage
+        self._storage, self._study_id = store.storage, store.study_id
         self._id = store.id_of(number)
         self._frozen = copy.deepcopy(store.read(number))  # some storages return their own object
         self._parameters: list[StoredParameter] = []
+        self._trials: list[FrozenTrial] | None = None
         own_study = optuna.Study(study.study_name, cast(BaseStorage, self), study.sampler, study.pruner)
         self.trial = optuna.Trial(own_study, self._id)
 
@@ -112,6 +113,20 @@ class Draft:
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Called by the trial when it is created; it also writes its suggestions into the returned object."""
         return self._frozen if trial_id == self._id else self._storage.get_trial(trial_id)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """The study's trials, as they were when they were first asked for."""
+        if self._trials is None:
+            self._trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        return self._trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Called by the sampler, several times for one draw."""
+        found = [trial for trial in self.trials if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
 
     def set_trial_param(self, *parameter: *StoredParameter) -> None:
         """Called by the trial for each suggestion."""
@@ -130,6 +145,7 @@ class Draft:
         Raises:
             ValueError: the study has another distribution for one; a database then gets none of them.
         """
+        self._trials = None
         storage = self._storage
         if isinstance(storage, RetryingStorage) and storage.database is not None:
             storage.retry(write_parameters, storage.database, self._parameters)
@@ -164,19 +180,18 @@ class Suggester:
         An enqueued or requeued trial keeps its parameters.
         """
         given = bool(claimed.params or claimed.system_attrs.get("fixed_params"))
-        trials = [] if given else self.study.get_trials(deepcopy=False)
         if self.in_order and not given:
-            return self._written(claimed, next_point(self.space, trials, claimed.number))
-        taken = {self.space.identity(trial.params) for trial in trials if trial.params}
+            return self._written(claimed, self._next_point(claimed))
         for attempt in range(REPEATS):
             reseed(self.study.sampler, seed=self.seed, number=claimed.number, attempt=attempt)
             draft = Draft(self.store, self.study, claimed.number)
+            taken = {self.space.identity(trial.params) for trial in ([] if given else draft.trials) if trial.params}
             point = self._suggested(draft, claimed, attempt)
             if self.space.identity(point) not in taken:
                 draft.write()
                 return draft.trial, point
         if self.space.is_finite and self.extend is None:
-            return self._written(claimed, next_point(self.space, trials, claimed.number))
+            return self._written(claimed, self._next_point(claimed))
         draft = Draft(self.store, self.study, claimed.number)
         point = self._suggested(draft, claimed, REPEATS)  # a repetition: such a space has no next point
         draft.write()
@@ -208,6 +223,9 @@ class Suggester:
             return point
         self.extend(draft.trial)
         return {**draft.trial.params, **point}
+
+    def _next_point(self, claimed: FrozenTrial) -> Point | None:
+        return next_point(self.space, self.study.get_trials(deepcopy=False), claimed.number)
 
     def _written(self, claimed: FrozenTrial, point: Point | None) -> tuple[optuna.Trial, Point] | None:
         if point is None:

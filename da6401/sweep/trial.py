@@ -24,6 +24,8 @@ from da6401.sweep.jobs import Ended
 if TYPE_CHECKING:
     import optuna
 
+    from da6401.study.trial_store import TrialStore
+
 VARIABLE = "DA6401_TRIAL"
 
 
@@ -50,18 +52,17 @@ class TrialWatcher:
     """
 
     def __init__(
-        self, study: optuna.Study, number: int, *, objective: Objective, steps: int, owner: str | None
-    ) -> None:
+        self, study: optuna.Study, trials: TrialStore, number: int, *, objective: Objective, steps: int,
+        owner: str | None,
+    ) -> None:  # fmt: skip
         self.study = study
+        self.trials = trials
         self.objective = objective
         self.number = number
         self.steps = steps
         self.owner = owner
         from optuna.pruners import NopPruner
 
-        from da6401.study.trial_store import TrialStore
-
-        self.trials = TrialStore(study)
         self.prunes = not isinstance(study.pruner, NopPruner)
 
     def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -121,21 +122,23 @@ def trial_watcher(cfg: RunConfig) -> TrialWatcher | None:
     trial = json.loads(os.environ[VARIABLE])
     minutes = cfg.sweep.storage_minutes
     steps = cfg.sweep.folds or cfg.trainer.epochs
-    study = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), steps)
+    study, trials = _study(trial["storage"], minutes, trial["study"], json.dumps(trial["pruner"]), steps)
     owner = trial["owner"] if is_shared(trial["storage"]) else None
     objective = Objective.of(cfg.sweep)
-    return TrialWatcher(study, trial["trial"], objective=objective, steps=steps, owner=owner)
+    return TrialWatcher(study, trials, trial["trial"], objective=objective, steps=steps, owner=owner)
 
 
 @functools.lru_cache(maxsize=1)  # opening a database costs a tenth of a second, and a process runs many trials
-def _study(address: str, minutes: float, name: str, pruner: str, steps: int) -> optuna.Study:
+def _study(address: str, minutes: float, name: str, pruner: str, steps: int) -> tuple[optuna.Study, TrialStore]:
     import optuna
 
     from da6401.study.storage import open_storage
+    from da6401.study.trial_store import TrialStore
     from da6401.sweep.pruners import build_pruner
 
     storage = open_storage(address, minutes=minutes)
-    return optuna.load_study(study_name=name, storage=storage, pruner=build_pruner(json.loads(pruner), steps=steps))
+    study = optuna.load_study(study_name=name, storage=storage, pruner=build_pruner(json.loads(pruner), steps=steps))
+    return study, TrialStore(study)
 
 
 def forget_study() -> None:

@@ -14,6 +14,7 @@ from da6401.config.schema import SweepConfig
 from da6401.errors import PrunedError
 from da6401.runs.run_folder import read_metrics, read_result
 from da6401.study.objective import Objective
+from da6401.study.trial_store import TrialStore
 from da6401.sweep.trial import TrialWatcher
 from tests.sweep.sweeps import FOLDER, GRID, RATE, N, folder, open_study, states, summary, sweep
 
@@ -29,9 +30,9 @@ def test_a_trial_that_has_run_all_its_epochs_is_not_pruned_any_more() -> None:
         study.tell(good, accuracy)
     poor = study.ask()
     objective, line = Objective.of(SweepConfig()), {"val_accuracy": 0.1, "val_loss": 2.0}
-    TrialWatcher(study, poor._trial_id, objective=objective, steps=3, owner=None).epoch_done(3, line)
+    TrialWatcher(study, TrialStore(study), poor._trial_id, objective=objective, steps=3, owner=None).epoch_done(3, line)
     assert study.trials[poor.number].intermediate_values == {3: 0.1}
-    watcher = TrialWatcher(study, poor._trial_id, objective=objective, steps=4, owner=None)
+    watcher = TrialWatcher(study, TrialStore(study), poor._trial_id, objective=objective, steps=4, owner=None)
     with pytest.raises(PrunedError, match=r"val_accuracy 0\.1000"):
         watcher.epoch_done(3, line)
 

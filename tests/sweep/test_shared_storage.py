@@ -181,7 +181,7 @@ def test_a_heart_that_stands_still_loses_its_trial_and_one_that_beats_keeps_it(a
     assert alive.owns(kept)
     assert study.trials[kept.number].user_attrs[HEARTBEAT] > 1
     assert not dead.owns(lost)
-    watcher = TrialWatcher(study, lost.number, objective=ACCURACY, steps=9, owner=dead.name)
+    watcher = TrialWatcher(study, TrialStore(study), lost.number, objective=ACCURACY, steps=9, owner=dead.name)
     with pytest.raises(TakenOverError, match="taken over by"):
         watcher.epoch_done(1, {"val_accuracy": 0.5})
     assert study.trials[lost.number].intermediate_values == {}

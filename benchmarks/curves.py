@@ -42,7 +42,7 @@ from da6401.data.sources import load_test_data, load_training_data
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import prepare
 from da6401.training.loop import RunHooks, fit
-from da6401.training.optim import WeightAverage
+from da6401.training.optim import MovingAverage
 from da6401.training.setup import TrainingSetup, set_up
 from da6401.training.signals import StopFlag
 from da6401.training.state import History
@@ -132,7 +132,7 @@ class _Watcher:
     def __init__(self, setup: TrainingSetup, decay: float | None) -> None:
         self.setup = setup
         self.decay = decay
-        self.average: WeightAverage | None = None
+        self.average: MovingAverage | None = None
         self.averaged: dict[str, list[float]] = {}  # accuracy and loss by epoch
         self.seconds = [time.process_time()]  # of the processor, which other programs do not change
 
@@ -146,7 +146,7 @@ class _Watcher:
             return
         # not before the first step: a training moves its model to the device first, with weights of another layout
         if self.average is None:
-            self.average = WeightAverage(self.setup.model, self.decay, self.setup.model.trainable_state())
+            self.average = MovingAverage(self.setup.model, self.setup.model.trainable_state(), decay=self.decay)
         self.average.update()
 
     def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from da6401.runs.run_folder import BEST, LAST, read_metrics, read_result
+from da6401.runs.run_folder import AVERAGE, BEST, LAST, read_metrics, read_result
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.signals import StopFlag
 from tests.tiny_runs import fit_with
@@ -28,8 +28,10 @@ def outcome(folder: Path) -> tuple[Any, ...]:
     result = read_result(folder)
     states = [
         {name: tensor.numpy().tobytes() for name, tensor in (content.get(part) or {}).items()}
-        for content in (load_checkpoint(folder / which) for which in (LAST, BEST))
-        for part in ("model", "average")
+        for content in (
+            load_checkpoint(folder / which) for which in (LAST, BEST, AVERAGE) if (folder / which).is_file()
+        )
+        for part in ("model", "average", "end_average")
     ]
     return (
         epochs(folder), states, result.status, result.best_epoch, result.val_accuracy, result.val_loss,

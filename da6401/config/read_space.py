@@ -17,7 +17,7 @@ NOT_SEARCHED = (
     (r"study|sweep(\..*)?", "controls the sweep itself"),
     (r"hydra[./].*", "controls Hydra, not a trial"),
     (r"device|trainer\.(threads|progress|resume|checkpoint_minutes)", "does not change what a trial learns"),
-    (r"data\.(cache|cache_limit_gb)", "does not change what a trial learns"),
+    (r"data\.(cache|cache_limit_gb)|trainer\.average_end", "does not change what a trial learns"),
     (r"tracking(\..*)?", "says where the numbers go; all trials of a study go to one place"),
     (r"trainer\.metric", "is what the trials are compared by"),
     (

@@ -179,6 +179,11 @@ class TrainerConfig:
     ema_decay: float = key(
         0.0, "decay of the weights' moving average, used for validation and kept; 0 is off", low=0, below=1
     )
+    average_end: float = key(
+        0.0, "share of the epochs, the last ones, whose weights are also averaged, into checkpoints/average.pt: a race "
+        "hands them over where the validation images show a gain; 0 is off",
+        low=0, high=1,
+    )  # fmt: skip
     metric: str = key(
         "accuracy", "of validation, by which the best epoch, early stopping, pruning and a sweep's winner are chosen",
         names=SCORES,

@@ -32,6 +32,7 @@ ADDED: dict[str, Any] = {  # 0.2.0
     "trainer.metric": "accuracy", "trainer.class_weights_by": "inverse", "trainer.effective_beta": 0.999,
     "trainer.sampler": "shuffle", "trainer.logit_adjustment": 0.0, "trainer.focal_gamma": 0.0,
     "trainer.on_oom": "accumulate", "trainer.devices": 1, "trainer.train_on": "train",
+    "trainer.average_end": 0.0,
 }  # fmt: skip
 HOLDS_A_KEY = ("sweep.curve", "sweep.plot_by")  # keys whose value is the name of a key
 SEARCH = ("hydra.sweeper.params", "hydra.sweeper.conditional")  # what they hold is named by whole keys

@@ -33,6 +33,7 @@ TEST_CSV = "test.csv"  # of an evaluated run
 CALIBRATION = "calibration.json"  # beside them: the temperature that was fitted on validation
 LOOKS = "looks.jsonl"  # of a run whose test split was looked at: one line for each look
 BEST = "checkpoints/best.pt"
+AVERAGE = "checkpoints/average.pt"  # the mean of the last epochs' weights, with trainer.average_end
 LAST = "checkpoints/last.pt"
 PREVIOUS = "checkpoints/last.prev.pt"  # the last.pt before, as a backup until the run ends
 PREVIOUS_BEST = "checkpoints/best.prev.pt"  # the best.pt that belongs to the last.pt before
@@ -43,7 +44,7 @@ LOCK = ".lock"
 SUMMARY = "sweep.json"  # of a sweep's folder, from its first end on
 DATABASE = "study.db"  # beside it, where the study is in no other storage
 # Keys that have no effect on the weights.
-NO_EFFECT_ON_WEIGHTS = re.compile(r"study|sweep\..*|trainer\.(progress|checkpoint_minutes|resume)")
+NO_EFFECT_ON_WEIGHTS = re.compile(r"study|sweep\..*|trainer\.(progress|checkpoint_minutes|resume|average_end)")
 # Keys that may change when a run or a study resumes; they do not change what a result means. (Another device or number
 # of threads can change the last bits of the weights.)
 MAY_CHANGE_ON_RESUME = re.compile(

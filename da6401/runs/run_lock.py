@@ -13,6 +13,7 @@ from da6401.errors import BusyError, RunError
 from da6401.runs.atomic_files import explain_write_errors
 from da6401.runs.renamed_keys import ADDED
 from da6401.runs.run_folder import (
+    AVERAGE,
     BEST,
     CALIBRATION,
     CONFIG,
@@ -40,6 +41,7 @@ FILES = (
     METRICS,
     RESULT,
     LOCK,
+    AVERAGE,
     BEST,
     LAST,
     PREVIOUS,

@@ -1,8 +1,8 @@
 """What a race hands over: the folder `model` beside its trials, which the verbs take as they take a run.
 
-It is there from the first finished training on, and is only replaced by a better one. At the end, mirror images and a
-mean of the best few trainings are tried. Half of the validation images choose among these, the other half must show
-the gain; else the best training stands alone.
+It is there from the first finished training on, and is only replaced by a better one. At the end, the mean of a
+training's last epochs' weights, mirror images and a mean of the best few trainings are tried. Half of the validation
+images choose among these, the other half must show the gain; else the best training's best epoch stands alone.
 """
 
 # N validation images, K classes
@@ -25,9 +25,9 @@ from da6401.errors import RunError
 from da6401.metrics.scores import accuracy
 from da6401.models.ensemble import resized
 from da6401.models.stages import StagedModel
-from da6401.runs.run_folder import BEST, CONFIG, read_metrics, read_result
+from da6401.runs.run_folder import AVERAGE, BEST, CONFIG, read_metrics, read_result
 from da6401.study.objective import Objective
-from da6401.sweep.model_folder import HandedOver, Option, Probabilities, Trained, current_model, write_model
+from da6401.sweep.model_folder import HandedOver, Option, Probabilities, Trained, Weights, current_model, write_model
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.checkpoint import Checkpoint, load_checkpoint
 from da6401.training.device import choose_device, prepare, restore_torch_settings
@@ -64,7 +64,7 @@ def keep_best(folder: Path, trained: Sequence[Trained], *, seconds: float) -> Ha
     if (current := current_model(folder, best)) is not None:
         return current
     content = load_checkpoint(best.run / BEST)
-    alone = Option((best.run,), flips=False, probabilities_NK=_probabilities(content))
+    alone = Option((Weights(best.run),), flips=False, probabilities_NK=_probabilities(content))
     write_model(folder, alone, [best], saved_config(best.run / CONFIG), content["class_names"], seconds=seconds)
     return current_model(folder, best)
 
@@ -72,6 +72,8 @@ def keep_best(folder: Path, trained: Sequence[Trained], *, seconds: float) -> Ha
 @restore_torch_settings()
 def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds: float) -> HandedOver:
     """Let `model` be the best of: the best network, or a mean of the best few, each with or without mirror images.
+
+    A network's weights are those of its best epoch, or the mean of those of its last ones where that is better.
 
     Args:
         trained: best first, at least one.
@@ -88,25 +90,31 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
     cfg = first.cfg
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     labels_N = load_training_data(cfg.data).validation.labels_N.numpy()
-    plain = [one.answers(cfg, mirrored=False) for one in loaded]
-    mirrored = [one.answers(cfg, mirrored=True) for one in loaded if members]
-    both = [np.mean(pair, axis=0) for pair in zip(plain, mirrored, strict=False)]
-    runs = [one.trained.run for one in loaded]
-    options = [
-        Option(tuple(runs[:count]), flips, np.mean((both if flips else plain)[:count], axis=0))
-        for count in range(1, len(runs) + 1)
-        for flips in ((False, True) if members else (False,))
-    ]
+    best = first.alone()
+    options, refused = [best], list[Option]()
+    if members:
+        loaded = [one.with_better_weights(labels_N) for one in loaded]
+        if (averaged := first.averaged()) is not None:
+            (refused if loaded[0] is first else options).append(averaged.alone())
+        plain = [one.answers(cfg, mirrored=False) for one in loaded]
+        both = [np.mean([plain_NK, one.answers(cfg, mirrored=True)], axis=0)
+                for one, plain_NK in zip(loaded, plain, strict=True)]  # fmt: skip
+        options += [
+            Option(tuple(one.weights for one in loaded[:count]), flips, np.mean(answers[:count], axis=0))
+            for count in range(1, len(loaded) + 1)
+            for flips, answers in ((False, plain), (True, both))
+            if (count, flips) != (1, False)
+        ]
     chosen = choose(options, labels_N)
-    alone = accuracy(labels_N, options[0].probabilities_NK)
+    alone = accuracy(labels_N, best.probabilities_NK)
     tried = tuple(
         {"model": option.words, "val_accuracy": accuracy(labels_N, option.probabilities_NK),
          "val_loss": float(image_losses(labels_N, option.probabilities_NK).mean()), "chosen": option is chosen}
-        for option in options
+        for option in (*options, *refused)
     )  # fmt: skip
-    members_of_it = [one.trained for one in loaded[: len(chosen.runs)]]
+    members_of_it = [one.trained for one in loaded[: len(chosen.members)]]
     write_model(folder, chosen, members_of_it, cfg, first.class_names, seconds=seconds)
-    return HandedOver(chosen.runs, chosen.flips, accuracy(labels_N, chosen.probabilities_NK), alone, tried)
+    return HandedOver(chosen.members, chosen.flips, accuracy(labels_N, chosen.probabilities_NK), alone, tried)
 
 
 def choose(options: Sequence[Option], labels_N: npt.NDArray[np.int64]) -> Option:
@@ -129,19 +137,44 @@ def choose(options: Sequence[Option], labels_N: npt.NDArray[np.int64]) -> Option
 
 
 def _probabilities(best: Checkpoint) -> Probabilities:
-    """Those of a run's best epoch on the validation images, from its checkpoint."""
+    """Those on the validation images, from a run's checkpoint."""
     found: Probabilities = best["probabilities"].numpy().astype(np.float64)
     return found
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A training's best network."""
+    """A training's network: that of its best epoch, or with the mean weights of its last ones."""
 
     network: StagedModel
     cfg: RunConfig
     class_names: list[str]
     trained: Trained
+    checkpoint: str = BEST
+
+    @property
+    def weights(self) -> Weights:
+        """Where its weights are."""
+        return Weights(self.trained.run, self.checkpoint)
+
+    def alone(self) -> Option:
+        """It alone, on the validation images at its own size, as its training left the answers."""
+        return Option((self.weights,), flips=False, probabilities_NK=self._kept())
+
+    def averaged(self) -> _Loaded | None:
+        """The same with the mean weights, where the training kept them."""
+        if not (self.trained.run / AVERAGE).is_file():
+            return None
+        network, _, _ = load_network(self.trained.run, AVERAGE)
+        return dataclasses.replace(self, network=network, checkpoint=AVERAGE)
+
+    def with_better_weights(self, labels_N: npt.NDArray[np.int64]) -> _Loaded:
+        """The one with the mean weights where the validation images show it to be better, else this one."""
+        averaged = self.averaged()
+        if averaged is None:
+            return self
+        best = self.alone()
+        return self if choose([best, averaged.alone()], labels_N) is best else averaged
 
     def fits(self, first: _Loaded) -> bool:
         """Whether it answers the same question: the same classes, of the same images at any size."""
@@ -156,9 +189,12 @@ class _Loaded:
     def answers(self, first: RunConfig, *, mirrored: bool) -> Probabilities:
         """On the validation images, or their mirror images, at the size of the first member."""
         if not mirrored and self.cfg.data == first.data:
-            return _probabilities(load_checkpoint(self.trained.run / BEST))
+            return self._kept()
         cfg = dataclasses.replace(self.cfg, data=first.data)
         return _answers(_Member(self.network, self.cfg.data.image_size, mirrored=mirrored), cfg)
+
+    def _kept(self) -> Probabilities:
+        return _probabilities(load_checkpoint(self.trained.run / self.checkpoint))
 
 
 class _Member(nn.Module):

@@ -24,6 +24,7 @@ from da6401.metrics.scores import accuracy, scores_of
 from da6401.runs.atomic_files import explain_write_errors, write_json
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import (
+    AVERAGE,
     BEST,
     CONFIG,
     ENSEMBLE,
@@ -52,46 +53,72 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """A training's weights: those of its best epoch, or the mean of those of its last ones."""
+
+    run: Path
+    checkpoint: str = BEST
+
+
+@dataclass(frozen=True)
 class Option:
     """A model that could be handed over."""
 
-    runs: tuple[Path, ...]
+    members: tuple[Weights, ...]
     flips: bool
     probabilities_NK: Probabilities
 
     @property
     def words(self) -> str:
         """For people."""
-        return model_words(self.runs, flips=self.flips)
+        return model_words(self.members, flips=self.flips)
 
 
 @dataclass(frozen=True)
 class HandedOver:
     """What `model` is, for sweep.json and the page."""
 
-    runs: tuple[Path, ...]
+    members: tuple[Weights, ...]
     flips: bool
     val_accuracy: float
-    alone: float  # the best network's
+    alone: float  # the best network's, of its best epoch
     tried: tuple[dict[str, Any], ...] = ()  # each option with its numbers; () where the time was over before
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """The trainings."""
+        return tuple(each.run for each in self.members)
 
     @property
     def words(self) -> str:
         """For people."""
-        return model_words(self.runs, flips=self.flips)
+        return model_words(self.members, flips=self.flips)
 
     def as_json(self, folder: Path) -> dict[str, Any]:
         """Folders are relative to the sweep's."""
         return {
-            "runs": [str(run.relative_to(folder)) for run in self.runs], "flips": self.flips,
-            "val_accuracy": self.val_accuracy, "best_network_alone": self.alone, "options": list(self.tried),
+            **members_json(self.members, folder), "flips": self.flips, "val_accuracy": self.val_accuracy,
+            "best_network_alone": self.alone, "options": list(self.tried),
         }  # fmt: skip
 
 
-def model_words(runs: Sequence[Path], *, flips: bool) -> str:
-    """What a model of these runs is, for people."""
-    what = "the best network" if len(runs) == 1 else f"the mean of {len(runs)} networks"
-    return f"{what}, images and mirror images" if flips else what
+def model_words(members: Sequence[Weights], *, flips: bool) -> str:
+    """What a model of these networks is, for people."""
+    count, averaged = len(members), sum(each.checkpoint == AVERAGE for each in members)
+    words = ["the best network" if count == 1 else f"the mean of {count} networks"]
+    if averaged:
+        words.append("averaged weights" if averaged == count else f"averaged weights in {averaged} of them")
+    if flips:
+        words.append("images and mirror images")
+    return ", ".join(words)
+
+
+def members_json(members: Sequence[Weights], folder: Path) -> dict[str, list[str]]:
+    """Their runs, relative to a sweep's folder, and the checkpoint of each."""
+    return {
+        "runs": [str(each.run.relative_to(folder)) for each in members],
+        "checkpoints": [each.checkpoint for each in members],
+    }
 
 
 def current_model(folder: Path, best: Trained) -> HandedOver | None:
@@ -100,12 +127,13 @@ def current_model(folder: Path, best: Trained) -> HandedOver | None:
         members, result = read_members(folder / MODEL), read_result(folder / MODEL)
     except RunError:
         return None
-    runs = tuple(folder / name for name in members.runs) if members else ()
-    is_same = (result.best_epoch, result.epochs_run) == (best.result.best_epoch, best.result.epochs_run)
-    if not is_same or runs[:1] != (best.run,) or not all((run / BEST).is_file() for run in runs):
+    if members is None:
         return None
-    alone = best.epoch["val_accuracy"]
-    return HandedOver(runs, bool(members and members.flips), result.val_accuracy or 0.0, alone)
+    found = tuple(Weights(folder / run, name) for run, name in zip(members.runs, members.checkpoints, strict=True))
+    is_same = (result.best_epoch, result.epochs_run) == (best.result.best_epoch, best.result.epochs_run)
+    if not is_same or found[0].run != best.run or not all((each.run / each.checkpoint).is_file() for each in found):
+        return None
+    return HandedOver(found, members.flips, result.val_accuracy or 0.0, best.epoch["val_accuracy"])
 
 
 def write_model(
@@ -138,8 +166,7 @@ def write_model(
     with explain_write_errors(folder / MODEL):
         new.mkdir(parents=True)
         try:
-            runs = [str(run.relative_to(folder)) for run in option.runs]
-            write_json(new / ENSEMBLE, {"runs": runs, "flips": option.flips})
+            write_json(new / ENSEMBLE, {**members_json(option.members, folder), "flips": option.flips})
             for name in (CONFIG, RECEIPT, METRICS):
                 shutil.copyfile(first.run / name, new / name)
             write_predictions(new / VALIDATION_CSV, answers)

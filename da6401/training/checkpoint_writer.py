@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from da6401.errors import RunError
-from da6401.runs.run_folder import BEST, LAST, PREVIOUS, PREVIOUS_BEST
+from da6401.runs.run_folder import AVERAGE, BEST, LAST, PREVIOUS, PREVIOUS_BEST
 from da6401.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from da6401.training.state import TrainingState
 
@@ -29,6 +29,8 @@ class Checkpoints(Protocol):
 
     def flush(self) -> None: ...
 
+    def save_average(self, weights: Mapping[str, Tensor], probabilities_NK: Tensor) -> None: ...
+
 
 class NoCheckpoints:
     """Of a process whose state another one keeps."""
@@ -39,6 +41,9 @@ class NoCheckpoints:
         pass
 
     def flush(self) -> None:
+        pass
+
+    def save_average(self, weights: Mapping[str, Tensor], probabilities_NK: Tensor) -> None:
         pass
 
 
@@ -60,8 +65,9 @@ class CheckpointWriter:
         self.state = state
         self.about = dict(about)
         validated = state.validated_model.state_dict()
-        both = [*state.model.state_dict().items(), *validated.items()]
-        self._frozen = {tensor.data_ptr() for name, tensor in both if name not in trainable}
+        models = [state.model, state.validated_model, *([state.end_average.model] if state.end_average else [])]
+        each = (item for model in models for item in model.state_dict().items())
+        self._frozen = {tensor.data_ptr() for name, tensor in each if name not in trainable}
         fixed, a_byte = FIRST_GUESS
         self._cost = fixed + a_byte * sum(tensor.nbytes for tensor in validated.values())
         self._written = time.perf_counter()
@@ -107,6 +113,14 @@ class CheckpointWriter:
         self._last = None
         self._written = time.perf_counter()
         self._cost = self._written - started
+
+    def save_average(self, weights: Mapping[str, Tensor], probabilities_NK: Tensor) -> None:
+        """Write average.pt: the mean of the last epochs' weights, and what it answers on the validation images (N, K).
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        save_checkpoint(self.out / AVERAGE, {**self.about, "model": weights, "probabilities": probabilities_NK})
 
     def _copy(self, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -16,7 +16,7 @@ from da6401.models.freezing import FreezePlan, freeze_plan, rate_factors
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.balance import ClassLoss
 from da6401.training.device import check_precision
-from da6401.training.optim import WeightAverage, build_optimizer
+from da6401.training.optim import MovingAverage, WeightAverage, build_optimizer
 from da6401.training.reading import LATE, Reading
 from da6401.training.setup import TrainingSetup
 from da6401.training.state import History, TrainingState
@@ -27,7 +27,7 @@ Targets = Sequence[tuple[Tensor, float]]  # labels (B,) and their share of the l
 
 
 class Learner:
-    """The network of a run with its optimizer, loss, precision and moving average."""
+    """The network of a run with its optimizer, loss, precision and averages of its weights."""
 
     def __init__(self, setup: TrainingSetup, history: History) -> None:
         """Move the network to the device and build the rest.
@@ -61,9 +61,13 @@ class Learner:
         )
         trainable = self.model.trainable_state()
         self.trainable_names = frozenset(trainable)
-        average = WeightAverage(self.model, trainer.ema_decay, trainable) if trainer.ema_decay > 0 else None
+        average = MovingAverage(self.model, trainable, decay=trainer.ema_decay) if trainer.ema_decay > 0 else None
+        validated = average.model if average else self.model
+        end_average = WeightAverage(validated, trainable) if trainer.average_end > 0 else None
         scaler = torch.amp.GradScaler(device.type, enabled=trainer.precision == "fp16")
-        self.state = TrainingState(self.model, optimizer, scaler, average, history, device, mixing=torch.Generator())
+        self.state = TrainingState(
+            self.model, optimizer, scaler, average, end_average, history, device, mixing=torch.Generator()
+        )
         self._pending: deque[Reading] = deque()  # steps that are not in the sums yet
 
     def freeze(self, plan: FreezePlan) -> None:

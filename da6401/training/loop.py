@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from da6401.config.freeze_rules import mixes
 from da6401.config.metrics import chosen_metric, word
@@ -21,14 +21,14 @@ from da6401.data.augment.augmenter import Augmenter
 from da6401.data.augment.mixing import mix
 from da6401.data.batches import batch_rows, seeded
 from da6401.data.resident import send
-from da6401.errors import DivergedError, InterruptedRun
+from da6401.errors import DivergedError, InterruptedRun, OutOfTimeError, TrialTimeoutError
 from da6401.models.freezing import FreezePlan, freeze_plan
 from da6401.runs.run_folder import append_metrics
 from da6401.training.balance import balanced_rows
 from da6401.training.checkpoint_writer import Checkpoints, CheckpointWriter, NoCheckpoints
 from da6401.training.epoch_inputs import EpochInputs, training_batches
 from da6401.training.learner import Learner, Targets
-from da6401.training.optim import set_learning_rate
+from da6401.training.optim import WeightAverage, set_learning_rate
 from da6401.training.progress import EpochProgress, epoch_line
 from da6401.training.ranks import Ranks
 from da6401.training.schedules import lr_factor
@@ -66,6 +66,7 @@ class EpochPlan:
     epoch: int  # from 1
     freeze: FreezePlan
     augmentation: AugmentationConfig
+    averaged: int  # how many of the last epochs, whose weights are averaged, there are up to this one; 0 before them
 
 
 def plan_epoch(cfg: RunConfig, epoch: int) -> EpochPlan:
@@ -73,7 +74,8 @@ def plan_epoch(cfg: RunConfig, epoch: int) -> EpochPlan:
     augmentation, epochs = cfg.augmentation, cfg.trainer.epochs
     if epoch > epochs - round(augmentation.plain_end * epochs):
         augmentation = AugmentationConfig(flip=augmentation.flip)
-    return EpochPlan(epoch, freeze_plan(cfg.model, epoch), augmentation)
+    averaged = max(0, epoch - epochs + round(cfg.trainer.average_end * epochs))
+    return EpochPlan(epoch, freeze_plan(cfg.model, epoch), augmentation, averaged)
 
 
 def fit(
@@ -123,11 +125,7 @@ def fit(
             result: Evaluation | None = None
             if trainer.train_on == "train":
                 try:
-                    result = evaluate(
-                        state.validated_model, inputs.validation, learner.arithmetic,
-                        batch_size=trainer.batch_size, first_stage=inputs.first_stage, stop=hooks.stop,
-                        ranks=setup.ranks,
-                    )  # fmt: skip
+                    result = validate(state.validated_model, learner, inputs, setup, stop=hooks.stop)
                 except InterruptedRun:
                     checkpoints.save(now=True)  # all batches of the epoch are done: the run resumes with the validation
                     raise
@@ -148,6 +146,8 @@ def fit(
             }
             better = history.add(line, metric)
             state.sums = EpochSums()
+            if state.end_average is not None and plan.averaged:
+                state.end_average.add(1 / plan.averaged)
             kept = {"probabilities": result.probabilities_NK} if result else {}
             checkpoints.save(best=kept if better else None)
             if not leads:
@@ -159,8 +159,49 @@ def fit(
             )
             if hooks.watcher is not None:
                 hooks.watcher.epoch_done(epoch, line)
+        if state.end_average is not None and trainer.train_on == "train":
+            keep_end_average(state.end_average, learner, inputs, setup, stop=hooks.stop, checkpoints=checkpoints)
     finally:
         checkpoints.flush()
+
+
+def validate(
+    model: nn.Module, learner: Learner, inputs: EpochInputs, setup: TrainingSetup, *, stop: StopFlag
+) -> Evaluation:
+    """The learner's network, or an average of it, on the validation images; raises as evaluate."""
+    return evaluate(
+        model, inputs.validation, learner.arithmetic, batch_size=setup.cfg.trainer.batch_size,
+        first_stage=inputs.first_stage, stop=stop, ranks=setup.ranks,
+    )  # fmt: skip
+
+
+def keep_end_average(
+    average: WeightAverage, learner: Learner, inputs: EpochInputs | None, setup: TrainingSetup, *,
+    stop: StopFlag, checkpoints: Checkpoints,
+) -> None:  # fmt: skip
+    """Validate and keep the mean of the last epochs' weights, where there are two such epochs or more.
+
+    Args:
+        inputs: of the last epoch, where this process has trained one.
+
+    Raises:
+        InterruptedRun: a signal came; the training resumes with this.
+    """
+    cfg = setup.cfg
+    last = plan_epoch(cfg, cfg.trainer.epochs)
+    if last.averaged < 2:
+        return
+    try:
+        inputs = inputs or setup.inputs.open(last.freeze.depth, stop=stop)
+        result = validate(average.model, learner, inputs, setup, stop=stop)
+    except (TrialTimeoutError, OutOfTimeError):
+        log.info("no time for the mean of the last epochs' weights")  # the training itself is complete
+        return
+    checkpoints.save_average(average.model.state_dict(), result.probabilities_NK)
+    log.info(
+        "the mean of the weights after the last %d epochs: validation accuracy %.4f, loss %.4f",
+        last.averaged, result.accuracy, result.loss,
+    )  # fmt: skip
 
 
 def train_epoch(

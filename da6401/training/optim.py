@@ -1,4 +1,4 @@
-"""The optimizer over a network's parameters, its learning rate, and the moving average of the weights."""
+"""The optimizer over a network's parameters, its learning rate, and averages of the weights."""
 
 from __future__ import annotations
 
@@ -49,28 +49,40 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class WeightAverage:
-    """An exponential moving average of a model's parameters and statistics, for validation and best.pt.
-
-    The decay is warmed up, min(decay, (1 + n) / (10 + n)) after n updates; otherwise the initial weights dominate.
+    """An average of a model's parameters and statistics.
 
     Args:
         trainable: the names in the state dict of what training changes; all else stays equal to the model's.
     """
 
-    def __init__(self, model: nn.Module, decay: float, trainable: Iterable[str]) -> None:
-        self.decay = decay
-        self.updates = 0
+    def __init__(self, model: nn.Module, trainable: Iterable[str]) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         averages, values = self.model.state_dict(), model.state_dict()  # both share their memory with the models
         self._pairs = [(averages[name], values[name]) for name in trainable]
 
     @torch.no_grad()
+    def add(self, share: float) -> None:
+        """Let the model's present weights be this share of the average."""
+        for average, value in self._pairs:
+            if average.is_floating_point():
+                average.lerp_(value, share)
+            else:
+                average.copy_(value)
+
+
+class MovingAverage(WeightAverage):
+    """An exponential moving average, for validation and best.pt.
+
+    The decay is warmed up, min(decay, (1 + n) / (10 + n)) after n updates; otherwise the initial weights dominate.
+    """
+
+    def __init__(self, model: nn.Module, trainable: Iterable[str], *, decay: float) -> None:
+        super().__init__(model, trainable)
+        self.decay = decay
+        self.updates = 0
+
     def update(self) -> None:
         """Update the average with the model's present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        for average, value in self._pairs:
-            if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
-            else:
-                average.copy_(value)
+        self.add(1 - decay)

@@ -14,7 +14,7 @@ from torch import nn
 from da6401.config.metrics import Metric
 from da6401.errors import RunError
 from da6401.runs.run_folder import wrong_fields
-from da6401.training.optim import WeightAverage
+from da6401.training.optim import MovingAverage, WeightAverage
 
 RENAMED = {"risen_epoch": "last_improved_epoch"}  # in checkpoints of older versions
 
@@ -104,7 +104,8 @@ class TrainingState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: WeightAverage | None
+    average: MovingAverage | None
+    end_average: WeightAverage | None  # the mean of the last epochs' weights, not itself validated by epoch
     history: History
     device: torch.device
     mixing: torch.Generator  # drawn from batch by batch; all other draws of an epoch are made at its start
@@ -127,6 +128,7 @@ class TrainingState:
             "scaler": self.scaler.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
             "average_updates": 0 if self.average is None else self.average.updates,
+            "end_average": None if self.end_average is None else self.end_average.model.state_dict(),
             "history": dataclasses.asdict(self.history),
             "sums": dataclasses.asdict(self.sums),
             "mixing": self.mixing.get_state(),
@@ -147,6 +149,10 @@ class TrainingState:
             if self.average is not None:
                 self.average.model.load_state_dict(content["average"])
                 self.average.updates = content["average_updates"]
+            if content.get("end_average") is None:
+                self.end_average = None  # it would lack epochs
+            elif self.end_average is not None:
+                self.end_average.model.load_state_dict(content["end_average"])
             self.sums = EpochSums(**content["sums"])
             self.mixing.set_state(content["mixing"])
             torch.set_rng_state(content["rng"])

@@ -14,7 +14,7 @@ from da6401.models.build import build_model
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.plugins.needed import plugins_of
-from da6401.runs.run_folder import BEST, CONFIG, ENSEMBLE, read_json
+from da6401.runs.run_folder import AVERAGE, BEST, CONFIG, ENSEMBLE, read_json
 from da6401.runs.trial_folders import fold_folders
 from da6401.training.checkpoint import load_checkpoint, model_state
 from da6401.training.device import restore_torch_settings
@@ -25,6 +25,7 @@ class Members:
     """ensemble.json: the runs beside the folder whose mean is its model, and whether mirror images count, too."""
 
     runs: tuple[str, ...]  # names of folders
+    checkpoints: tuple[str, ...]  # of each run: its best epoch's, or the mean of its last ones'
     flips: bool
 
 
@@ -40,11 +41,14 @@ def read_members(folder: Path) -> Members | None:
     runs, flips = content.get("runs"), content.get("flips")
     if not (isinstance(runs, list) and runs and all(isinstance(name, str) for name in runs) and flips in (True, False)):
         raise RunError(f"{folder / ENSEMBLE}: is damaged; run the sweep again")
+    checkpoints = content.get("checkpoints", [BEST] * len(runs))  # an older version knew no other
+    if not (isinstance(checkpoints, list) and len(checkpoints) == len(runs) and {*checkpoints} <= {BEST, AVERAGE}):
+        raise RunError(f"{folder / ENSEMBLE}: is damaged; run the sweep again")
     for name in runs:
         parts = Path(name).parts
         if not parts or Path(name).is_absolute() or ".." in parts:
             raise RunError(f"{folder / ENSEMBLE}: names {name!r}, which is not beside the folder")
-    return Members(tuple(runs), bool(flips))
+    return Members(tuple(runs), tuple(checkpoints), bool(flips))
 
 
 def load_model(
@@ -74,7 +78,8 @@ def _load(folder: Path) -> tuple[StagedModel | Ensemble, RunConfig, list[str]]:
     members = read_members(folder)
     if members is None:
         return _load_run(folder)
-    loaded = [_load_run(folder.parent / name) for name in members.runs]
+    pairs = zip(members.runs, members.checkpoints, strict=True)
+    loaded = [_load_run(folder.parent / name, checkpoint) for name, checkpoint in pairs]
     _, cfg, class_names = loaded[0]
     for name, (_, _, names) in zip(members.runs, loaded, strict=True):
         if names != class_names:
@@ -83,34 +88,40 @@ def _load(folder: Path) -> tuple[StagedModel | Ensemble, RunConfig, list[str]]:
     return Ensemble(networks, sides=sides, flips=members.flips, temperature=1.0).eval(), cfg, class_names
 
 
-def load_network(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
-    """As ``load_model``; of several members the first alone."""
+def load_network(folder: Path, checkpoint: str = BEST) -> tuple[StagedModel, RunConfig, list[str]]:
+    """As ``load_model``; of several members the first alone.
+
+    Args:
+        checkpoint: BEST or AVERAGE of a run.
+    """
     members = read_members(folder)
-    return _load_run(folder if members is None else folder.parent / members.runs[0])
+    if members is None:
+        return _load_run(folder, checkpoint)
+    return _load_run(folder.parent / members.runs[0], members.checkpoints[0])
 
 
 @restore_torch_settings()
-def _load_run(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
+def _load_run(folder: Path, checkpoint: str = BEST) -> tuple[StagedModel, RunConfig, list[str]]:
     with plugins_of(folder):
-        return _with_plugins(folder)
+        return _with_plugins(folder, checkpoint)
 
 
-def _with_plugins(folder: Path) -> tuple[StagedModel, RunConfig, list[str]]:
+def _with_plugins(folder: Path, checkpoint: str) -> tuple[StagedModel, RunConfig, list[str]]:
     cfg = saved_config(folder / CONFIG)
     if folds := fold_folders(folder):
         raise RunError(
             f"{folder}: is a trial of {len(folds)} folds and has no network of its own; name one of "
             f"{folds[0].name}, ... in it, or train its config on the ordinary split (the sweep's best.yaml)"
         )
-    content = load_checkpoint(folder / BEST)
+    content = load_checkpoint(folder / checkpoint)
     class_names = content.get("class_names")
     if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-        raise RunError(f"{folder / BEST}: names no classes; the file is damaged")
+        raise RunError(f"{folder / checkpoint}: names no classes; the file is damaged")
     # The checkpoint has all the weights: nothing is to be fetched first, and a weights file may be gone by now.
     model_cfg = dataclasses.replace(cfg.model, weights="none") if isinstance(cfg.model, PretrainedConfig) else cfg.model
     model = build_model(model_cfg, num_classes=len(class_names), image_size=cfg.data.image_size)
     try:
         model.float().load_state_dict(model_state(content))  # whatever a notebook's default type is
     except RuntimeError as error:
-        raise RunError(f"{folder / BEST}: the weights do not fit the model of {folder / CONFIG}") from error
+        raise RunError(f"{folder / checkpoint}: the weights do not fit the model of {folder / CONFIG}") from error
     return model.eval(), cfg, class_names

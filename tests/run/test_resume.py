@@ -18,10 +18,11 @@ from da6401.training.run import run
 from tests.outcomes import outcome, stop_at
 from tests.tiny_runs import SMALL, compose
 
-# Everything that has a state of its own: dropout, mixup, augmentation, the average of the weights, batch norm.
+# Everything that has a state of its own: dropout, mixup, augmentation, both averages of the weights, batch norm.
 HARD = (
     *SMALL, "trainer.epochs=4", "model.dropout=0.3", "model.block_dropout=0.1", "augmentation=strong",
     "augmentation.cutmix=0.5", "trainer.ema_decay=0.9", "trainer.label_smoothing=0.1", "trainer.clip_norm=1.0",
+    "trainer.average_end=0.5",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from da6401.runs.run_folder import ENSEMBLE, read_result
 from da6401.sweep import end_of_time, model_folder, race_trials, scheduler
 from da6401.sweep import hand_over as hand_over_module
 from da6401.sweep.hand_over import choose
-from da6401.sweep.model_folder import HandedOver, Option
+from da6401.sweep.model_folder import HandedOver, Option, Weights
 from da6401.sweep.prepare import prepare
 from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE, RaceTrials
 from da6401.sweep.summary import _print_model
@@ -124,7 +124,9 @@ def test_a_mean_of_networks_is_exported_explained_and_reproduced(
 @pytest.mark.parametrize(
     "content", ["[]", "{}", '{"runs": [], "flips": false}', '{"runs": ["../x"], "flips": false}',
                 '{"runs": ["/x"], "flips": true}', '{"runs": ["trial-0"], "flips": 3}',
-                '{"runs": ["model"], "flips": true}']
+                '{"runs": ["model"], "flips": true}',
+                '{"runs": ["trial-0"], "checkpoints": ["config.yaml"], "flips": true}',
+                '{"runs": ["trial-0"], "checkpoints": [], "flips": true}']
 )  # fmt: skip
 def test_a_damaged_or_hostile_ensemble_is_refused(
     tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
@@ -143,12 +145,11 @@ def test_what_shows_no_gain_is_not_taken() -> None:
     def option(runs: int, good: float) -> Option:
         logits = rng.normal(0, 1, (400, 4))
         logits[np.arange(400), labels] += good
-        return Option(
-            (Path("a"),) * runs, flips=False, probabilities_NK=np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        )
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        return Option((Weights(Path("a")),) * runs, flips=False, probabilities_NK=probabilities)
 
     alone = option(1, 2.0)
-    assert choose([alone, Option((Path("a"),) * 2, False, alone.probabilities_NK)], labels) is alone
+    assert choose([alone, Option((Weights(Path("a")),) * 2, False, alone.probabilities_NK)], labels) is alone
     assert choose([alone, option(2, 1.0)], labels) is alone
     better = option(2, 4.0)
     assert choose([alone, better], labels) is better
@@ -163,7 +164,7 @@ def test_the_line_that_tests_the_model_names_the_plugin(
     receipt = {"plugins": [{"file": "own.py"}], "plugin_files": [str(tmp_path / "own.py")]}
     (run / "receipt.json").write_text(json.dumps(receipt))
     monkeypatch.chdir(tmp_path)
-    _print_model(table_console(), HandedOver((Path("sweep/trial-0"),), False, 0.5, 0.5), Path("sweep"))
+    _print_model(table_console(), HandedOver((Weights(Path("sweep/trial-0")),), False, 0.5, 0.5), Path("sweep"))
     assert "test it: da6401 evaluate sweep/model --plugin own.py\n" in capsys.readouterr().out
 
 

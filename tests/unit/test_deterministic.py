@@ -26,7 +26,7 @@ from da6401.models.pooling import AdaptiveAvgPool2d, pooled
 from da6401.models.pretrained import staged
 from da6401.models.stages import StagedModel
 from da6401.registry import BACKBONES
-from da6401.training.optim import WeightAverage, build_optimizer
+from da6401.training.optim import MovingAverage, build_optimizer
 from tests.networks import cnn
 
 # What torch.use_deterministic_algorithms says that it refuses, and the operations that are meant, by the beginnings of
@@ -141,7 +141,7 @@ def test_frozen_stages_change_nothing() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam", "rmsprop"])
 def test_every_optimizer_clipping_and_averaging_are_deterministic(name: Any) -> None:
     model = cnn().to("meta")
-    average = WeightAverage(model, 0.9, [name for name, _ in model.named_parameters()])
+    average = MovingAverage(model, [name for name, _ in model.named_parameters()], decay=0.9)
     optimizer = build_optimizer(OptimizerConfig(name=name, weight_decay=0.1), stages=[], head=model.parameters())
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)

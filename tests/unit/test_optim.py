@@ -9,7 +9,7 @@ from torch import nn
 from da6401.config.metrics import chosen_metric
 from da6401.config.schema import OptimizerConfig, ScheduleConfig
 from da6401.training.balance import balanced_weights
-from da6401.training.optim import WeightAverage, build_optimizer, set_learning_rate
+from da6401.training.optim import MovingAverage, build_optimizer, set_learning_rate
 from da6401.training.schedules import lr_factor
 from da6401.training.state import History
 
@@ -95,7 +95,7 @@ def test_groups_have_their_own_rates_and_norms_no_decay() -> None:
 def test_the_average_follows_the_weights_and_starts_quickly() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    average = WeightAverage(model, 0.9, ["weight"])
+    average = MovingAverage(model, ["weight"], decay=0.9)
     nn.init.ones_(model.weight)
     average.update()
     assert float(average.model.state_dict()["weight"]) == pytest.approx(0.9)  # the first decay is (1 + 0) / (10 + 0)

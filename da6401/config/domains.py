@@ -25,7 +25,6 @@ from da6401.config.quoting import quote
 Value = None | bool | int | float | str  # what Optuna stores of a choice
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # a text that Hydra reads as it is written
 WORDS = re.compile(r"true|false|null|nan|inf", re.IGNORECASE)  # Hydra reads these as other types
-STRUCTURE = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)
 LARGEST = 2**53  # above it, neighbouring whole numbers are the same float
 MOST_STEPS = 1_000_000  # values of a range
 

@@ -12,6 +12,7 @@ candidates is their prior. The first candidate is judged in any case, so that th
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -213,17 +214,16 @@ class Race:
 
 def plan_words(steps: Sequence[Step], spent: float, reserve: float) -> str:
     """For people: what is done with the minutes, by what the first candidate's steps took."""
-    judged = [step for step in steps if step.phase == "judge"]
+    judged, long = ([step for step in steps if step.phase == phase] for phase in ("judge", "long"))
     words = [f"{duration(spent)} are spent"]
     if judged:
         seconds = sum(step.seconds for step in judged)
         what = "1 candidate" if len(judged) == 1 else f"{len(judged)} candidates"
         words.append(f"{what} judged by trainings of {judged[0].epochs} epochs or so, {duration(seconds)}")
-    words += [
-        f"a long training of about {step.epochs} epochs, {duration(step.seconds)}"
-        for step in steps
-        if step.phase == "long"
-    ]
+    for epochs, alike in itertools.groupby(long, key=lambda step: step.epochs):
+        each = [step.seconds for step in alike]
+        what = "a long training" if len(each) == 1 else f"{len(each)} long trainings"
+        words.append(f"{what} of about {epochs} epochs, {duration(sum(each))}")
     return "; ".join([*words, f"{duration(reserve)} for the model and the summary"])
 
 

@@ -23,7 +23,7 @@ from da6401.metrics.calibration import calibrate, read_calibration
 from da6401.metrics.scores import scores_of
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import ENSEMBLE, read_result
-from da6401.sweep import end_of_time, model_folder, race_trials, scheduler
+from da6401.sweep import end_of_time, model_folder, race_costs, scheduler
 from da6401.sweep import hand_over as hand_over_module
 from da6401.sweep.hand_over import choose
 from da6401.sweep.model_folder import HandedOver, Option, Weights
@@ -203,7 +203,7 @@ class Ctrl:
         (loop, "evaluate", 3),  # in the first training, after two epochs
         (run_writer, "write_result", 1),  # as it ends
         (model_folder, "write_calibration", 1),  # as `model` is first written
-        (race_trials, "measure", 2),  # between two trainings
+        (race_costs, "measure", 2),  # between two trainings
         (hand_over_module, "choose", 1),  # as the hand-over chooses
         (model_folder, "write_calibration", -1),  # and replaces `model`
     ],
@@ -222,7 +222,7 @@ def test_ctrl_c_at_any_moment_hands_over_the_best_so_far(
             patched.setattr(hand_over_module, "choose", then)
         else:
             Ctrl(patched, place, name, at=at)
-        if place is not race_trials:
+        if place is not race_costs:
             patched.setattr(RaceTrials, "extend", one_trial(RaceTrials.extend))
         code, said, complained = typed(*RACE, "sweep.minutes=1", cwd=tmp_path)
     assert code == 130, said + complained

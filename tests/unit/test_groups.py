@@ -31,7 +31,8 @@ MEANT_FOR_ALL = {
         "data.image_size": "the size that the backbones were pretrained at, of anybody's images",
     },
 }
-MEANT_FOR_ALL["sweep=tune_b"] = MEANT_FOR_ALL["sweep=tune_both"] = {
+MEANT_FOR_ALL["sweep=tune_a"] = {"trainer.average_end": "what the race may hand over, whatever it trains"}
+MEANT_FOR_ALL["sweep=tune_b"] = MEANT_FOR_ALL["sweep=tune_both"] = MEANT_FOR_ALL["sweep=tune_a"] | {
     "data.image_size": "the size at which the first head is quickly there, of anybody's images",
 }
 MEANT_FOR_ALL["experiment=freeze_curve"] = MEANT_FOR_ALL["sweep=part_b"] = MEANT_FOR_ALL["experiment=part_b"]

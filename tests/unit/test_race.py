@@ -24,8 +24,9 @@ from da6401.config.schema import PretrainedConfig, RunConfig, TrainerConfig
 from da6401.config.search_space import Parameter, Point, SearchSpace
 from da6401.study.clock import Clock
 from da6401.study.roles import ENQUEUED
-from da6401.sweep import race_trials
-from da6401.sweep.race_trials import CANDIDATE, RaceTrials, Spent
+from da6401.sweep import race_costs, race_trials
+from da6401.sweep.race_costs import Spent
+from da6401.sweep.race_trials import CANDIDATE, RaceTrials
 from da6401.training.speed import Speed
 from da6401.tune.candidates import anywhere, near
 from da6401.tune.race import JUDGE_SHARE, LONG_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
@@ -234,13 +235,13 @@ def race_of_backbones(folder: Path, freeze_depth: int, *, left: float) -> RaceTr
     space = SearchSpace((Parameter("seed", "seed", Interval(0, 9)),), {}, {"seed": 0})
     clock = Clock(20, began=left - 1200, now=lambda: 0.0)
     race = RaceTrials(study, space, composer, folder, clock, seed=0, members=3)
-    race._speeds.update({0: Speed(0, 1, 5.0), 1: Speed(0, 1, 1.0), 2: Speed(0, 1, 99.0)})
+    race.costs.known.update({0: Speed(0, 1, 5.0), 1: Speed(0, 1, 1.0), 2: Speed(0, 1, 99.0)})
     return race
 
 
 @pytest.mark.parametrize(("freeze_depth", "most"), [(9, 20), (6, 10)])
 def test_a_head_may_train_longer_than_stages(tmp_path: Path, freeze_depth: int, most: int) -> None:
-    assert race_of_backbones(tmp_path, freeze_depth, left=1000)._candidate([], 0).most_epochs == most
+    assert race_of_backbones(tmp_path, freeze_depth, left=1000).costs.candidate([], 0).most_epochs == most
 
 
 def test_time_is_kept_for_the_answers_of_the_networks_that_were_trained(
@@ -250,7 +251,7 @@ def test_time_is_kept_for_the_answers_of_the_networks_that_were_trained(
     for left, affordable in ((1000, 2), (21, 1), (15, 0)):
         race = race_of_backbones(tmp_path, 6, left=left)
         assert race.affordable_members() == affordable, f"{left} s"
-    assert race.reserve == 10 + race_trials.START_SECONDS + 2 * 5 + 2 * 1
+    assert race.reserve == 10 + race_costs.START_SECONDS + 2 * 5 + 2 * 1
 
 
 @pytest.mark.parametrize(("minutes", "timed"), [(5, []), (60, [256])])
@@ -270,7 +271,7 @@ def test_what_cannot_fit_is_not_timed(
         seen.append(cfg.data.image_size)
         return Speed(features=400.0, epoch=1.0, answers=1.0)
 
-    monkeypatch.setattr(race_trials, "measure", measured)
+    monkeypatch.setattr(race_costs, "measure", measured)
     monkeypatch.setattr(race_trials, "landing_seconds", lambda clock: 5.0)
     model = PretrainedConfig(name="efficientnet_lite0", freeze_depth=9, weights="none")
     composer: Any = Sizes(RunConfig(model=model, trainer=TrainerConfig(epochs=20)))
@@ -284,6 +285,6 @@ def test_what_cannot_fit_is_not_timed(
     race = RaceTrials(study, space, composer, tmp_path, Clock(minutes, began=0, now=lambda: 0.0), seed=0, members=1)
     spent = Spent(candidate=0, epochs=80, seconds=10.0, epoch=0.1)
     monkeypatch.setattr(race, "_spent", lambda trials: [spent])
-    race._losses[0], race._speeds[0] = losses(0.5), Speed(features=30.0, epoch=0.1, answers=1.0)
+    race._losses[0], race.costs.known[0] = losses(0.5), Speed(features=30.0, epoch=0.1, answers=1.0)
     race.extend()
     assert seen == timed

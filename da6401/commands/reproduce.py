@@ -25,7 +25,7 @@ from da6401.machine.terminal import table_console
 from da6401.plugins.needed import plugins_of
 from da6401.redact import safe
 from da6401.report.run_record import RunRecord, read_run
-from da6401.runs.run_folder import BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
+from da6401.runs.run_folder import AVERAGE, BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
 from da6401.runs.trial_folders import fold_folders
 from da6401.training.checkpoint import load_checkpoint, model_state, weights_sha256
 from da6401.training.run import run
@@ -92,7 +92,7 @@ def _reproduced(folder: Path, overrides: Sequence[str]) -> int:
     settings = [Row(f"config {key}", old, new) for key, old, new in changes] or [Row("config", "as saved", "as saved")]
     settings += list(recorded_rows(then.receipt, now.receipt))
     metrics = list(metric_rows(then.epochs, now.epochs, ended=ended))
-    weights = [Row(what, hashes_then[what], sha256) for what, sha256 in weight_hashes(now).items()]
+    weights = [Row(what, hashes_then.get(what), sha256) for what, sha256 in weight_hashes(now).items()]
     rows = ([row.what, _verdict(row), row.then, row.now] for row in (*settings, *metrics, *weights))
     console = table_console()
     console.print(f"then: {escape(safe(folder))}\nnow:  {escape(safe(again))}", soft_wrap=True, highlight=False)
@@ -115,11 +115,13 @@ def _reproduced(folder: Path, overrides: Sequence[str]) -> int:
 
 
 def weight_hashes(record: RunRecord) -> dict[str, str | None]:
-    """The sha256 of the last epoch's and of the best weights, from result.json, else from the checkpoints."""
+    """The sha256 of the last epoch's, of the best and of the averaged weights, from result.json or the checkpoints."""
     result = record.result
+    averaged = _hash_of(record.folder / AVERAGE)
     return {
         "weights, last (sha256)": (result and result.weights_sha256) or _hash_of(record.folder / LAST),
         "weights, best (sha256)": (result and result.best_weights_sha256) or _hash_of(record.folder / BEST),
+        **({"weights, averaged (sha256)": averaged} if averaged else {}),
     }
 
 

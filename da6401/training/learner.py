@@ -16,7 +16,7 @@ from da6401.models.freezing import FreezePlan, freeze_plan, rate_factors
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.balance import ClassLoss
 from da6401.training.device import check_precision
-from da6401.training.optim import MovingAverage, WeightAverage, build_optimizer
+from da6401.training.optim import EndAverage, MovingAverage, build_optimizer
 from da6401.training.reading import LATE, Reading
 from da6401.training.setup import TrainingSetup
 from da6401.training.state import History, TrainingState
@@ -63,7 +63,7 @@ class Learner:
         self.trainable_names = frozenset(trainable)
         average = MovingAverage(self.model, trainable, decay=trainer.ema_decay) if trainer.ema_decay > 0 else None
         validated = average.model if average else self.model
-        end_average = WeightAverage(validated, trainable) if trainer.average_end > 0 else None
+        end_average = EndAverage(validated, trainable) if trainer.average_end > 0 else None
         scaler = torch.amp.GradScaler(device.type, enabled=trainer.precision == "fp16")
         self.state = TrainingState(
             self.model, optimizer, scaler, average, end_average, history, device, mixing=torch.Generator()

@@ -28,7 +28,7 @@ from da6401.training.balance import balanced_rows
 from da6401.training.checkpoint_writer import Checkpoints, CheckpointWriter, NoCheckpoints
 from da6401.training.epoch_inputs import EpochInputs, training_batches
 from da6401.training.learner import Learner, Targets
-from da6401.training.optim import WeightAverage, set_learning_rate
+from da6401.training.optim import EndAverage, set_learning_rate
 from da6401.training.progress import EpochProgress, epoch_line
 from da6401.training.ranks import Ranks
 from da6401.training.schedules import lr_factor
@@ -147,7 +147,7 @@ def fit(
             better = history.add(line, metric)
             state.sums = EpochSums()
             if state.end_average is not None and plan.averaged:
-                state.end_average.add(1 / plan.averaged)
+                state.end_average.update(plan.averaged)
             kept = {"probabilities": result.probabilities_NK} if result else {}
             checkpoints.save(best=kept if better else None)
             if not leads:
@@ -176,10 +176,10 @@ def validate(
 
 
 def keep_end_average(
-    average: WeightAverage, learner: Learner, inputs: EpochInputs | None, setup: TrainingSetup, *,
+    average: EndAverage, learner: Learner, inputs: EpochInputs | None, setup: TrainingSetup, *,
     stop: StopFlag, checkpoints: Checkpoints,
 ) -> None:  # fmt: skip
-    """Validate and keep the mean of the last epochs' weights, where there are two such epochs or more.
+    """Validate and keep the mean of the last epochs' weights, where there are two such epochs or more, all in it.
 
     Args:
         inputs: of the last epoch, where this process has trained one.
@@ -189,7 +189,7 @@ def keep_end_average(
     """
     cfg = setup.cfg
     last = plan_epoch(cfg, cfg.trainer.epochs)
-    if last.averaged < 2:
+    if average.epochs < max(2, last.averaged):
         return
     try:
         inputs = inputs or setup.inputs.open(last.freeze.depth, stop=stop)

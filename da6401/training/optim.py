@@ -86,3 +86,20 @@ class MovingAverage(WeightAverage):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         self.add(1 - decay)
+
+
+class EndAverage(WeightAverage):
+    """The plain mean of the weights after each of the last epochs, for average.pt."""
+
+    def __init__(self, model: nn.Module, trainable: Iterable[str]) -> None:
+        super().__init__(model, trainable)
+        self.epochs = 0  # that are in it
+
+    def update(self, number: int) -> None:
+        """Add the model's present weights, those after the last epochs' first, second, ... (``number``, from 1).
+
+        Nothing is added where an epoch before it is missing: then the mean is never complete.
+        """
+        if number in (1, self.epochs + 1):
+            self.add(1 / number)
+            self.epochs = number

@@ -14,7 +14,7 @@ from torch import nn
 from da6401.config.metrics import Metric
 from da6401.errors import RunError
 from da6401.runs.run_folder import wrong_fields
-from da6401.training.optim import MovingAverage, WeightAverage
+from da6401.training.optim import EndAverage, MovingAverage
 
 RENAMED = {"risen_epoch": "last_improved_epoch"}  # in checkpoints of older versions
 
@@ -105,7 +105,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: MovingAverage | None
-    end_average: WeightAverage | None  # the mean of the last epochs' weights, not itself validated by epoch
+    end_average: EndAverage | None
     history: History
     device: torch.device
     mixing: torch.Generator  # drawn from batch by batch; all other draws of an epoch are made at its start
@@ -122,13 +122,15 @@ class TrainingState:
     def checkpoint(self) -> dict[str, Any]:
         """Tensors and plain values only; brings the history's seconds up to date."""
         self.history.seconds = time.perf_counter() - self._started
+        end_average = self.end_average if self.end_average is not None and self.end_average.epochs else None
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
             "average_updates": 0 if self.average is None else self.average.updates,
-            "end_average": None if self.end_average is None else self.end_average.model.state_dict(),
+            "end_average": None if end_average is None else end_average.model.state_dict(),
+            "end_average_epochs": 0 if end_average is None else end_average.epochs,
             "history": dataclasses.asdict(self.history),
             "sums": dataclasses.asdict(self.sums),
             "mixing": self.mixing.get_state(),
@@ -149,10 +151,9 @@ class TrainingState:
             if self.average is not None:
                 self.average.model.load_state_dict(content["average"])
                 self.average.updates = content["average_updates"]
-            if content.get("end_average") is None:
-                self.end_average = None  # it would lack epochs
-            elif self.end_average is not None:
+            if self.end_average is not None and content.get("end_average") is not None:  # an older version has none
                 self.end_average.model.load_state_dict(content["end_average"])
+                self.end_average.epochs = content["end_average_epochs"]
             self.sums = EpochSums(**content["sums"])
             self.mixing.set_state(content["mixing"])
             torch.set_rng_state(content["rng"])

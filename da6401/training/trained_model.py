@@ -42,7 +42,8 @@ def read_members(folder: Path) -> Members | None:
     if not (isinstance(runs, list) and runs and all(isinstance(name, str) for name in runs) and flips in (True, False)):
         raise RunError(f"{folder / ENSEMBLE}: is damaged; run the sweep again")
     checkpoints = content.get("checkpoints", [BEST] * len(runs))  # an older version knew no other
-    if not (isinstance(checkpoints, list) and len(checkpoints) == len(runs) and {*checkpoints} <= {BEST, AVERAGE}):
+    known = isinstance(checkpoints, list) and all(name in (BEST, AVERAGE) for name in checkpoints)
+    if not known or len(checkpoints) != len(runs):
         raise RunError(f"{folder / ENSEMBLE}: is damaged; run the sweep again")
     for name in runs:
         parts = Path(name).parts

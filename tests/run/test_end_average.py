@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from da6401.commands.reproduce import reproduce_run
 from da6401.errors import InterruptedRun, TrialTimeoutError
 from da6401.runs.run_folder import AVERAGE, BEST, LAST, read_result
 from da6401.training import loop, validation
@@ -91,16 +92,28 @@ def test_a_time_limit_that_ends_the_validation_of_the_mean_leaves_the_training_c
     assert not (tmp_path / "run" / AVERAGE).exists()
 
 
-def test_it_may_be_switched_off_or_on_in_a_run_that_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "then", "kept"), [("1", "0", False), ("0", "1", False), ("0", "0.5", True)])
+def test_it_may_be_switched_off_or_on_in_a_run_that_goes_on(tmp_path: Path, first: str, then: str, kept: bool) -> None:
+    """On before the last epochs begin; later it would lack epochs."""
+
     class Stop:
         def epoch_done(self, epoch: int, values: Any) -> None:
             if epoch == 2:
                 raise InterruptedRun(15)
 
-    for first, then in (("1", "0"), ("0", "1")):
-        folder = tmp_path / first
-        with pytest.raises(InterruptedRun):
-            run(compose(*SMALL, "trainer.epochs=4", f"trainer.average_end={first}"), folder, Stop())
-        result = run(compose(*SMALL, "trainer.epochs=4", f"trainer.average_end={then}"), folder)
-        assert (result.status, result.epochs_run) == ("completed", 4)
-        assert not (folder / AVERAGE).exists(), "it would lack epochs"
+    with pytest.raises(InterruptedRun):
+        run(compose(*SMALL, "trainer.epochs=4", f"trainer.average_end={first}"), tmp_path / "run", Stop())
+    cfg = compose(*SMALL, "trainer.epochs=4", f"trainer.average_end={then}")
+    result = run(cfg, tmp_path / "run")
+    assert (result.status, result.epochs_run) == ("completed", 4)
+    assert (tmp_path / "run" / AVERAGE).exists() is kept
+    if kept:
+        run(cfg, tmp_path / "whole")
+        assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_the_averaged_weights_are_reproduced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(compose(*SMALL, "trainer.epochs=2", "trainer.average_end=1"), tmp_path / "run")
+    assert reproduce_run(tmp_path / "run", []) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "weights, averaged" in line]
+    assert "agrees" in row, row

@@ -126,6 +126,7 @@ def test_a_mean_of_networks_is_exported_explained_and_reproduced(
                 '{"runs": ["/x"], "flips": true}', '{"runs": ["trial-0"], "flips": 3}',
                 '{"runs": ["model"], "flips": true}',
                 '{"runs": ["trial-0"], "checkpoints": ["config.yaml"], "flips": true}',
+                '{"runs": ["trial-0"], "checkpoints": [[]], "flips": true}',
                 '{"runs": ["trial-0"], "checkpoints": [], "flips": true}']
 )  # fmt: skip
 def test_a_damaged_or_hostile_ensemble_is_refused(

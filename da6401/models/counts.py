@@ -9,6 +9,7 @@ nothing, as in the assignment's closed form.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,7 +33,9 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
 # Layers without MACs whose output has the shape of their input. They are skipped: the meta device computes their shapes
 # in Python, which takes longer than all convolutions together.
 SAME_SHAPE = (nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.GELU)
-SMALL = 64 * 64  # px: such an image is computed sooner than torch imports the compiler, which the meta device needs
+COMPILER = "torch._dynamo"  # the meta device needs it, and importing it takes a second
+SMALL = 64 * 64  # px: such an image is computed as soon as on the meta device
+MODEST = 256 * 256  # px: and such a one sooner than the compiler is imported
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,9 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
     """The layers of count_layers and the stages' shapes.
 
     The shapes come from one forward pass of an image of zeros, which changes neither the model nor the random state. A
-    larger image is on the meta device, which computes nothing: any size takes milliseconds. Attention is counted from
-    its shapes, for its projections never run as layers: 4 T E^2 for the projections of queries, keys, values and
-    output, and 2 T^2 E for the scores (QK^T) and the weighted sum of the values.
+    larger image is on the meta device, which computes nothing: any size takes milliseconds once the compiler is there.
+    Attention is counted from its shapes, for its projections never run as layers: 4 T E^2 for the projections of
+    queries, keys, values and output, and 2 T^2 E for the scores (QK^T) and the weighted sum of the values.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     layers = _layers(model)
@@ -104,8 +107,8 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
         for module in same:
             vars(module)["forward"] = _unchanged
         tensors = {name: tensor.detach() for name, tensor in _tensors(model).items()}
-        small = height * width <= SMALL and not any(tensor.is_meta for tensor in tensors.values())
-        device = "cpu" if small else "meta"
+        small = height * width <= (SMALL if COMPILER in sys.modules else MODEST)
+        device = "cpu" if small and not any(tensor.is_meta for tensor in tensors.values()) else "meta"
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
         with torch.no_grad():
             functional_call(model, tensors, (torch.zeros(1, 3, height, width, device=device),))

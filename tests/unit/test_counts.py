@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -115,6 +117,21 @@ def test_googlenets_cuts_have_the_shapes_that_the_assignment_lists() -> None:
     cuts = {"conv3": (192, 28, 28), "3b": (480, 14, 14), "4c": (512, 14, 14), "4e": (832, 7, 7), "5b": (1024,)}
     for cut, shape in cuts.items():
         assert tuple(model.run_stages(x, 0, model.stage_names.index(cut) + 1).shape[1:]) == shape
+
+
+def test_own_networks_are_counted_without_torchs_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import takes a second, for which a process that trains such a network would wait before its first step."""
+    code = (
+        "import sys\nfrom da6401.config.schema import PretrainedConfig\nfrom da6401.models.build import build_model\n"
+        "from da6401.models.counts import COMPILER, count_layers\n"
+        "cfg = PretrainedConfig(name='efficientnet_lite0', weights='none')\n"
+        "layers = count_layers(build_model(cfg, num_classes=3, image_size=128), 128)\n"
+        "print(COMPILER in sys.modules, sum(layer.macs for layer in layers))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    monkeypatch.setattr("da6401.models.counts.COMPILER", "sys")  # as if it were imported: on the meta device
+    model = build_model(PretrainedConfig(name="efficientnet_lite0", weights="none"), num_classes=3, image_size=128)
+    assert said == ["False", str(sum(layer.macs for layer in count_layers(model, 128)))]
 
 
 def test_counting_leaves_the_model_and_the_random_state_alone() -> None:

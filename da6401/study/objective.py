@@ -191,12 +191,23 @@ class Objective:
     def best(self, trials: Iterable[AnyTrial]) -> list[Candidate[AnyTrial]]:
         """The best configuration within the hard limits (the earliest of equal ones), or none; of several metrics the
         Pareto set, the best in the first metric first."""
-        front = self._front(self.candidates(trials))
+        return self.best_of(self.candidates(trials))
+
+    def best_of(self, candidates: Iterable[Candidate[AnyTrial]]) -> list[Candidate[AnyTrial]]:
+        """As ``best``, of all candidates, in their order."""
+        front = self._front(candidates)
         return front if self.alone is None else front[:1]
 
-    def ranked(self, trials: Sequence[AnyTrial]) -> list[AnyTrial]:
-        """All trials, best first; those that did not complete last."""
-        done = [trial for each in self.candidates(trials) for trial in each.trials]
+    def ranked(
+        self, trials: Sequence[AnyTrial], candidates: Iterable[Candidate[AnyTrial]] | None = None
+    ) -> list[AnyTrial]:
+        """All trials, best first; those that did not complete last.
+
+        Args:
+            candidates: of these trials, where they are known.
+        """
+        found = self.candidates(trials) if candidates is None else candidates
+        done = [trial for each in found for trial in each.trials]
         return done + [trial for trial in trials if not is_complete(trial)]
 
     def so_far(self, trials: Iterable[AnyTrial]) -> list[tuple[AnyTrial, float]]:
@@ -215,7 +226,9 @@ class Objective:
 
     def _candidate(self, trials: Sequence[AnyTrial]) -> Candidate[AnyTrial]:
         rows = [self._values(trial) for trial in trials]
-        means = rows[0] if len(rows) == 1 else tuple(statistics.fmean(column) for column in zip(*rows, strict=True))
+        if len(rows) == 1:  # as nearly always: this is asked after every trial of a sweep
+            return Candidate(trials[0], tuple(trials), rows[0], keeps_limits(trials[0]))
+        means = tuple(statistics.fmean(column) for column in zip(*rows, strict=True))
         middle = self.median(trials, lambda trial: self._values(trial)[:1])
         return Candidate(middle, tuple(trials), means, all(map(keeps_limits, trials)))
 
@@ -271,4 +284,4 @@ def _configuration(trial: Trial) -> object:
 
 def _is_seed(name: str) -> bool:
     """Whether a parameter is the seed, under a condition or not."""
-    return name == SEED or name.startswith(f"{SEED} [")
+    return name.startswith(SEED) and (name == SEED or name.startswith(f"{SEED} ["))

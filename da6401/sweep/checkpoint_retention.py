@@ -33,10 +33,11 @@ class Checkpoints:
 
     def prune(self, trials: Sequence[FrozenTrial]) -> None:
         """Delete those of finished trials that are not among the best k or exceed the room; never the best trial's."""
-        best = {trial.number for each in self.objective.best(trials) for trial in each.trials}
+        candidates = self.objective.candidates(trials)
+        best = {trial.number for each in self.objective.best_of(candidates) for trial in each.trials}
         finished = [trial for trial in trials if trial.state in FINISHED]
         used = 0
-        for rank, trial in enumerate(self.objective.ranked(finished)):
+        for rank, trial in enumerate(self.objective.ranked(finished, candidates)):
             if trial.number in self.deleted:
                 continue
             run = trial_folder(self.folder, trial)

@@ -10,6 +10,7 @@ images choose among these, the other half must show the gain; else the best trai
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +91,11 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
     cfg = first.cfg
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     labels_N = load_training_data(cfg.data).validation.labels_N.numpy()
-    best = first.alone()
+    best, *averaged = first.alone
     options, refused = [best], list[Option]()
     if members:
         loaded = [one.with_better_weights(labels_N) for one in loaded]
-        if (averaged := first.averaged()) is not None:
-            (refused if loaded[0] is first else options).append(averaged.alone())
+        (refused if loaded[0] is first else options).extend(averaged)
         plain = [one.answers(cfg, mirrored=False) for one in loaded]
         both = [np.mean([plain_NK, one.answers(cfg, mirrored=True)], axis=0)
                 for one, plain_NK in zip(loaded, plain, strict=True)]  # fmt: skip
@@ -157,24 +157,20 @@ class _Loaded:
         """Where its weights are."""
         return Weights(self.trained.run, self.checkpoint)
 
-    def alone(self) -> Option:
-        """It alone, on the validation images at its own size, as its training left the answers."""
-        return Option((self.weights,), flips=False, probabilities_NK=self._kept())
-
-    def averaged(self) -> _Loaded | None:
-        """The same with the mean weights, where the training kept them."""
-        if not (self.trained.run / AVERAGE).is_file():
-            return None
-        network, _, _ = load_network(self.trained.run, AVERAGE)
-        return dataclasses.replace(self, network=network, checkpoint=AVERAGE)
+    @functools.cached_property
+    def alone(self) -> list[Option]:
+        """It alone by its best epoch, then by the mean weights where the training kept them, which kept the answers on
+        the validation images, too, at the network's own size."""
+        run = self.trained.run
+        names = [BEST, AVERAGE] if (run / AVERAGE).is_file() else [BEST]
+        return [Option((Weights(run, name),), flips=False, probabilities_NK=self._kept(name)) for name in names]
 
     def with_better_weights(self, labels_N: npt.NDArray[np.int64]) -> _Loaded:
         """The one with the mean weights where the validation images show it to be better, else this one."""
-        averaged = self.averaged()
-        if averaged is None:
+        if len(self.alone) == 1 or choose(self.alone, labels_N) is self.alone[0]:
             return self
-        best = self.alone()
-        return self if choose([best, averaged.alone()], labels_N) is best else averaged
+        network, _, _ = load_network(self.trained.run, AVERAGE)
+        return dataclasses.replace(self, network=network, checkpoint=AVERAGE)
 
     def fits(self, first: _Loaded) -> bool:
         """Whether it answers the same question: the same classes, of the same images at any size."""
@@ -189,12 +185,12 @@ class _Loaded:
     def answers(self, first: RunConfig, *, mirrored: bool) -> Probabilities:
         """On the validation images, or their mirror images, at the size of the first member."""
         if not mirrored and self.cfg.data == first.data:
-            return self._kept()
+            return self._kept(self.checkpoint)
         cfg = dataclasses.replace(self.cfg, data=first.data)
         return _answers(_Member(self.network, self.cfg.data.image_size, mirrored=mirrored), cfg)
 
-    def _kept(self) -> Probabilities:
-        return _probabilities(load_checkpoint(self.trained.run / self.checkpoint))
+    def _kept(self, checkpoint: str) -> Probabilities:
+        return _probabilities(load_checkpoint(self.trained.run / checkpoint))
 
 
 class _Member(nn.Module):

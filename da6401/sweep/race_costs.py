@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import statistics
@@ -131,7 +132,11 @@ class Costs:
             return None
         if isinstance(cfg.model, PretrainedConfig) is not pretrained:
             return None
-        return macs_of(cfg) / macs_of(self._config(0))
+        return macs_of(cfg) / self._first_macs
+
+    @functools.cached_property
+    def _first_macs(self) -> int:
+        return macs_of(self._config(0))
 
 
 def _feature_seconds(run: Path) -> float:

@@ -63,7 +63,8 @@ class Learner:
         self.trainable_names = frozenset(trainable)
         average = MovingAverage(self.model, trainable, decay=trainer.ema_decay) if trainer.ema_decay > 0 else None
         validated = average.model if average else self.model
-        end_average = EndAverage(validated, trainable) if trainer.average_end > 0 else None
+        averages = trainer.average_end > 0 and trainer.train_on == "train"  # else no image is left to judge it
+        end_average = EndAverage(validated, trainable) if averages else None
         scaler = torch.amp.GradScaler(device.type, enabled=trainer.precision == "fp16")
         self.state = TrainingState(
             self.model, optimizer, scaler, average, end_average, history, device, mixing=torch.Generator()

@@ -159,7 +159,7 @@ def fit(
             )
             if hooks.watcher is not None:
                 hooks.watcher.epoch_done(epoch, line)
-        if state.end_average is not None and trainer.train_on == "train":
+        if state.end_average is not None:
             keep_end_average(state.end_average, learner, inputs, setup, stop=hooks.stop, checkpoints=checkpoints)
     finally:
         checkpoints.flush()

@@ -1,4 +1,4 @@
-"""A training step never waits for the device: not for a number, and not for a copy.
+"""A training step never waits for the device, not for a number and not for a copy, and gives it little work of its own.
 
 Without CUDA the device is "meta", whose tensors have no values: reading one, or choosing rows by one, raises, as
 torch.cuda.set_sync_debug_mode("error") does on a GPU. Copies that wait are refused as well.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from da6401.data import resident
+from da6401.data.augment.augmenter import Augmenter
+from da6401.data.batches import batches, seeded
 from da6401.data.resident import ChosenRows, bring
 from da6401.data.sources import load_training_data
 from da6401.models.build import build_model
@@ -198,6 +202,43 @@ def test_a_step_that_waits_is_noticed(
     monkeypatch.setattr(ClassLoss, "__call__", waiting)
     with pytest.raises((RuntimeError, NotImplementedError, AssertionError)), no_waits():
         trained.epoch()
+
+
+class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations that compute something on the device: a view does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        computes = isinstance(answer, Tensor) and answer.device.type == DEVICE.type and not func.is_view
+        self.names.update([func.name()] if computes else [])
+        return answer
+
+
+@pytest.mark.parametrize("name", ["plain", "head", "by adam"])
+def test_a_step_computes_little_besides_the_network_the_loss_and_the_optimizer(
+    name: str, device: torch.device, tmp_path: Path
+) -> None:
+    learner = (trained := Trained(RUNS[name], device, tmp_path)).learner
+    learner.model.train()
+    first, optimizer = trained.inputs.first_stage, learner.state.optimizer
+    rows_N = torch.arange(trained.inputs.count)
+    augment = Augmenter(trained.plan.augmentation, count=len(rows_N), generator=seeded(1))
+    images = trained.inputs.images_of(1, rows_N, augment, rows_N)
+    batch = next(iter(batches(images, batch_size=4, device=device, shuffle=None)))
+    x = learner.arithmetic.in_layout(trained.inputs.of_batch(batch, augment))
+    learner.step(x, [(batch.labels_B, 1.0)], first_stage=first)  # the optimizer makes its state
+    with Kernels() as ours:
+        learner.step(x, [(batch.labels_B, 1.0)], first_stage=first)
+    with Kernels() as bare:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(learner.model(x, first), batch.labels_B).backward()
+        optimizer.step()
+    own = {"aten::argmax": 1, "aten::eq.Tensor": 1, "aten::sum": 1, "aten::stack": 1, "aten::_to_copy": 1}
+    assert ours.names - bare.names == own, "how many answers are right; this and the loss, together in float64"
 
 
 def test_rows_stay_on_the_device_where_there_is_room_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

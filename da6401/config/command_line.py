@@ -24,7 +24,7 @@ from da6401.config.arguments import parse_flags
 from da6401.config.compose import config_of, plain_tree
 from da6401.config.domains import Interval
 from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
-from da6401.config.objective_rules import fold_problems, objective_problems, validated_problems
+from da6401.config.objective_rules import fold_problems, objective_problems, race_problems, validated_problems
 from da6401.config.own_keys import CHOSEN, OWN
 from da6401.config.schema import RunConfig
 from da6401.config.search_path import SearchPath, as_job
@@ -108,6 +108,8 @@ def check_command_line(
         problems += validated_problems(composed.trainer) if multirun else []
         arguments = [text for text, _ in (typed if multirun else single)]
         space = _space(composed, arguments, groups, problems, lambda name: _network(files, fixed, name))
+        searched = {parameter.key for parameter in space.parameters}
+        problems += race_problems(composed.sweep, _sweeper_node(composed), searched) if multirun else []
         options = _with_keys_of_their_own(space)
         configs = [files.compose([*fixed, text]) for text in options] or [composed]
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -122,8 +124,8 @@ def check_command_line(
     problems += _keys_of_no_option(space, configs)
     if problems:
         raise ConfigError(list({problem.partition(";")[0]: problem for problem in problems}.values()))
-    searched = tuple({f"{text.partition('=')[0]}." for text in options})
-    words = [_added(text) if text.startswith(searched) else _settable(text) for text in overrides]
+    own = tuple({f"{text.partition('=')[0]}." for text in options})
+    words = [_added(text) if text.startswith(own) else _settable(text) for text in overrides]
     with as_job(composed, multirun=multirun):
         study = _study(composed, typed) if multirun else str(composed.study)
         if study != composed.study:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from da6401.config.metrics import directions_of, names_of
@@ -19,10 +19,7 @@ def objective_problems(sweep: Mapping[str, Any], sweeper: Mapping[str, Any]) -> 
     names, direction = names_of(sweep.get("objectives")), sweeper.get("direction")
     if not names or any(name not in METRICS for name in names):
         return []
-    pruner, sampler = (
-        str(node.get(key) if isinstance(node := sweeper.get(group), Mapping) else node or "none")
-        for group, key in (("pruner", "name"), ("sampler", "_target_"))
-    )
+    pruner, sampler = _chosen(sweeper, "pruner", "name"), _chosen(sweeper, "sampler", "_target_")
     confirm_top = sweep.get("confirm_top")
     problems = _direction_problems(names, direction)
     shown = names[0] if len(names) == 1 else f"[{','.join(names)}]"
@@ -61,13 +58,43 @@ def fold_problems(sweep: Mapping[str, Any], fold: object) -> list[str]:
     problems = []
     if folds == 1:
         problems.append("sweep.folds=1: one part alone leaves nothing to train on; take 2 or more, or 0 for none")
-    if sweep.get("strategy") == "race":
+    if fold:
+        problems.append(f"data.fold={fold}: sweep.folds={folds} trains every fold; leave data.fold out")
+    return problems
+
+
+def race_problems(sweep: Mapping[str, Any], sweeper: Mapping[str, Any], searched: Collection[str]) -> list[str]:
+    """What contradicts sweep.strategy=race.
+
+    Args:
+        sweeper: as of ``objective_problems``.
+        searched: the keys that are searched.
+    """
+    if sweep.get("strategy") != "race":
+        return []
+    problems = []
+    if not sweep.get("minutes"):
+        problems.append("sweep.strategy=race: plans its trainings for sweep.minutes; give them, as in sweep.minutes=20")
+    if folds := sweep.get("folds"):
         problems.append(
             f"sweep.folds={folds}: a race compares short trainings on one validation split; leave sweep.strategy=race "
             "out, or take sweep.folds=0"
         )
-    if fold:
-        problems.append(f"data.fold={fold}: sweep.folds={folds} trains every fold; leave data.fold out")
+    if confirm_top := sweep.get("confirm_top"):
+        problems.append(
+            f"sweep.confirm_top={confirm_top}: a race trains its best candidates again, for longer, and hands over "
+            "their mean; type sweep.confirm_top=0"
+        )
+    if len(names := names_of(sweep.get("objectives"))) > 1:
+        problems.append(
+            f"sweep.objectives=[{','.join(names)}]: a race has one objective; leave sweep.strategy=race out"
+        )
+    if (pruner := _chosen(sweeper, "pruner", "name")) != "none":
+        problems.append(
+            f"hydra/sweeper/pruner={pruner}: a race judges complete trainings alone; type hydra/sweeper/pruner=none"
+        )
+    if "trainer.epochs" in searched:
+        problems.append("trainer.epochs: is searched, and a race gives each training its epochs; do not search it")
     return problems
 
 
@@ -79,6 +106,12 @@ def validated_problems(trainer: Mapping[str, Any]) -> list[str]:
         "trainer.train_on=all: a sweep chooses by validation images, which this trains on; leave it out, and give it "
         "when the winner is trained again"
     ]
+
+
+def _chosen(sweeper: Mapping[str, Any], group: str, key: str) -> str:
+    """The name of the pruner or sampler that is chosen; none without one."""
+    node = sweeper.get(group)
+    return str(node.get(key) if isinstance(node, Mapping) else node or "none")
 
 
 def _direction_problems(names: Sequence[str], direction: object) -> list[str]:

@@ -103,6 +103,16 @@ class SearchSpace:
                 points.append(point)
         return points
 
+    @property
+    def default(self) -> Point | None:
+        """The configuration without a search; None where the space does not have each of its values."""
+        point = self.inside(self.known)
+        return point if self.is_whole(point) else None
+
+    def is_whole(self, point: Mapping[str, Any]) -> bool:
+        """Whether it has a value for each parameter that applies to it."""
+        return self.draw(lambda parameter: point.get(parameter.name)).keys() <= point.keys()
+
     def inside(self, values: Mapping[str, Any]) -> Point:
         """The point with these values of keys; without those that are not searched."""
         domains = {parameter.name: parameter.domain for parameter in self.parameters}

@@ -46,7 +46,7 @@ class MedianPruner:
     """Stops a trial that is below the median of the others at the same epoch."""
 
     startup_trials: int = key(5, "trials that end before any is pruned", low=0, high=100_000)
-    warmup_epochs: int = key(1, "epochs in which no trial is pruned", low=0, high=100_000)
+    warmup_epochs: int = key(0, "epochs in which no trial is pruned", low=0, high=100_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class PercentilePruner:
 
     percentile: float = key(25.0, "that share", unit="%", low=0, high=100)
     startup_trials: int = key(5, "trials that end before any is pruned", low=0, high=100_000)
-    warmup_epochs: int = key(1, "epochs in which no trial is pruned", low=0, high=100_000)
+    warmup_epochs: int = key(0, "epochs in which no trial is pruned", low=0, high=100_000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from da6401.errors import UndefinedMetricError
 from da6401.metrics.intervals import Interval, Values, Z, resampled
 from da6401.metrics.scores import score
 from da6401.runs.predictions import Predictions
 
 EXACT = 50  # pairs, up to which the signed-rank test is exact
+DECIMALS = 12  # of paired differences: equal gaps of shares, such as 3/60, else differ in their last bits
 LEVEL = 0.05  # a difference is shown where the p-value, corrected for many, is below it
 
 
@@ -54,7 +56,7 @@ def difference(name: str, one: Predictions, other: Predictions, *, resamples: in
     are the same for both, with a normal distribution of its deviation.
 
     Raises:
-        UndefinedMetricError: the metric has no value on these images.
+        UndefinedMetricError: the metric has no value on these images, or on most of their resamples.
     """
     labels_N, count = one.labels_N, len(one.labels_N)
     values = [score(name, labels_N, each.probabilities_NK) for each in (one, other)]
@@ -64,15 +66,18 @@ def difference(name: str, one: Predictions, other: Predictions, *, resamples: in
         spread = math.sqrt(max(alone + other_alone - (alone - other_alone) ** 2 / count, 0.0)) / count
         p, test = mcnemar(alone, other_alone), "McNemar"
     else:
-        spread = _deviation(resampled(name, one, number=resamples) - resampled(name, other, number=resamples))
+        gaps_R = resampled(name, one, number=resamples) - resampled(name, other, number=resamples)
+        spread = _deviation(name, gaps_R)
         p = math.erfc(abs(gap) / spread / math.sqrt(2)) if spread > 0 else float(gap == 0)
         test = "paired bootstrap"
     return Difference(gap, (gap - Z * spread, gap + Z * spread), p, count, test)
 
 
-def _deviation(gaps_R: Values) -> float:
+def _deviation(name: str, gaps_R: Values) -> float:
     known = gaps_R[~np.isnan(gaps_R)]
-    return float(known.std(ddof=1)) if len(known) > 1 else 0.0
+    if 2 * len(known) < len(gaps_R):
+        raise UndefinedMetricError(f"{name}: most resamples of these images lack a class, so that no test can be made")
+    return float(known.std(ddof=1))
 
 
 def only_right(one: Predictions, other: Predictions) -> tuple[int, int]:
@@ -93,9 +98,10 @@ def signed_rank(gaps: Sequence[float]) -> float:
     """The two-sided p-value of Wilcoxon's signed-rank test on paired differences; 1 where all are 0."""
     from scipy.stats import wilcoxon
 
-    if not any(gaps):
+    rounded = [round(gap, DECIMALS) for gap in gaps]
+    nonzero = [gap for gap in rounded if gap]
+    if not nonzero:
         return 1.0
-    nonzero = [gap for gap in gaps if gap]
     ties = len({abs(gap) for gap in nonzero}) < len(nonzero)
     if ties and len(nonzero) <= EXACT:
         return _signed_rank_with_ties(nonzero)

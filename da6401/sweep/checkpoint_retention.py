@@ -13,6 +13,7 @@ from da6401.config.schema import SweepConfig
 from da6401.runs.trial_folders import fold_folders, trial_folder
 from da6401.study.objective import Objective
 from da6401.sweep.leases import FINISHED
+from da6401.sweep.race_trials import CANDIDATE
 
 CHECKPOINTS = "checkpoints"
 
@@ -28,22 +29,29 @@ class Checkpoints:
         self.folder = folder
         self.objective = Objective.of(settings)
         self.keep = settings.keep_checkpoints
+        self.members = settings.members if settings.strategy == "race" else 0
         self.room = settings.checkpoint_gb * 1e9
         self.deleted: set[int] = set()  # numbers of finished trials without checkpoints
 
     def prune(self, trials: Sequence[FrozenTrial]) -> None:
-        """Delete those of finished trials that are not among the best k or exceed the room; never the best trial's."""
+        """Delete those of finished trials that are not among the best k or exceed the room; never the best trial's.
+
+        A race also keeps those of the best training of each candidate that its model may be made of.
+        """
         candidates = self.objective.candidates(trials)
         best = {trial.number for each in self.objective.best_of(candidates) for trial in each.trials}
         finished = [trial for trial in trials if trial.state in FINISHED]
-        used = 0
+        used, seen = 0, set[object]()
         for rank, trial in enumerate(self.objective.ranked(finished, candidates)):
+            candidate = trial.user_attrs.get(CANDIDATE)
+            is_member = candidate not in seen and len(seen) < self.members
+            seen.add(candidate)
             if trial.number in self.deleted:
                 continue
             run = trial_folder(self.folder, trial)
             folders = [each / CHECKPOINTS for each in (run, *fold_folders(run))]
             size = sum(map(size_of, folders))
-            beyond = rank >= self.keep or trial.state is not TrialState.COMPLETE
+            beyond = (rank >= self.keep and not is_member) or trial.state is not TrialState.COMPLETE
             if trial.number not in best and (beyond or (self.room and used + size > self.room)):
                 for each in folders:
                     shutil.rmtree(each, ignore_errors=True)

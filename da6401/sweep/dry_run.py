@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.samplers import QMCSampler, RandomSampler
 from optuna.trial import TrialState
 
+from da6401.config.search_space import Point
 from da6401.sweep.leases import FINISHED, WORKERS, Worker
 from da6401.sweep.prepare import Sweep
 
@@ -20,6 +21,9 @@ def print_dry_run(sweep: Sweep) -> None:
     Args:
         sweep: works on a copy of the study in memory, whose trials are claimed and suggested as in a real sweep.
     """
+    if sweep.race is not None:
+        _print_candidates(sweep)
+        return
     finished = sweep.study.get_trials(deepcopy=False, states=FINISHED)
     with tempfile.TemporaryDirectory() as empty:
         # The locks of other workers show which trials are running.
@@ -43,6 +47,22 @@ def print_dry_run(sweep: Sweep) -> None:
         print(f"{sweep.total} trials; the time of one is known after the first")
 
 
+def _print_candidates(sweep: Sweep) -> None:
+    """The first candidates of a race, whose trainings follow from a speed that is not known yet."""
+    assert sweep.race is not None, "only a race has candidates"
+    for number, point in enumerate(sweep.race.points[:SHOWN]):
+        print(f"candidate {number}: {_typed(sweep, point)}")
+    print(
+        f"{len(sweep.race.points)} candidates; the race times the first one, prints its plan, and ends with "
+        f"sweep.minutes={sweep.settings.minutes:g}"
+    )
+
+
+def _typed(sweep: Sweep, point: Point) -> str:
+    typed = [text.removeprefix("++") for text in sweep.space.overrides(point)]
+    return " ".join(text for text in typed if not text.startswith("sweep.dry_run="))
+
+
 def _print_first(sweep: Sweep, worker: Worker) -> int:
     """Returns how many were printed."""
     for number in range(SHOWN):
@@ -50,7 +70,5 @@ def _print_first(sweep: Sweep, worker: Worker) -> int:
         found = None if claimed is None else sweep.suggester.point(claimed)
         if claimed is None or found is None:
             return number
-        typed = [text.removeprefix("++") for text in sweep.space.overrides(found[1])]
-        typed = [text for text in typed if not text.startswith("sweep.dry_run=")]
-        print(f"trial {claimed.number}: {' '.join(typed)}")
+        print(f"trial {claimed.number}: {_typed(sweep, found[1])}")
     return SHOWN

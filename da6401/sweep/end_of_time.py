@@ -7,6 +7,9 @@ import math
 import os
 import statistics
 import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
@@ -18,9 +21,11 @@ from da6401.runs.trial_folders import MODEL, trial_folder
 from da6401.sweep import worker_pool
 from da6401.sweep.hand_over import keep_best
 from da6401.sweep.model_folder import HandedOver
+from da6401.sweep.race_costs import START_SECONDS
 from da6401.sweep.race_trials import EPOCHS
 from da6401.sweep.run_trials import trained_so_far
 from da6401.sweep.summary import write_summary
+from da6401.sweep.trial_timeout import landing_seconds
 
 if TYPE_CHECKING:
     from da6401.sweep.prepare import Sweep
@@ -69,9 +74,12 @@ def not_in_time(sweep: Sweep) -> AllFailedError | None:
     trial, done, wanted, seconds = begun or (None, 0, 0, 0.0)
     needed = max(sweep.clock.limit, sweep.clock.spent)
     least = sweep.race.least_seconds if sweep.race is not None else None
+    needed += _seconds_to_start(sweep, trials)
     if trial is not None and done:
-        needed += ROOM_FOR_ERROR * (wanted - done) * seconds
-        told = f"trial {trial.number} did {done} of its {wanted} epochs, {duration(seconds)} each"
+        reserve = landing_seconds(sweep.clock) if sweep.race is None else sweep.race.reserve
+        needed += ROOM_FOR_ERROR * (wanted - done) * seconds + reserve
+        each = duration(seconds) if seconds >= 1 else f"{seconds:.2g} s"
+        told = f"trial {trial.number} did {done} of its {wanted} epochs, {each} each"
     else:
         needed += least if least is not None else needed
         told = "none has done an epoch"
@@ -82,6 +90,13 @@ def not_in_time(sweep: Sweep) -> AllFailedError | None:
         f"study={name} and sweep.minutes={math.ceil(10 * needed / 60) / 10:g} (tune: --minutes) the same command goes "
         "on from there"
     )
+
+
+def _seconds_to_start(sweep: Sweep, trials: Sequence[FrozenTrial]) -> float:
+    """What the same command takes until a trial trains again: as long as this one took, and the trial's own start."""
+    began = datetime.now() - timedelta(seconds=time.perf_counter() - sweep.started)
+    starts = [trial.datetime_start for trial in trials if trial.datetime_start and trial.datetime_start > began]
+    return START_SECONDS + (min(starts) - began).total_seconds() if starts else 0.0
 
 
 def progress(sweep: Sweep, trial: FrozenTrial) -> tuple[int, int, float]:

@@ -28,7 +28,16 @@ from da6401.models.ensemble import resized
 from da6401.models.stages import StagedModel
 from da6401.runs.run_folder import AVERAGE, BEST, CONFIG, read_metrics, read_result
 from da6401.study.objective import Objective
-from da6401.sweep.model_folder import HandedOver, Option, Probabilities, Trained, Weights, current_model, write_model
+from da6401.sweep.model_folder import (
+    HandedOver,
+    Option,
+    Probabilities,
+    Trained,
+    Weights,
+    current_model,
+    is_current,
+    write_model,
+)
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.checkpoint import Checkpoint, load_checkpoint
 from da6401.training.device import choose_device, prepare, restore_torch_settings
@@ -113,7 +122,8 @@ def hand_over(folder: Path, trained: Sequence[Trained], *, members: int, seconds
         for option in (*options, *refused)
     )  # fmt: skip
     members_of_it = [one.trained for one in loaded[: len(chosen.members)]]
-    write_model(folder, chosen, members_of_it, cfg, first.class_names, seconds=seconds)
+    if not is_current(folder, chosen, members_of_it[0]):
+        write_model(folder, chosen, members_of_it, cfg, first.class_names, seconds=seconds)
     return HandedOver(chosen.members, chosen.flips, accuracy(labels_N, chosen.probabilities_NK), alone, tried)
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -22,23 +23,31 @@ from da6401.errors import RunError
 from da6401.metrics.calibration import calibrate, write_calibration
 from da6401.metrics.scores import accuracy, scores_of
 from da6401.runs.atomic_files import explain_write_errors, write_json
-from da6401.runs.predictions import Predictions, write_predictions
+from da6401.runs.predictions import Predictions, read_predictions, write_predictions
 from da6401.runs.run_folder import (
     AVERAGE,
     BEST,
+    CALIBRATION,
     CONFIG,
     ENSEMBLE,
+    LOOKS,
     METRICS,
     RECEIPT,
-    TEST_CSV,
+    RESULT,
     VALIDATION_CSV,
     RunResult,
     read_result,
     write_result,
 )
-from da6401.runs.trial_folders import MODEL
+from da6401.runs.run_lock import new_beside
+from da6401.runs.trial_folders import EARLIER, MODEL
 from da6401.training.trained_model import read_members
 from da6401.tune.race import image_losses
+
+log = logging.getLogger(__name__)
+
+ALIKE = 1e-5  # of a probability, which validation.csv rounds
+OWN = (ENSEMBLE, CONFIG, RECEIPT, METRICS, RESULT, VALIDATION_CSV, CALIBRATION, LOOKS)  # what each model has anyway
 
 Probabilities = npt.NDArray[np.float64]  # (N, K)
 
@@ -136,11 +145,24 @@ def current_model(folder: Path, best: Trained) -> HandedOver | None:
     return HandedOver(found, members.flips, result.val_accuracy or 0.0, best.epoch["val_accuracy"])
 
 
+def is_current(folder: Path, option: Option, best: Trained) -> bool:
+    """Whether `model` is this option already, with the same answers: what was made of it is then still true."""
+    current = current_model(folder, best)
+    if current is None or (current.members, current.flips) != (option.members, option.flips):
+        return False
+    try:
+        kept_NK = read_predictions(folder / MODEL / VALIDATION_CSV).probabilities_NK
+    except RunError:
+        return False
+    return kept_NK.shape == option.probabilities_NK.shape and np.allclose(kept_NK, option.probabilities_NK, atol=ALIKE)
+
+
 def write_model(
     folder: Path, option: Option, members: Sequence[Trained], cfg: RunConfig, class_names: Sequence[str], *,
     seconds: float,
 ) -> None:  # fmt: skip
-    """Replace `model`; a test split that was looked at for the one before is not looked at for this one.
+    """Replace `model`. What was made of the one before, such as its test result or an export, is kept with it in
+    `earlier`; its looks at the test split count for this one, too.
 
     Args:
         cfg: of the first member, as are the class names.
@@ -178,17 +200,19 @@ def write_model(
 
 
 def _replace(place: Path, new: Path) -> None:
-    """Let a folder be another one that is complete; what others wrote into the old one, such as its looks, stays."""
-    old = place.with_name(f"{new.name}.old")
+    """Let a folder be another one that is complete."""
     with FileLock(place.with_name(f".{place.name}.lock")):
+        old = place.with_name(f"{new.name}.old")
         if place.is_dir():
-            for each in place.iterdir():
-                if each.name == TEST_CSV or (new / each.name).exists():
-                    continue
-                if each.is_dir() and not each.is_symlink():
-                    shutil.copytree(each, new / each.name, symlinks=True)
-                else:
-                    shutil.copy2(each, new / each.name, follow_symlinks=False)
+            if (place / LOOKS).is_file():
+                shutil.copy2(place / LOOKS, new / LOOKS, follow_symlinks=False)
+            if made := sorted(each.name for each in place.iterdir() if each.name not in OWN):
+                old = place.parent / EARLIER / place.name
+                old = new_beside(old) if old.exists() else old
+                old.parent.mkdir(exist_ok=True)
+                log.warning("%s is another model now; the one before, with %s, is kept as %s",
+                            place, ", ".join(made), old)  # fmt: skip
             os.replace(place, old)
         os.replace(new, place)
-    shutil.rmtree(old, ignore_errors=True)
+    if old.parent == place.parent:
+        shutil.rmtree(old, ignore_errors=True)

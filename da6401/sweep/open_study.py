@@ -15,6 +15,7 @@ from da6401.errors import ConfigError
 from da6401.registry import METRICS
 from da6401.runs.run_folder import DATABASE
 from da6401.study.objective import ATTRIBUTE, Objective
+from da6401.study.roles import CHOSEN, DEFAULT, GIVEN, ROLE
 from da6401.study.storage import is_in_memory, sqlite_address
 
 WARM_TRIALS = 3  # of the study that sweep.warm_start names
@@ -109,9 +110,12 @@ def _said(names: Sequence[str], directions: Sequence[str]) -> str:
 def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[FrozenTrial]) -> None:
     """Enqueue what a new study tries first: the configuration's defaults, hydra.sweeper.first, and the best trials of
     another study."""
+    own, *others = space.given_points()
     of_others = [space.inside({key_of(name): value for name, value in trial.params.items()}) for trial in warm]
-    for point in filter(None, [*space.given_points(), *of_others]):
-        study.enqueue_trial(point, skip_if_exists=True)
+    role_of_own = CHOSEN if space.default is None else DEFAULT
+    for role, point in [(role_of_own, own), *((GIVEN, each) for each in [*others, *of_others])]:
+        if point:
+            study.enqueue_trial(point, user_attrs={ROLE: role}, skip_if_exists=True)
 
 
 def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenTrial]:

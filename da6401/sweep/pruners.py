@@ -9,15 +9,21 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 
+
+def _warmup(node: Mapping[str, Any]) -> int:
+    """Optuna counts steps from 0, and prunes from this one on; epochs count from 1."""
+    return int(node["warmup_epochs"]) + 1
+
+
 # Each takes the keys of its config node (config/sweeper_schema.py) and the largest number of steps of a
 # trial: epochs, or folds with sweep.folds.
 PRUNERS: dict[str, Callable[[Mapping[str, Any], int], BasePruner]] = {
     "none": lambda node, steps: optuna.pruners.NopPruner(),
     "median": lambda node, steps: optuna.pruners.MedianPruner(
-        n_startup_trials=node["startup_trials"], n_warmup_steps=node["warmup_epochs"]
+        n_startup_trials=node["startup_trials"], n_warmup_steps=_warmup(node)
     ),
     "percentile": lambda node, steps: optuna.pruners.PercentilePruner(
-        node["percentile"], n_startup_trials=node["startup_trials"], n_warmup_steps=node["warmup_epochs"]
+        node["percentile"], n_startup_trials=node["startup_trials"], n_warmup_steps=_warmup(node)
     ),
     "successive_halving": lambda node, steps: optuna.pruners.SuccessiveHalvingPruner(
         min_resource=node["min_epochs"], reduction_factor=node["reduction_factor"]

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.errors import RunError, UserError
-from da6401.runs.run_folder import RECEIPT, read_json, read_metrics
+from da6401.runs.run_folder import RECEIPT, read_json, read_metrics, read_result
 from da6401.training.speed import Speed, macs_of, measure
 from da6401.tune.race import Candidate
 
@@ -42,10 +42,8 @@ class Spent:
     @classmethod
     def of(cls, trial: FrozenTrial, run: Path, *, candidate: int, epochs: int) -> Spent:
         """That of a completed trial."""
-        seconds = trial.duration.total_seconds() if trial.duration else 0.0
-        return cls(
-            candidate=candidate, epochs=epochs, seconds=seconds - _feature_seconds(run), epoch=_epoch_seconds(run)
-        )
+        seconds = seconds_of(trial, run) - _feature_seconds(run)
+        return cls(candidate=candidate, epochs=epochs, seconds=seconds, epoch=_epoch_seconds(run))
 
 
 class Costs:
@@ -58,7 +56,7 @@ class Costs:
     """
 
     def __init__(self, config: Callable[[int], RunConfig], *, given: int, left: Callable[[], float]) -> None:
-        self._config, self._given, self._left = config, given, left
+        self._config, self.given, self._left = config, given, left
         self.known: dict[int, Speed | None] = {}  # None of one that cannot be trained
         self._bounds: dict[int, Speed | None] = {}
 
@@ -80,30 +78,25 @@ class Costs:
         """From its own trainings, else from a few steps of it and what such estimates were worth so far."""
         start = max(0.0, min((one.seconds - one.epoch * one.epochs for one in spent), default=START_SECONDS))
         own = [one for one in spent if one.candidate == number]
-        speed = self._speed(number)
-        if speed is None:
+        speed = None if own else self._speed(number)
+        if not own and speed is None:
             return Candidate(math.inf, 1.0, 1, 1)
-        cfg = self._config(number)
-        if isinstance(cfg.model, PretrainedConfig):
-            many = MANY_STAGES if cfg.model.trains_stages else MANY_PRETRAINED
-            least, most = max(1, cfg.trainer.epochs // 2), many * cfg.trainer.epochs
-        else:
-            least, most = SCRATCH_EPOCHS, MANY * cfg.trainer.epochs
-        if own:
-            return Candidate(start, (own[-1].seconds - start) / own[-1].epochs, least, most)
+        bounds = _epochs_of(self._config(number))
+        if speed is None:
+            return Candidate(start, (own[-1].seconds - start) / own[-1].epochs, *bounds)
         drift = [
             one.seconds / known.epoch / one.epochs
             for one in spent
             if (known := self.known.get(one.candidate)) and known.features == 0
         ]
         factor = statistics.median(drift) if drift else 1.0
-        return Candidate(start + factor * speed.features, factor * speed.epoch, least, most)
+        return Candidate(start + factor * speed.features, factor * speed.epoch, *bounds)
 
     def _speed(self, number: int) -> Speed | None:
         """What a candidate's training takes, or at least takes where a measurement may be saved."""
         if number in self.known:
             return self.known[number]
-        if number >= self._given:
+        if number >= self.given:
             self.known[number] = self._like_the_first(number)
             return self.known[number]
         if number not in self._bounds:
@@ -137,6 +130,25 @@ class Costs:
     @functools.cached_property
     def _first_macs(self) -> int:
         return macs_of(self._config(0))
+
+
+def seconds_of(trial: FrozenTrial, run: Path) -> float:
+    """What a trial took, in all the processes that trained it: Optuna's duration is that of the last one."""
+    last = trial.duration.total_seconds() if trial.duration else 0.0
+    try:
+        return max(last, read_result(run).seconds)
+    except RunError:
+        return last
+
+
+def _epochs_of(cfg: RunConfig) -> tuple[int, int, int]:
+    """The least, the most and the fewest epochs of a candidate's trainings: see Candidate."""
+    epochs = cfg.trainer.epochs
+    if not isinstance(cfg.model, PretrainedConfig):
+        return SCRATCH_EPOCHS, MANY * epochs, 1
+    stages = cfg.model.trains_stages
+    fewest = cfg.model.head_epochs + 1 if stages else 1
+    return max(fewest, epochs // 2), (MANY_STAGES if stages else MANY_PRETRAINED) * epochs, fewest
 
 
 def _feature_seconds(run: Path) -> float:

@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from da6401.config.schema import PretrainedConfig, RunConfig
-from da6401.config.search_space import SearchSpace
+from da6401.config.search_space import Point, SearchSpace
 from da6401.errors import RunError, UserError
 from da6401.redact import duration
 from da6401.runs.predictions import read_predictions
@@ -27,13 +27,13 @@ from da6401.runs.run_folder import VALIDATION_CSV
 from da6401.runs.trial_folders import trial_folder
 from da6401.study.clock import Clock
 from da6401.study.objective import is_complete
-from da6401.study.roles import ENQUEUED
+from da6401.study.roles import CHOSEN, DEFAULT, ENQUEUED, GIVEN, ROLE
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import Job, JobComposer
 from da6401.sweep.leases import ATTEMPTS
 from da6401.sweep.race_costs import START_SECONDS, Costs, Spent
 from da6401.sweep.trial_timeout import landing_seconds
-from da6401.tune.candidates import with_drawn
+from da6401.tune.candidates import completed, with_drawn
 from da6401.tune.race import Losses, Race, Step, Tried, image_losses, plan_words
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 CANDIDATE, EPOCHS, PHASE, PLANNED = "candidate", "epochs", "phase", "planned_seconds"  # user attributes of a trial
 TOTAL = "race_seconds"  # user attribute of the study: from the first training to the hand-over
 PLAN = "race_plan"  # and the trainings as they were planned at the start
+LEAST = "race_least_seconds"  # and what the first candidate's least epochs take
+ATTEMPTS_TO_FIT = 20  # to draw values that fit together
 MOST_RESERVE = 0.1  # of sweep.minutes
 PASSES = 2  # over the validation images, of each member of the mean: its answers, and those to mirror images
 
@@ -69,6 +71,7 @@ class RaceTrials:
             if CANDIDATE in trial.user_attrs and (kept := trial.system_attrs.get(ENQUEUED)):
                 number = int(trial.user_attrs[CANDIDATE])
                 self.points[number : number + 1] = [dict(kept)]
+        self.points = [self._whole(point) for point in self.points]
         self.families = self._families()
 
     def extend(self) -> int:
@@ -104,8 +107,8 @@ class RaceTrials:
         steps = race.plan()
         self.study.set_user_attr(TOTAL, total)
         self.study.set_user_attr(PLAN, [dataclasses.asdict(step) for step in steps])
-        if self.clock.limit < math.inf:
-            log.info("plan for %s: %s", duration(self.clock.limit), plan_words(steps, self.clock.spent, self.reserve))
+        self.study.set_user_attr(LEAST, race.least_seconds)
+        log.info("plan for %s: %s", duration(self.clock.limit), plan_words(steps, self.clock.spent, self.reserve))
         if total < race.least_seconds:
             needed = (self.clock.limit - total + race.least_seconds) / 60
             log.warning(
@@ -119,19 +122,23 @@ class RaceTrials:
         point = self.points[step.candidate]
         attributes = {
             ATTEMPTS: 1, CANDIDATE: step.candidate, EPOCHS: step.epochs, PHASE: step.phase, PLANNED: step.seconds,
+            ROLE: self._role(step.candidate),
         }  # fmt: skip
         new = self.store.create(
             create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs={ENQUEUED: dict(point)})
         )
         return new.number + 1
 
+    def _role(self, candidate: int) -> str:
+        if candidate == 0:
+            return CHOSEN if self.space.default is None else DEFAULT
+        return GIVEN if candidate < self.costs.given else CHOSEN
+
     @property
     def least_seconds(self) -> float | None:
-        """What the first candidate's least epochs take; None where this process has not timed it."""
-        if self.costs.known.get(0) is None:
-            return None
-        first = self.costs.candidate([], 0)
-        return self.reserve + Race(self.families, lambda number: first, 0.0).least_seconds
+        """What the first candidate's least epochs and the hand-over take; None where no process has timed it yet."""
+        least = self.study.user_attrs.get(LEAST)
+        return None if least is None else self.reserve + float(least)
 
     @property
     def reserve(self) -> float:
@@ -143,7 +150,7 @@ class RaceTrials:
     def affordable_members(self) -> int:
         """How many networks can answer the validation images in the time left, besides the summary."""
         if not (answers := self._answers()):
-            return self.members if self.clock.left == math.inf else 0
+            return 0
         left, affordable = self.clock.left - landing_seconds(self.clock), 0
         for seconds in answers[: self.members]:
             left -= seconds
@@ -175,8 +182,22 @@ class RaceTrials:
             self._losses[trial.number] = losses_of(trial_folder(self.folder, trial)) if is_complete(trial) else None
         return Tried(int(trial.user_attrs[CANDIDATE]), int(trial.user_attrs[EPOCHS]), self._losses.get(trial.number))
 
+    def _whole(self, point: Point) -> Point:
+        """The point, with values that fit together where the space does not have those of the defaults."""
+        if self.space.is_whole(point):
+            return point
+        for attempt in range(ATTEMPTS_TO_FIT):
+            drawn = completed(point, self.space, self.seed + attempt)
+            with contextlib.suppress(UserError):
+                self._config_of(drawn)
+                return drawn
+        return completed(point, self.space, self.seed)
+
     def _config(self, number: int) -> RunConfig:
-        return self.composer.config_of(Job(tuple(self.space.overrides(self.points[number]))))
+        return self._config_of(self.points[number])
+
+    def _config_of(self, point: Point) -> RunConfig:
+        return self.composer.config_of(Job(tuple(self.space.overrides(point))))
 
     def _spent(self, trials: Sequence[FrozenTrial]) -> list[Spent]:
         """What the race's completed trainings took."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -72,10 +71,10 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
     except UserError as error:  # a worker's; it is raised after the summary
         problem = error
     finally:
-        seconds = time.perf_counter() - sweep.started
+        seconds = sweep.clock.spent
         try:
             if sweep.race is not None and handed is None:  # a signal, or a worker's error
-                handed = keep_best(sweep.folder, trained_so_far(sweep), seconds=sweep.clock.spent)
+                handed = keep_best(sweep.folder, trained_so_far(sweep), seconds=seconds)
             write_summary(
                 sweep.study, sweep.folder, sweep.settings, seconds=seconds, confirmed=confirmed, handed=handed
             )

@@ -34,6 +34,7 @@ from da6401.sweep.confirm import Confirmed
 from da6401.sweep.curve import write_curve
 from da6401.sweep.leases import FINISHED
 from da6401.sweep.model_folder import HandedOver
+from da6401.sweep.race_costs import seconds_of
 from da6401.sweep.race_trials import PLAN
 from da6401.sweep.tables import confirmed_table, options_table, over_limits, parameters, trial_table
 
@@ -74,7 +75,7 @@ def write_summary(
             "winner": None if winner is None else str(winner),
             **({"model": handed.as_json(folder)} if handed else {}),
             **(
-                {"plan": study.user_attrs.get(PLAN, []), "ledger": ledger(trials, seconds)}
+                {"plan": study.user_attrs.get(PLAN, []), "ledger": ledger(trials, folder, seconds)}
                 if settings.strategy == "race"
                 else {}
             ),
@@ -144,12 +145,17 @@ def _print_model(console: Console, handed: HandedOver, folder: Path) -> None:
     console.print(f"test it: [bold]{escape(shlex.join(words))}[/bold]")
 
 
-def ledger(trials: Sequence[FrozenTrial], seconds: float) -> list[dict[str, Any]]:
-    """What a race planned and spent, in seconds: each training, and all else together."""
+def ledger(trials: Sequence[FrozenTrial], folder: Path, seconds: float) -> list[dict[str, Any]]:
+    """What a race planned and spent, in seconds: each training, and all else together.
+
+    Args:
+        folder: the sweep's.
+        seconds: of all commands that worked on it.
+    """
     rows: list[dict[str, Any]] = []
     for trial in trials:
         names = ("phase", "candidate", "epochs", "planned_seconds")
-        spent = trial.duration.total_seconds() if trial.duration else None
+        spent = seconds_of(trial, trial_folder(folder, trial)) if trial.duration else None
         rows.append({"trial": trial.number, **{name: trial.user_attrs.get(name) for name in names}, "seconds": spent})
     rest = seconds - sum(row["seconds"] or 0.0 for row in rows)
     return [*rows, {"phase": "start, unfinished trainings, hand-over", "seconds": rest}]
@@ -189,7 +195,7 @@ def progress_line(
     else:
         outcome = f"{trial.state.name.lower()} {trial.user_attrs.get('reason', '')}".strip()
     done = sum(counts[state] for state in FINISHED)
-    parts = [f"{done}/{total} done"]
+    parts = [f"{done}/{max(total, len(trials))} done"]  # another worker may have added some to a race
     for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"), (TrialState.RUNNING, "running")):
         if counts[state]:
             parts.append(f"{counts[state]} {word}")

@@ -63,17 +63,29 @@ def deadline(clock: Clock, *, reserve: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def end_at(clock: Clock, end: Callable[[str], None]) -> Iterator[None]:
-    """Call ``end`` in another thread where the clock's time is over and the block, which hangs, has not ended."""
+    """Call ``end`` in another thread where the clock's time is over and the block, which hangs, has not ended.
+
+    Only one of both goes on: a block that ends meanwhile waits for ``end``, which ends the process. A command that is
+    given when the time is over already has a little of it for the summary.
+    """
     if clock.limit == math.inf:
         yield
         return
-    watchdog = threading.Timer(max(0.0, clock.left), end, [f"{_over(clock)}, and the last step has not ended"])
+    first = threading.Lock()
+
+    def hangs() -> None:
+        if first.acquire(blocking=False):
+            end(f"{_over(clock)}, and the last step has not ended")
+
+    watchdog = threading.Timer(clock.left if clock.left > 0 else LANDING_SECONDS, hangs)
     watchdog.daemon = True
     watchdog.start()
     try:
         yield
     finally:
         watchdog.cancel()
+        if not first.acquire(blocking=False):
+            watchdog.join()
 
 
 def _over(clock: Clock) -> str:

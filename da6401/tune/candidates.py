@@ -24,18 +24,15 @@ def with_drawn(given: Sequence[Point], space: SearchSpace, seed: int) -> list[Po
     return points
 
 
+def completed(point: Point, space: SearchSpace, seed: int) -> Point:
+    """The point with any values where it has none, the same ones each time."""
+    rng = random.Random(f"{seed} {sorted(point.items())}")
+    return space.draw(lambda each: point[each.name] if each.name in point else _any(each, rng))
+
+
 def anywhere(space: SearchSpace, rng: random.Random) -> Point:
     """A candidate from the whole space, every value alike, on a logarithmic scale where the key has one."""
-
-    def value_of(parameter: Parameter) -> Value:
-        domain = parameter.domain
-        if not isinstance(domain, Interval) or domain.is_finite:
-            return rng.choice(list(domain))
-        if domain.log:
-            return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
-        return rng.uniform(domain.low, domain.high)
-
-    return space.draw(value_of)
+    return space.draw(lambda parameter: _any(parameter, rng))
 
 
 def near(defaults: Point, space: SearchSpace, rng: random.Random) -> Point:
@@ -46,6 +43,15 @@ def near(defaults: Point, space: SearchSpace, rng: random.Random) -> Point:
         return default if default is not None and rng.random() > CHANGED else _other(parameter, default, rng)
 
     return space.draw(value_of)
+
+
+def _any(parameter: Parameter, rng: random.Random) -> Value:
+    domain = parameter.domain
+    if not isinstance(domain, Interval) or domain.is_finite:
+        return rng.choice(list(domain))
+    if domain.log:
+        return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
+    return rng.uniform(domain.low, domain.high)
 
 
 def _other(parameter: Parameter, default: Value, rng: random.Random) -> Value:

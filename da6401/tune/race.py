@@ -51,14 +51,16 @@ class Candidate:
     epoch: float  # seconds
     least_epochs: int  # a shorter training says nothing
     most_epochs: int  # a longer one gains nothing
+    fewest_epochs: int = 1  # a shorter one cannot run
 
     def seconds(self, epochs: int) -> float:
         """Of a training of so many epochs."""
         return self.fixed + self.epoch * epochs
 
     def epochs(self, seconds: float) -> int:
-        """How many fit into so many seconds, at most the most; negative where not even the start does."""
-        return min(self.most_epochs, math.floor((seconds - self.fixed) / self.epoch))
+        """How many fit into so many seconds, at most the most; 0 or less where none does."""
+        room = (seconds - self.fixed) / self.epoch
+        return math.floor(min(max(room, -1), self.most_epochs))
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Race:
         enough = first.epochs(self._judge_seconds(first))
         if not tried:
             epochs = min(enough, first.epochs(left))
-            return Step(0, epochs, "judge", first.seconds(epochs)) if epochs >= 1 else None
+            return Step(0, epochs, "judge", first.seconds(epochs)) if epochs >= first.fewest_epochs else None
         if enough < first.least_epochs:
             return None  # too little time to judge others
         most, for_larger, larger = self._judges_time(tried, left)
@@ -172,7 +174,7 @@ class Race:
             candidate = self.candidate(number)
             epochs = candidate.epochs(ROOM_FOR_ERROR * left)
             needed = LEAST_GROWTH * longest[number] if number in longest else candidate.least_epochs
-            if epochs >= max(1, needed):
+            if epochs >= max(candidate.fewest_epochs, needed):
                 return Step(number, epochs, "long", candidate.seconds(epochs))
         return None
 
@@ -185,8 +187,9 @@ class Race:
 
     def _shortest(self, left: float) -> Step | None:
         """The first candidate's training where there is no time for a judged one: better a short training than none."""
-        epochs = self.candidate(0).epochs(left)
-        return Step(0, epochs, "long", self.candidate(0).seconds(epochs)) if epochs >= 1 else None
+        first = self.candidate(0)
+        epochs = first.epochs(left)
+        return Step(0, epochs, "long", first.seconds(epochs)) if epochs >= first.fewest_epochs else None
 
     def ranked(self, tried: Sequence[Tried]) -> list[int]:
         """All candidates, the best first, each by its longest training.

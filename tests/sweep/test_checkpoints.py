@@ -11,6 +11,7 @@ from optuna.trial import create_trial
 
 from da6401.config.schema import SweepConfig
 from da6401.sweep.checkpoint_retention import Checkpoints
+from da6401.sweep.race_trials import CANDIDATE
 
 TRIALS = 40
 
@@ -63,3 +64,12 @@ def test_the_room_counts_what_is_there(gb: float, kept: int, tmp_path: Path) -> 
     Checkpoints(tmp_path, SweepConfig(keep_checkpoints=100, checkpoint_gb=gb)).prune(study.get_trials())
     left = {path.parent.name for path in tmp_path.glob("trial-*/checkpoints")}
     assert left == {f"trial-{number}" for number in range(TRIALS - kept, TRIALS)}
+
+
+def test_a_race_keeps_those_of_the_candidates_that_its_model_may_be_made_of(tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
+    for number, (value, candidate) in enumerate([(0.9, 1), (0.8, 1), (0.7, 0), (0.6, 0), (0.5, 2), (0.4, 3)]):
+        study.add_trial(optuna.trial.create_trial(value=value, user_attrs={CANDIDATE: candidate}))
+        (tmp_path / f"trial-{number}/checkpoints").mkdir(parents=True)
+    Checkpoints(tmp_path, SweepConfig(strategy="race", members=3, keep_checkpoints=1)).prune(study.get_trials())
+    assert [number for number in range(6) if (tmp_path / f"trial-{number}/checkpoints").is_dir()] == [0, 2, 4]

@@ -17,7 +17,7 @@ from da6401.cli import main
 from da6401.runs.run_folder import read_json, read_metrics, read_result
 from da6401.study.clock import SPENT, Clock, spent_of
 from da6401.sweep import trial_timeout
-from da6401.sweep.trial_timeout import LANDING_SECONDS, landing_seconds
+from da6401.sweep.trial_timeout import LANDING_SECONDS, end_at, landing_seconds
 from tests.forked import command
 from tests.sweep.sweeps import FOLDER, RATE, SWEEP, folder, hang_after, open_study, states, summary
 
@@ -103,3 +103,23 @@ def test_the_confirmation_has_its_time(tmp_path: Path, monkeypatch: pytest.Monke
     assert time.perf_counter() - started < 60 * 0.2 + LATE
     assert len(summary()["confirmed"]) == 1
     assert summary()["trials"]["complete"] < 1000
+
+
+def test_a_command_given_when_the_time_is_over_is_not_taken_to_hang() -> None:
+    ended: list[str] = []
+    with end_at(Clock(1, began=time.perf_counter(), spent=3600), ended.append):
+        time.sleep(0.05)
+    assert ended == []
+
+
+def test_a_block_that_ends_too_late_waits_for_the_end_of_the_process() -> None:
+    done: list[str] = []
+
+    def end(reason: str) -> None:
+        time.sleep(0.3)
+        done.append(reason)
+
+    with end_at(Clock(1, began=time.perf_counter(), spent=59.9), end):
+        time.sleep(0.2)
+    done.append("the block goes on")
+    assert done == ["sweep.minutes=1 are over, and the last step has not ended", "the block goes on"]

@@ -17,15 +17,18 @@ import numpy as np
 import pytest
 
 from da6401.cli import main
+from da6401.config.schema import SweepConfig
 from da6401.errors import OutOfTimeError
 from da6401.machine.terminal import table_console
 from da6401.metrics.calibration import calibrate, read_calibration
 from da6401.metrics.scores import scores_of
+from da6401.runs.looks import read_looks
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import ENSEMBLE, read_result
+from da6401.study.objective import Objective
 from da6401.sweep import end_of_time, model_folder, race_costs, scheduler
 from da6401.sweep import hand_over as hand_over_module
-from da6401.sweep.hand_over import choose
+from da6401.sweep.hand_over import choose, hand_over, trained_runs
 from da6401.sweep.model_folder import HandedOver, Option, Weights
 from da6401.sweep.prepare import prepare
 from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE, RaceTrials
@@ -214,11 +217,12 @@ def test_ctrl_c_at_any_moment_hands_over_the_best_so_far(
 ) -> None:
     with monkeypatch.context() as patched:
         if at < 0:  # the second of the hand-over's own
-            at, choose_first = 1, hand_over_module.choose
+            at = 1
 
-            def then(*given: Any) -> Option:
+            def then(options: Any, labels_N: Any) -> Option:
                 Ctrl(patched, place, name, at=1)
-                return choose_first(*given)
+                last: Option = options[-1]  # not the one that `model` is
+                return last
 
             patched.setattr(hand_over_module, "choose", then)
         else:
@@ -324,7 +328,8 @@ def test_candidates_of_one_network_are_a_family(tmp_path: Path, monkeypatch: pyt
         raise StoppedError
 
     monkeypatch.setattr(RaceTrials, "extend", watch)
-    words = ["train", "--multirun", "sweep=tune_both", "data=synthetic", "model.weights=none", "study=s", "device=cpu"]
+    words = ["train", "--multirun", "sweep=tune_both", "data=synthetic", "model.weights=none", "study=s", "device=cpu",
+             "sweep.minutes=5"]  # fmt: skip
     with contextlib.suppress(StoppedError):
         main(words)
     lite = "efficientnet_lite0"
@@ -345,3 +350,76 @@ def test_a_page_of_a_summary_that_is_no_races_is_made_all_the_same(place: Path, 
     shutil.copytree(FOLDER, tmp_path / "other")
     (tmp_path / "other" / "sweep.json").write_text(json.dumps({**summary(), **json.loads(content)}))
     assert main(["report", str(tmp_path / "other")]) == 0
+
+
+def test_what_was_made_of_a_model_stays_with_it(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(place / FOLDER, tmp_path / FOLDER)
+    monkeypatch.chdir(tmp_path)
+    trained = trained_runs([folder(trial.number) for trial in open_study().trials], Objective.of(SweepConfig()))
+    model_folder._replace(
+        MODEL, Path(shutil.copytree(MODEL, FOLDER / ".new", ignore=shutil.ignore_patterns("test.csv")))
+    )
+    shutil.rmtree(FOLDER / "earlier", ignore_errors=True)
+    hand_over(FOLDER, trained, members=3, seconds=1.0)
+    assert main(["evaluate", str(MODEL)]) == 0
+    (MODEL / "export").mkdir()
+
+    hand_over(FOLDER, trained, members=3, seconds=1.0)
+    assert read_result(MODEL).test_accuracy is not None, "the same model has been evaluated"
+    assert (MODEL / "export").is_dir()
+
+    monkeypatch.setattr(hand_over_module, "choose", lambda options, labels_N: options[-1])
+    other = hand_over(FOLDER, trained, members=1, seconds=1.0)
+    assert (other.words, read_result(MODEL).test_accuracy) == (other.tried[-1]["model"], None)
+    assert not (MODEL / "export").exists()
+    assert (FOLDER / "earlier/model/export").is_dir()
+    assert read_result(FOLDER / "earlier/model").test_accuracy is not None
+    assert read_looks(MODEL) == read_looks(FOLDER / "earlier/model")
+
+
+def test_a_candidate_that_cannot_be_built_is_left_out(tmp_path: Path) -> None:
+    words = (*RACE, "data.image_size=32", "model.blocks=choice(5,8)", "hydra.sweeper.first=[{model.blocks: 8}]")
+    code, said, complained = typed(*words, cwd=tmp_path)
+    assert code == 0, said + complained
+    assert " is left out: " in said + complained
+    assert "what could be handed over" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sweep.minutes=0",), "sweep.strategy=race: plans its trainings for sweep.minutes"),
+        (("sweep.confirm_top=3",), "sweep.confirm_top=3: a race trains its best candidates again"),
+        (("sweep.objectives=[val_accuracy,macs]",), "sweep.objectives=[val_accuracy,macs]: a race has one objective"),
+        (("hydra/sweeper/pruner=median",), "hydra/sweeper/pruner=median: a race judges complete trainings alone"),
+        (("trainer.epochs=2,3",), "trainer.epochs: is searched, and a race gives each training its epochs"),
+    ],
+)
+def test_what_contradicts_a_race_is_refused(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main([*RACE, *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_dry_run_tells_the_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*RACE, "sweep.dry_run=true"]) == 0
+    said = capsys.readouterr().out
+    assert "candidate 0: " in said
+    assert "model.dropout=0.5" in said.partition("candidate 1: ")[2].partition("\n")[0]
+    assert "ends with sweep.minutes=0.5" in said
+    assert not FOLDER.exists()
+
+
+def test_the_same_command_once_the_minutes_are_over_writes_one_summary(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / FOLDER, tmp_path / FOLDER)
+    code, said, complained = typed(*RACE, "sweep.minutes=0.05", cwd=tmp_path)
+    assert code == 0, said + complained
+    assert (said + complained).count("what could be handed over") <= 1
+    assert "has not ended" not in said + complained
+    assert "Traceback" not in said + complained

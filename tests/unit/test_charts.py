@@ -132,9 +132,9 @@ def study() -> optuna.Study:
         "a.same": CategoricalDistribution((1, 2)),
     }
     for number, value in enumerate((0.5, 0.7, None, 0.9, 0.8, 0.6)):
-        given: dict[str, Any] = {"fixed_params": {}} if number < 2 else {}
         state = optuna.trial.TrialState.FAIL if value is None else optuna.trial.TrialState.COMPLETE
         params = {"a.width": 8 * (1 + number % 2), "a.same": 1}
+        given: dict[str, Any] = {"fixed_params": params} if number < 2 else {}
         made.add_trial(
             optuna.create_trial(params=params, distributions=spaces, value=value, state=state, system_attrs=given,
                                 user_attrs={"reason": "out of memory"} if value is None else {})

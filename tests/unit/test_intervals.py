@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, rankdata, wilcoxon
 
+from da6401.errors import UndefinedMetricError
 from da6401.metrics.intervals import interval_of, wilson
 from da6401.metrics.paired import (
     corrected,
@@ -126,3 +127,18 @@ def test_wilcoxon_is_scipys_and_says_what_few_pairs_can_show() -> None:
     assert signed_rank(tied) == (np.abs(sums) >= abs(ranks @ np.sign(tied)) - 1e-9).mean()
     assert signed_rank([0.01, 0.02, 0.03, 0.04, 0.05]) == least_p(5) == 0.0625
     assert least_p(6) < 0.05
+
+
+def test_equal_gaps_of_shares_are_ties_whatever_their_last_bits() -> None:
+    wins, others = [54, 51, 52, 51, 44, 44, 52, 44], [52, 50, 49, 50, 43, 43, 50, 45]
+    counts = [float(one - other) for one, other in zip(wins, others, strict=True)]
+    shares = [one / 60 - other / 60 for one, other in zip(wins, others, strict=True)]
+    assert len({abs(gap) for gap in shares}) > len({abs(gap) for gap in counts})
+    assert signed_rank(shares) == signed_rank(counts)
+
+
+def test_without_enough_resamples_there_is_no_test() -> None:
+    labels = np.arange(3)  # one image a class: nearly each resample lacks one
+    one, other = model(labels, right=1.0, seed=1), model(labels, right=0.0, seed=2)
+    with pytest.raises(UndefinedMetricError, match="resamples"):
+        difference("macro_auroc", one, other)

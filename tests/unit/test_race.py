@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import random
 import re
+import shutil
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +20,24 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from da6401.config.domains import Choices, Interval
 from da6401.config.schema import PretrainedConfig, RunConfig, TrainerConfig
 from da6401.config.search_space import Parameter, Point, SearchSpace
 from da6401.study.clock import Clock
-from da6401.study.roles import ENQUEUED
+from da6401.study.roles import CHOSEN, DEFAULT, ENQUEUED, GIVEN, role_of
 from da6401.sweep import race_costs, race_trials
+from da6401.sweep.open_study import enqueue_first
+from da6401.sweep.pruners import build_pruner
 from da6401.sweep.race_costs import Spent
 from da6401.sweep.race_trials import CANDIDATE, RaceTrials
 from da6401.training.speed import Speed
 from da6401.tune.candidates import anywhere, near
 from da6401.tune.race import JUDGE_SHARE, LONG_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def losses(mean: float, *, seed: int = 0) -> Losses:
@@ -288,3 +296,81 @@ def test_what_cannot_fit_is_not_timed(
     race._losses[0], race.costs.known[0] = losses(0.5), Speed(features=30.0, epoch=0.1, answers=1.0)
     race.extend()
     assert seen == timed
+
+
+def test_a_candidate_that_cannot_be_trained_is_passed_over() -> None:
+    good, none = Candidate(1.0, 1.0, 6, 400), Candidate(math.inf, 1.0, 1, 1)
+    assert none.epochs(1000) < 1
+    race = Race([""] * 3, lambda number: none if number == 1 else good, 300)
+    steps, spent = simulate(race, [0.5, 0.0, 0.4])
+    assert {step.candidate for step in steps} == {0, 2}
+    assert spent <= 300
+    late = Race([""] * 3, lambda number: good if number == 0 else none, 300)
+    assert late.next_step([Tried(0, 400, losses(0.5))], 9.0) is None
+
+
+def test_no_training_is_shorter_than_it_can_be() -> None:
+    head_first = Candidate(1.0, 1.0, 6, 400, fewest_epochs=5)
+    assert Race([""], lambda number: head_first, 5).plan() == []
+    assert all(step.epochs >= 5 for total in range(6, 60) for step in Race([""], lambda n: head_first, total).plan())
+    model = PretrainedConfig(name="efficientnet_lite0", freeze_depth=7, head_epochs=3)
+    assert race_costs._epochs_of(RunConfig(model=model, trainer=TrainerConfig(epochs=4))) == (4, 8, 4)
+    assert race_costs._epochs_of(RunConfig(trainer=TrainerConfig(epochs=4)))[2] == 1
+
+
+def space_of(low: float) -> SearchSpace:
+    """Two keys that are 0.05, of which one is searched from ``low`` on."""
+    parameters = (Parameter("optimizer.a", "optimizer.a", Interval(low, 1.0)),
+                  Parameter("optimizer.b", "optimizer.b", Interval(0.0, 1.0)))  # fmt: skip
+    return SearchSpace(parameters, {}, {"optimizer.a": 0.05, "optimizer.b": 0.05}, first=({"optimizer.b": 0.5},))
+
+
+def test_what_is_half_drawn_is_not_called_the_default() -> None:
+    for low, role in ((0.0, DEFAULT), (0.1, CHOSEN)):
+        study = optuna.create_study()
+        enqueue_first(study, space_of(low), [])
+        assert [role_of(trial) for trial in study.trials] == [role, GIVEN]
+    older = optuna.create_study()  # which has no attribute for it
+    for given_point in ({"optimizer.b": 0.05}, {"optimizer.a": 0.05, "optimizer.b": 0.05}):
+        older.add_trial(create_trial(
+            value=1.0, params={"optimizer.a": 0.05, "optimizer.b": 0.05}, system_attrs={ENQUEUED: given_point},
+            distributions={f"optimizer.{name}": FloatDistribution(0, 1) for name in "ab"},
+        ))  # fmt: skip
+    assert [role_of(trial) for trial in older.trials] == [CHOSEN, GIVEN]
+
+
+def test_a_candidate_has_the_same_values_in_all_its_trainings(tmp_path: Path) -> None:
+    composer, untouched = Composer(RunConfig()), None
+    made: list[Any] = [
+        RaceTrials(optuna.create_study(), space_of(0.1), composer, tmp_path, untouched, seed=0, members=1)  # type: ignore[arg-type]
+        for _ in range(2)
+    ]
+    assert made[0].points == made[1].points
+    assert made[0].points[0].keys() == {"optimizer.a", "optimizer.b"}
+    assert made[0].points[0]["optimizer.b"] == 0.05
+    assert made[0].points[0]["optimizer.a"] >= 0.1
+    assert [made[0]._role(number) for number in (0, 1, 2)] == [CHOSEN, GIVEN, CHOSEN]
+
+
+def test_a_resumed_training_took_the_time_of_all_its_processes(tmp_path: Path) -> None:
+    start = datetime(2026, 1, 1)
+    trial = create_trial(value=0.5)
+    trial.datetime_start, trial.datetime_complete = start, start + timedelta(seconds=2)
+    assert race_costs.seconds_of(trial, tmp_path) == 2.0
+    shutil.copytree(GOLDEN / "part_a_digits", tmp_path / "run")
+    content = json.loads((tmp_path / "run/result.json").read_text())
+    (tmp_path / "run/result.json").write_text(json.dumps({**content, "seconds": 20.0}))
+    assert race_costs.seconds_of(trial, tmp_path / "run") == 20.0
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2])
+def test_in_the_epochs_of_the_warm_up_no_trial_is_pruned(warmup: int) -> None:
+    pruner = build_pruner({"name": "median", "startup_trials": 1, "warmup_epochs": warmup}, steps=5)
+    study = optuna.create_study(direction="maximize")
+    epochs = range(1, 6)
+    study.add_trial(create_trial(value=0.9, intermediate_values=dict.fromkeys(epochs, 0.9)))
+    pruned = []
+    for epoch in epochs:
+        poor = create_trial(state=TrialState.RUNNING, intermediate_values=dict.fromkeys(range(1, epoch + 1), 0.1))
+        pruned += [epoch] if pruner.prune(study, poor) else []
+    assert pruned[0] == warmup + 1

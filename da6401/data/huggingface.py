@@ -22,6 +22,7 @@ from da6401.data.images import BadImageError
 from da6401.data.labels import numbered, role_of, split_number
 from da6401.data.layout import given_folder
 from da6401.data.listing import Listing
+from da6401.data.status import status_of
 from da6401.data.table import INSTALL
 from da6401.data.table_columns import LABEL_NAMES
 from da6401.data.tree import BadFile, LabelledFile
@@ -59,6 +60,7 @@ def list_huggingface(cfg: HuggingFaceConfig) -> Listing:
     if None in roles.values() and any(roles.values()):
         unknown = [str(path.relative_to(root)) for path, role in roles.items() if role is None]
         raise DataError(f"{root}: which split is {listed(unknown, most=5)}? Name files train-..., test-...")
+    stamps = {path: repr(status_of(str(path))) for path in paths}
     columns = _columns(cfg, paths[0])
     names, labels, sides, places, bad = [], [], [], [], list[BadFile]()
     unlabelled: dict[SplitName | None, int] = {}
@@ -79,8 +81,8 @@ def list_huggingface(cfg: HuggingFaceConfig) -> Listing:
 
     def locate(row: int) -> LabelledFile:
         path, group, place = places[row]
-        content = functools.partial(_read, str(path), columns.image, group, place)
-        return LabelledFile(names[row], str(path), class_names[labels_N[row]], content)
+        content = functools.partial(_read, str(path), stamps[path], columns.image, group, place)
+        return LabelledFile(names[row], str(path), class_names[labels_N[row]], content, origin=columns.image)
 
     kind = "Parquet files" if paths[0].suffix == ".parquet" else "a folder of save_to_disk"
     split = "splits by the files' names" if any(roles.values()) else "no splits"
@@ -109,7 +111,7 @@ def _schema(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_schema(path) if path.suffix == ".parquet" else _arrow_table(str(path)).schema
+        return pyarrow.parquet.read_schema(path) if path.suffix == ".parquet" else _mapped(str(path)).schema
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
 
@@ -154,29 +156,35 @@ def _labels(path: Path, columns: _Columns) -> Iterator[tuple[int, int, str | Non
         file = pyarrow.parquet.ParquetFile(path)
         groups: Iterator[Any] = (file.read_row_group(group, [columns.label]) for group in range(file.num_row_groups))
     else:
-        groups = iter([_arrow_table(str(path))])
+        groups = iter([_mapped(str(path))])
     for group, table in enumerate(groups):
         for row, value in enumerate(table.column(columns.label).to_pylist()):
             yield group, row, None if value in (None, "") or (columns.names and value == -1) else str(value)
 
 
-@functools.lru_cache(maxsize=64)
-def _arrow_table(path: str) -> Any:
+def _mapped(path: str) -> Any:
     """The rows of a stream of `save_to_disk`, mapped into memory and not read."""
     import pyarrow
 
     return pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all()
 
 
+# The stamp is the file's status: a file that changed is opened anew.
+@functools.lru_cache(maxsize=64)
+def _arrow_table(path: str, stamp: str) -> Any:
+    return _mapped(path)
+
+
 @functools.lru_cache(maxsize=OPEN_GROUPS)
-def _row_group(path: str, column: str, group: int) -> Any:
+def _row_group(path: str, stamp: str, column: str, group: int) -> Any:
     import pyarrow.parquet
 
     return pyarrow.parquet.ParquetFile(path).read_row_group(group, [column]).column(column)
 
 
-def _read(path: str, column: str, group: int, row: int) -> bytes:
-    images = _row_group(path, column, group) if path.endswith(".parquet") else _arrow_table(path).column(column)
+def _read(path: str, stamp: str, column: str, group: int, row: int) -> bytes:
+    whole = path.endswith(".arrow")
+    images = _arrow_table(path, stamp).column(column) if whole else _row_group(path, stamp, column, group)
     value = images[row].as_py()
     content = value["bytes"] if value else None
     if content is not None:

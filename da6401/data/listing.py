@@ -8,7 +8,6 @@ The columns are arrays and lists, not objects: a table of a million rows takes s
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from da6401.data.status import status_of
 from da6401.data.tree import BadFile, LabelledFile
 
 
@@ -38,20 +38,12 @@ class Listing:
     stamp: str = ""  # what else the content depends on, such as the table's digest
 
     def signature(self, rows: npt.NDArray[np.int64]) -> str:
-        """Changes when one of these images is added, removed, or given another size, modification time or class."""
+        """Changes when one of these images is added, removed, or given another size, time, inode or class."""
         total = hashlib.sha256(repr((str(self.root), self.stamp, self.class_names, self.bad, self.loose)).encode())
         seen: dict[str, str] = {}  # several images may be in one file
         for row in rows:
             path = self.locate(int(row)).location
             if path not in seen:
-                seen[path] = _status(path)
+                seen[path] = repr(status_of(path))
             total.update(f"{self.names[row]!r} {self.labels_N[row]} {self.splits_N[row]} {seen[path]}\n".encode())
         return total.hexdigest()
-
-
-def _status(path: str) -> str:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"

@@ -84,7 +84,7 @@ def list_torchvision(cfg: TorchvisionConfig) -> Listing:
         places += [(data, row) for row in range(len(found))]
     class_names = _class_names(next(iter(sets.values())), max(labels) + 1)
     files = {id(data): _files(data) for data in sets.values()}
-    stored = _largest_file(root)
+    folders = {id(data): str(_folder(data, root)) for data in sets.values()}
 
     def locate(row: int) -> LabelledFile:
         data, place = places[row]
@@ -92,7 +92,7 @@ def list_torchvision(cfg: TorchvisionConfig) -> Listing:
         if paths is not None:
             return LabelledFile(names[row], str(paths[place]), class_names[labels[row]])
         content = functools.partial(_pixels, data, place)
-        return LabelledFile(names[row], stored, class_names[labels[row]], content)
+        return LabelledFile(names[row], folders[id(data)], class_names[labels[row]], content, origin=name)
 
     told = ", ".join(str(role) for role in sets if role) or "none, so they are drawn"
     return Listing(
@@ -114,7 +114,7 @@ def _open(cfg: TorchvisionConfig, name: str, arguments: Arguments) -> Any:
     """
     import torchvision.datasets
 
-    root = Path(cfg.root).expanduser()
+    root = Path(cfg.root).expanduser().absolute()
     try:
         return getattr(torchvision.datasets, name)(str(root), download=cfg.download, **arguments)
     except ModuleNotFoundError as error:
@@ -123,9 +123,7 @@ def _open(cfg: TorchvisionConfig, name: str, arguments: Arguments) -> Any:
         raise
     except (RuntimeError, OSError, URLError, ValueError) as error:
         fetch = "" if cfg.download else " Put it there, or have it fetched: data.download=true."
-        raise DataError(
-            f"torchvision's {name} cannot be read in {root.absolute()}: {one_line(error)}.{fetch}"
-        ) from error
+        raise DataError(f"torchvision's {name} cannot be read in {root}: {one_line(error)}.{fetch}") from error
 
 
 def _labels(data: Any, name: str) -> list[int]:
@@ -162,10 +160,11 @@ def _files(data: Any) -> Sequence[Path] | None:
     return None
 
 
-def _largest_file(root: Path) -> str:
-    """The file whose size and time stand for the data: it holds the arrays."""
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return str(max(files, key=lambda path: path.stat().st_size, default=root))
+def _folder(data: Any, root: Path) -> Path:
+    """The folder whose files hold the arrays: the set's own, or the root, in which the files of some sets lie."""
+    places = ("raw_folder", "base_folder", "_base_folder")  # of MNIST and its kin, of CIFAR and STL10, of PCAM
+    folders = [root / str(getattr(data, place)) for place in places if hasattr(data, place)]
+    return next((folder for folder in folders if folder.is_dir()), root)
 
 
 def _pixels(data: Any, row: int) -> bytes:

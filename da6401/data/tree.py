@@ -32,9 +32,10 @@ class LabelledFile:
     """A file of a class; whether it is an image shows only when it is opened."""
 
     name: str  # relative to the root, "/" on every system
-    location: str  # path of the file, or of the one that holds it
+    location: str  # path of the file, or of the one that holds it, or of the folder whose files do
     class_name: str
     content: Callable[[], bytes] | None = None  # reads an image that is no file of its own
+    origin: str = ""  # what else says which image that is, where another one may have its name: a column, a data set
 
     @property
     def path(self) -> Path:

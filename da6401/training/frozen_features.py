@@ -23,7 +23,7 @@ from da6401.config.freeze_rules import flips_only
 from da6401.config.schema import AugmentationConfig, RunConfig
 from da6401.data.augment.augmenter import Augmenter
 from da6401.data.batches import batches, seeded
-from da6401.data.cache.image_cache import DECODER
+from da6401.data.cache.image_cache import decoder_of
 from da6401.data.cache.store import CacheEntry, Store
 from da6401.data.image_sets import TrainingData
 from da6401.data.sources import reads_files
@@ -91,7 +91,7 @@ class FeatureCache:
         processor = (
             torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
         )
-        pixels = f"{cfg.data.resize}, {DECODER}" if reads_files(cfg.data) else cfg.data.source
+        pixels = f"{cfg.data.resize}, {decoder_of(cfg.data)}" if reads_files(cfg.data) else cfg.data.source
         parts = {
             "version": VERSION,
             "network": [cfg.model.label, decision.cut, weights_sha256(prefix)],

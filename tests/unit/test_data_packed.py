@@ -8,6 +8,7 @@ import json
 import struct
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from da6401.config.schema import HuggingFaceConfig, ImageFiles, ShardsConfig, TorchvisionConfig
-from da6401.data import decode
+from da6401.config.schema import FolderConfig, HuggingFaceConfig, ImageFiles, ShardsConfig, TorchvisionConfig
+from da6401.data import decode, sources, torchvision_sets
+from da6401.data.cache.image_cache import DECODER, decoder_of
 from da6401.data.image_sets import ImageSet, TrainingData
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.data.tree_check import check_data, describe_data
@@ -192,6 +194,26 @@ def test_parquet_with_images_in_it(tmp_path: Path) -> None:
     assert check_data(cfg).clean
 
 
+def test_each_column_of_images_has_its_own(tmp_path: Path, cache: list[int]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    for changed in (0, 100):  # the second time, the file is another: no row that is in memory is used again
+        table = pyarrow.table({
+            "left": [{"bytes": png(changed + s)} for s in range(30)],
+            "right": [{"bytes": png(changed + 30 + s)} for s in range(30)],
+            "label": [s % 2 for s in range(30)],
+        })  # fmt: skip
+        parquet.write_table(table, tmp_path / "all.parquet")
+        older(tmp_path)
+        for first, column in ((changed, "left"), (changed + 30, "right")):
+            cfg = HuggingFaceConfig(root=str(tmp_path), image=column, image_size=8)
+            data, test = parts_of(cfg)
+            for part in (data.train, data.validation, test):
+                assert_pixels(part, {f"all/{s:07d}": first + s for s in range(30)})
+            assert_as_without_a_cache(cfg)
+
+
 def test_hugging_face_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
@@ -213,11 +235,11 @@ def test_hugging_face_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # ---- torchvision ------------------------------------------------------------------------------------------------
 
 
-def mnist(root: Path, kind: str, count: int) -> npt.NDArray[np.uint8]:
+def mnist(root: Path, kind: str, count: int, name: str = "MNIST", seed: int | None = None) -> npt.NDArray[np.uint8]:
     """Files as MNIST has them, of random images; the images (N, 28, 28)."""
-    raw = root / "MNIST" / "raw"
+    raw = root / name / "raw"
     raw.mkdir(parents=True, exist_ok=True)
-    images = np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    images = np.random.default_rng(count if seed is None else seed).integers(0, 256, (count, 28, 28), dtype=np.uint8)
     labels = (np.arange(count) % 10).astype(np.uint8)
     head = struct.pack(">IIII", 2051, count, 28, 28)
     (raw / f"{kind}-images-idx3-ubyte").write_bytes(head + images.tobytes())
@@ -242,6 +264,65 @@ def test_torchvision_by_name_without_a_network(tmp_path: Path, cache: list[int])
     (tmp_path / "cache").rename(tmp_path / "old")
     assert_decoded_once(dataclasses.replace(cfg, split_seed=7), cache)
     assert check_data(cfg).clean
+
+
+def older(folder: Path) -> None:
+    """Wait until the files are older than the grain of the time stamps: then their digests are remembered."""
+    newest = max(path.stat().st_ctime for path in folder.rglob("*"))
+    time.sleep(max(0.0, newest + 0.15 - time.time()))
+
+
+def assert_as_without_a_cache(cfg: ImageFiles) -> None:
+    """The splits have the images and the fingerprint of the files, twice; the second time by remembered digests."""
+    for _ in range(2):
+        plain, plain_test = parts_of(dataclasses.replace(cfg, cache="off"))
+        cached, test = parts_of(cfg)
+        assert cached.fingerprint == plain.fingerprint
+        for one, other in ((cached.train, plain.train), (cached.validation, plain.validation), (test, plain_test)):
+            rows = torch.arange(len(other.names))
+            assert one.names == other.names
+            assert torch.equal(one.labels_N, other.labels_N)
+            assert torch.equal(one.images_NCHW[rows], other.images_NCHW[rows])
+
+
+def test_entries_that_may_hold_another_data_sets_pixels_are_not_used() -> None:
+    assert decoder_of(FolderConfig()) == decoder_of(ShardsConfig()) == DECODER
+    for cfg in (TorchvisionConfig(), HuggingFaceConfig()):
+        assert decoder_of(cfg) != DECODER
+
+
+def test_two_torchvision_sets_under_one_root_have_their_own_images(tmp_path: Path, cache: list[int]) -> None:
+    for name, seeds in (("MNIST", (60, 20)), ("FashionMNIST", (61, 21))):
+        for kind, seed in zip(("train", "t10k"), seeds, strict=True):
+            mnist(tmp_path / "tv", kind, seed, name)
+    older(tmp_path / "tv")
+    for name in ("MNIST", "FashionMNIST", "MNIST"):
+        assert_as_without_a_cache(TorchvisionConfig(root=str(tmp_path / "tv"), name=name, image_size=8))
+
+
+def test_a_torchvision_set_whose_smaller_files_changed_is_read_again(tmp_path: Path, cache: list[int]) -> None:
+    mnist(tmp_path / "tv", "train", 60)
+    mnist(tmp_path / "tv", "t10k", 20)
+    older(tmp_path / "tv")
+    cfg = TorchvisionConfig(root=str(tmp_path / "tv"), name="MNIST", image_size=8)
+    assert_as_without_a_cache(cfg)
+    mnist(tmp_path / "tv", "t10k", 20, seed=5)
+    assert_as_without_a_cache(cfg)
+
+
+def test_digests_of_a_torchvision_set_are_remembered(
+    tmp_path: Path, cache: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mnist(tmp_path / "tv", "train", 60)
+    mnist(tmp_path / "tv", "t10k", 20)
+    older(tmp_path / "tv")
+    monkeypatch.chdir(tmp_path)
+    cfg = TorchvisionConfig(root="tv", name="MNIST", image_size=8)
+    assert_as_without_a_cache(cfg)
+    (tmp_path / "tv" / "a file of another set").write_bytes(b"1")
+    monkeypatch.setattr(torchvision_sets, "_pixels", lambda *_: pytest.fail("an image was read again"))
+    monkeypatch.setattr(sources, "_last", None)
+    parts_of(cfg)
 
 
 def test_torchvision_files_without_splits_are_drawn(tmp_path: Path) -> None:

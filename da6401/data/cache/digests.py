@@ -1,4 +1,4 @@
-"""sha256 of files, remembered: a file with the same size, times and inode is not read again."""
+"""sha256 of images, remembered: a file with the same size, times and inode is not read again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from da6401.data.cache.cache_folder import INDEX, cache_folder
 from da6401.data.decode import in_threads
 from da6401.data.images import BadImageError, read_content
+from da6401.data.status import Status, status_of
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.runs.atomic_files import WriteError, write_text
 
@@ -21,8 +22,7 @@ SECOND = 10**9  # in ns
 FINE_GRAIN = SECOND // 10  # a file that changed this recently may change again with the same time stamp
 COARSE_GRAIN = 2 * SECOND  # the same on file systems that store whole seconds
 
-Status = list[int | str]  # size, modification time, status-change time, inode
-Known = dict[str, Status]  # name -> the status with the sha256 behind it
+Known = dict[str, Status]  # _key -> the status with the sha256 behind it
 
 
 def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFile]:
@@ -30,11 +30,11 @@ def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFil
     index = cache_folder() / INDEX / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
     known = _load(index)
     now = time.time_ns()
-    status_of = functools.cache(_status)  # many images may be in one file
-    statuses = [status_of(file.location) for file in files]
+    status_once = functools.cache(status_of)  # many images may be in one file
+    statuses = [status_once(file.location) for file in files]
     outcomes: dict[int, str | BadFile] = {}
     for row, (file, status) in enumerate(zip(files, statuses, strict=True)):
-        remembered = known.get(file.name)
+        remembered = known.get(_key(file))
         if status is not None and remembered is not None and remembered[:-1] == status:
             outcomes[row] = str(remembered[-1])
     unknown = [row for row in range(len(files)) if row not in outcomes]
@@ -44,7 +44,7 @@ def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFil
         outcomes[row] = outcome
         status = statuses[row]
         if isinstance(outcome, str) and status is not None and not _may_change_unseen(status, now):
-            known[files[row].name] = [*status, outcome]
+            known[_key(files[row])] = [*status, outcome]
             index_changed = True
     if index_changed:
         with contextlib.suppress(WriteError):  # then the files are read again; opening the cache reports the problem
@@ -52,20 +52,16 @@ def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFil
     return [outcomes[row] for row in range(len(files))]
 
 
+def _key(file: LabelledFile) -> str:
+    """One name in one file may be several images, such as those of two columns; no name holds a NUL."""
+    return f"{file.origin}\0{file.name}" if file.origin else file.name
+
+
 def _digest(file: LabelledFile) -> str | BadFile:
     try:
         return hashlib.sha256(read_content(file)).hexdigest()
     except BadImageError as problem:
         return BadFile(file.name, problem.reason)
-
-
-def _status(path: str) -> Status | None:
-    """What changes with the content. The status-change time cannot be set back, as the modification time can."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _may_change_unseen(status: Status, now: int) -> bool:

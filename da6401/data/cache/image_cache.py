@@ -24,7 +24,7 @@ import numpy.typing as npt
 import PIL
 import torch
 
-from da6401.config.schema import ImageFiles
+from da6401.config.schema import HuggingFaceConfig, ImageFiles, TorchvisionConfig
 from da6401.data.cache.cache_folder import gigabytes
 from da6401.data.cache.digests import digest_files
 from da6401.data.cache.store import CacheEntry, Store
@@ -39,6 +39,12 @@ log = logging.getLogger(__name__)
 KIND = "images"
 DECODER = f"3, Pillow {PIL.__version__}"  # raise the number when read_image gives other pixels
 FILE = "images.bin"
+
+
+def decoder_of(cfg: ImageFiles) -> str:
+    """The reader of these images, as it stands in the keys of cached images and features."""
+    # Entries of these sources under DECODER alone may hold the pixels of another data set.
+    return f"{DECODER}, parts of files" if isinstance(cfg, (HuggingFaceConfig, TorchvisionConfig)) else DECODER
 
 
 class CachedRows:
@@ -95,7 +101,7 @@ def open_cache(cfg: ImageFiles, root: Path, files: Sequence[LabelledFile], *, la
     """
     outcomes: list[str | BadFile] = list(digest_files(root, files))
     readable = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, str)]
-    key = hashlib.sha256(f"{DECODER} {cfg.image_size} {cfg.resize}".encode())
+    key = hashlib.sha256(f"{decoder_of(cfg)} {cfg.image_size} {cfg.resize}".encode())
     for place in readable:
         key.update(f"\n{outcomes[place]}".encode())
     chosen = [files[place] for place in readable]

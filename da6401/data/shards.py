@@ -44,7 +44,7 @@ def list_shards(cfg: ShardsConfig) -> Listing:
     """Every sample of the shards; their headers and labels are read, no image.
 
     Raises:
-        DataError: no shards, a damaged or compressed one, or no label, or several.
+        DataError: no shards, a damaged or compressed one, or a sample with no label or several, or several images.
     """
     root = given_folder(cfg.root).resolve()
     paths = sorted(path for path in root.rglob("*.tar") if path.is_file())
@@ -98,6 +98,7 @@ def list_shards(cfg: ShardsConfig) -> Listing:
 
 def _samples(path: Path) -> dict[str, _Sample]:
     samples: dict[str, _Sample] = {}
+    doubled: list[str] = []
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
@@ -105,15 +106,25 @@ def _samples(path: Path) -> dict[str, _Sample]:
                 base, _, ending = name.partition(".")
                 if not member.isfile() or not base or not ending:
                     continue
-                sample = samples.setdefault(f"{folder}/{base}" if folder else base, _Sample())
+                key = f"{folder}/{base}" if folder else base
+                sample = samples.setdefault(key, _Sample())
                 if f".{ending.lower()}".endswith(SUFFIXES):
+                    if sample.image is not None:
+                        doubled.append(f"{key}{sample.ending} and {key}.{ending}")
                     sample.image, sample.ending = (member.offset_data, member.size), f".{ending}"
                 elif member.size <= MOST_LABEL_BYTES and ending.lower() in LABELS:
+                    if ending.lower() in sample.texts:
+                        doubled.append(f"{key}.{ending} twice")
                     content = archive.extractfile(member)
                     assert content is not None, "a regular file"
                     sample.texts[ending.lower()] = content.read().decode("utf-8", "replace").strip()
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path} cannot be read as an uncompressed .tar: {error}.") from error
+    if doubled:
+        raise DataError(
+            f"{path}: members of one sample mean the same: {listed(doubled, most=5)}. A sample is one image and its "
+            "label, and its key stands once in a shard: leave the others out, or give them keys of their own."
+        )
     return samples
 
 

@@ -137,6 +137,31 @@ def test_shards_whose_label_is_not_clear(sample: dict[str, bytes], label: str, m
         load_training_data(cfg)
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"mask.png": 0}, r"0000\.png and 0000\.mask\.png, .*one image and its label"),
+        ({"JPG": 0}, r"0000\.png and 0000\.JPG"),
+        ({"CLS": 0}, r"0000\.CLS twice"),
+    ],
+)
+def test_members_that_mean_the_same_are_refused(extra: dict[str, int], message: str, tmp_path: Path) -> None:
+    shard(tmp_path / "a.tar", [{"png": png(s), "cls": b"0", **{name: png(s) for name in extra}} for s in range(12)])
+    with pytest.raises(DataError, match=message):
+        load_training_data(ShardsConfig(root=str(tmp_path), cache="off"))
+
+
+def test_a_key_that_stands_twice_in_a_shard_is_refused(tmp_path: Path) -> None:
+    samples = [{"png": png(s), "cls": str(s % 2).encode()} for s in range(12)]
+    shard(tmp_path / "a.tar", samples)
+    with tarfile.open(tmp_path / "a.tar", "a") as archive:
+        member = tarfile.TarInfo("0003.png")
+        member.size = len(png(50))
+        archive.addfile(member, io.BytesIO(png(50)))
+    with pytest.raises(DataError, match=r"a\.tar: members of one sample mean the same: 0003\.png and 0003\.png\. "):
+        describe_data(ShardsConfig(root=str(tmp_path)))
+
+
 def test_a_json_label_and_what_is_no_shard(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no \.tar"):
         load_training_data(ShardsConfig(root=str(tmp_path)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from da6401.config.schema import HuggingFaceConfig
-from da6401.config.splits import SplitName
+from da6401.config.splits import TEST, TRAIN, SplitName
 from da6401.data.images import BadImageError
-from da6401.data.labels import numbered, role_of, split_number
+from da6401.data.labels import names_of_numbers, numbered, refuse_doubled, role_of, split_number
 from da6401.data.layout import given_folder
 from da6401.data.listing import Listing
 from da6401.data.status import status_of
@@ -27,7 +27,7 @@ from da6401.data.table import INSTALL
 from da6401.data.table_columns import LABEL_NAMES
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.errors import DataError
-from da6401.redact import listed
+from da6401.redact import listed, one_line
 
 OPEN_GROUPS = 4  # row groups of Parquet that are kept in memory
 FORMATS = (".parquet", ".arrow")
@@ -61,7 +61,11 @@ def list_huggingface(cfg: HuggingFaceConfig) -> Listing:
         unknown = [str(path.relative_to(root)) for path, role in roles.items() if role is None]
         raise DataError(f"{root}: which split is {listed(unknown, most=5)}? Name files train-..., test-...")
     stamps = {path: repr(status_of(str(path))) for path in paths}
-    columns = _columns(cfg, paths[0])
+    schemas = {path: _schema(path) for path in paths}
+    # A test file may have no labels: that of train says which columns there are.
+    model = min(paths, key=lambda path: (roles[path] != TRAIN, roles[path] == TEST, path))
+    columns = _columns(cfg, model, schemas)
+    _refuse_other_columns(columns, model, schemas, roles)
     names, labels, sides, places, bad = [], [], [], [], list[BadFile]()
     unlabelled: dict[SplitName | None, int] = {}
     for path in paths:
@@ -75,9 +79,11 @@ def list_huggingface(cfg: HuggingFaceConfig) -> Listing:
             sides.append(split_number(roles[path]))
             places.append((path, group, row))
     bad += [BadFile(f"{role or 'all'}", f"{count} rows without a label") for role, count in unlabelled.items()
-            if role != "test"]  # fmt: skip
+            if role != TEST]  # fmt: skip
+    refuse_doubled(names, root)
     ordered, labels_N = numbered(labels)
-    class_names = tuple(columns.names[int(label)] for label in ordered) if columns.names else tuple(ordered)
+    where = f"{root}: the column {columns.label}"
+    class_names = names_of_numbers(ordered, columns.names, where) if columns.names else tuple(ordered)
 
     def locate(row: int) -> LabelledFile:
         path, group, place = places[row]
@@ -86,7 +92,7 @@ def list_huggingface(cfg: HuggingFaceConfig) -> Listing:
 
     kind = "Parquet files" if paths[0].suffix == ".parquet" else "a folder of save_to_disk"
     split = "splits by the files' names" if any(roles.values()) else "no splits"
-    test = unlabelled.get("test", 0)
+    test = unlabelled.get(TEST, 0)
     return Listing(
         root=root,
         found=f"Layout: Hugging Face, {kind}: images in column {columns.image}, labels in column {columns.label} "
@@ -113,27 +119,68 @@ def _schema(path: Path) -> Any:
     try:
         return pyarrow.parquet.read_schema(path) if path.suffix == ".parquet" else _mapped(str(path)).schema
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+        raise DataError(f"{path} cannot be read: {one_line(error).rstrip('.')}.") from error
 
 
-def _columns(cfg: HuggingFaceConfig, path: Path) -> _Columns:
-    import pyarrow.types
-
-    schema = _schema(path)
-    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = about.get("info", {}).get("features", {})
-    structs = [
-        item.name
-        for item in schema
-        if pyarrow.types.is_struct(item.type) and "bytes" in [part.name for part in item.type]
-    ]
+def _columns(cfg: HuggingFaceConfig, path: Path, schemas: Mapping[Path, Any]) -> _Columns:
+    """The columns by the schema of ``path``; the names of the labels are those of any file that has some."""
+    schema = schemas[path]
+    structs = [item.name for item in schema if _holds_images(item.type)]
     image = _choose("image", cfg.image, structs, schema.names, path)
     rest = [name for name in schema.names if name not in structs]
-    typed = [name for name in rest if features.get(name, {}).get("_type") == "ClassLabel"]
+    typed = [name for name in rest if _feature(schema, name).get("_type") == "ClassLabel"]
     named = [name for name in rest if name.lower() in LABEL_NAMES]
     choices = next((each for each in (typed, named, rest) if len(each) == 1), typed or named or rest)
     label = _choose("label", cfg.label, choices, schema.names, path)
-    return _Columns(image, label, tuple(features.get(label, {}).get("names") or ()))
+    named_files = (_names(each, label) for each in (schema, *schemas.values()))
+    return _Columns(image, label, next(filter(None, named_files), ()))
+
+
+def _holds_images(kind: Any) -> bool:
+    import pyarrow.types
+
+    return pyarrow.types.is_struct(kind) and "bytes" in [part.name for part in kind]
+
+
+def _feature(schema: Any, column: str) -> dict[str, Any]:
+    """What `datasets` has written of a column into the file; {} where it has not."""
+    try:
+        value = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except (ValueError, RecursionError):
+        return {}
+    for key in ("info", "features", column):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _names(schema: Any, label: str) -> tuple[str, ...]:
+    names = _feature(schema, label).get("names")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _refuse_other_columns(
+    columns: _Columns, model: Path, schemas: Mapping[Path, Any], roles: Mapping[Path, SplitName | None]
+) -> None:
+    """Raise DataError where a file has not the columns and names of ``model``, the one that they were read from."""
+    for path, schema in schemas.items():
+        needed = [columns.image] if roles[path] == TEST else [columns.image, columns.label]
+        lost = [name for name in needed if name not in schema.names]
+        if lost:
+            raise DataError(
+                f"{path} has no column {listed(lost)}, as {model.name} has; it has {listed(schema.names)}: add it, or "
+                "take the file out of the folder."
+            )
+        kind = schema.field(columns.image).type
+        if not _holds_images(kind):
+            raise DataError(
+                f"{path}: the column {columns.image} (data.image) holds {kind}, no images with their bytes."
+            )
+        names = _names(schema, columns.label)
+        if names and names != columns.names:
+            raise DataError(
+                f"{path} names the labels of {columns.label} {listed(names)}, and another file "
+                f"{listed(columns.names)}: write all with the same names, in the same order."
+            )
 
 
 def _choose(what: str, given: str, choices: list[str], columns: list[str], path: Path) -> str:
@@ -149,17 +196,25 @@ def _choose(what: str, given: str, choices: list[str], columns: list[str], path:
 
 
 def _labels(path: Path, columns: _Columns) -> Iterator[tuple[int, int, str | None]]:
-    """Row group (0 for .arrow), row within it, and label of each row; None: it has none (-1, or empty)."""
+    """Row group (0 for .arrow), row within it, and label of each row; None: it has none (-1, NaN, or empty)."""
     import pyarrow.parquet
 
-    if path.suffix == ".parquet":
-        file = pyarrow.parquet.ParquetFile(path)
-        groups: Iterator[Any] = (file.read_row_group(group, [columns.label]) for group in range(file.num_row_groups))
-    else:
-        groups = iter([_mapped(str(path))])
-    for group, table in enumerate(groups):
-        for row, value in enumerate(table.column(columns.label).to_pylist()):
-            yield group, row, None if value in (None, "") or (columns.names and value == -1) else str(value)
+    try:
+        if path.suffix == ".parquet":
+            file = pyarrow.parquet.ParquetFile(path)
+            groups: Iterator[Any] = (
+                file.read_row_group(number, [columns.label]) for number in range(file.num_row_groups)
+            )
+        else:
+            groups = iter([_mapped(str(path))])
+        for group, table in enumerate(groups):
+            has_labels = columns.label in table.column_names
+            values = table.column(columns.label).to_pylist() if has_labels else [None] * table.num_rows
+            for row, value in enumerate(values):
+                missing = value in (None, "") or value != value or (columns.names and value == -1)
+                yield group, row, None if missing else str(value)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {one_line(error).rstrip('.')}.") from error
 
 
 def _mapped(path: str) -> Any:
@@ -183,12 +238,17 @@ def _row_group(path: str, stamp: str, column: str, group: int) -> Any:
 
 
 def _read(path: str, stamp: str, column: str, group: int, row: int) -> bytes:
+    import pyarrow
+
     whole = path.endswith(".arrow")
-    images = _arrow_table(path, stamp).column(column) if whole else _row_group(path, stamp, column, group)
-    value = images[row].as_py()
+    try:
+        images = _arrow_table(path, stamp).column(column) if whole else _row_group(path, stamp, column, group)
+        value = images[row].as_py()
+    except pyarrow.ArrowException as error:
+        raise BadImageError(f"cannot be read from {Path(path).name}: {one_line(error)}") from error
     content = value["bytes"] if value else None
     if content is not None:
         return bytes(content)
     raise BadImageError(
-        f"its bytes are not in {Path(path).name}" + (f", only a path ({value['path']})" if value else "")
+        f"its bytes are not in {Path(path).name}" + (f", only a path ({value.get('path')})" if value else "")
     )

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from da6401.config.schema import ShardsConfig
-from da6401.data.labels import numbered, role_of, split_number
+from da6401.data.labels import names_of_numbers, numbered, refuse_doubled, role_of, split_number
 from da6401.data.layout import given_folder
 from da6401.data.listing import Listing
 from da6401.data.table import SUFFIXES
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.errors import DataError
-from da6401.redact import listed
+from da6401.redact import listed, one_line
 
 LABELS = ("cls", "txt", "json")
 MOST_LABEL_BYTES = 2**20
@@ -76,6 +76,7 @@ def list_shards(cfg: ShardsConfig) -> Listing:
             labels.append(label)
             sides.append(split_number(roles[path]))
             places.append((path, sample.image))
+    refuse_doubled(names, root)
     ordered, labels_N = numbered(labels)
     class_names = _class_names(cfg, root, ordered)
 
@@ -137,9 +138,14 @@ def _label_member(texts: Mapping[str, str], path: Path) -> str:
     choices = [name for name in texts if name != "json"]
     if "json" in texts:
         try:
-            choices += [f"json:{key}" for key in json.loads(texts["json"])]
-        except ValueError:
+            value = json.loads(texts["json"])
+        except (ValueError, RecursionError):
             choices.append("json:KEY")
+        else:
+            choices += [f"json:{key}" for key in value] if isinstance(value, dict) else []
+            if not choices:
+                found = one_line(texts["json"][:50])
+                raise DataError(f'{path}: a .json without a key ({found}): write {{"label": ...}}, or .cls members.')
     if len(choices) == 1:
         return choices[0]
     have = f"data.label=one of {listed(choices)}" if choices else "its samples have none of .cls, .txt, .json"
@@ -153,7 +159,7 @@ def _label(texts: Mapping[str, str], member: str) -> str | None:
         return text or None
     try:
         value = json.loads(text)[key]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return str(value) if isinstance(value, (str, int)) else None
 
@@ -163,12 +169,9 @@ def _class_names(cfg: ShardsConfig, root: Path, labels: list[str]) -> tuple[str,
         return tuple(labels)
     try:
         names = (root / cfg.names).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"data.names={cfg.names}: {root / cfg.names} cannot be read: {error.strerror}.") from error
-    wrong = [label for label in labels if not label.isdecimal() or int(label) >= len(names)]
-    if wrong:
-        raise DataError(f"data.names={cfg.names}: it has {len(names)} lines, and none for {listed(wrong, most=5)}.")
-    return tuple(names[int(label)].strip() for label in labels)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data.names={cfg.names}: {root / cfg.names} cannot be read as UTF-8 text: {error}.") from error
+    return names_of_numbers(labels, names, f"data.names={cfg.names}")
 
 
 def _read(path: Path, place: Place) -> bytes:

@@ -126,6 +126,8 @@ def test_shards_written_by_webdataset(tmp_path: Path) -> None:
     ("sample", "label", "message"),
     [
         ({"json": json.dumps({"kind": "a", "n": 1}).encode()}, "auto", r"data\.label=one of json:kind, json:n"),
+        ({"json": b"0"}, "auto", r"a\.tar: a \.json without a key \(0\)"),
+        ({"json": b"[" * 100_000}, "auto", r"a sample without a label \(json:KEY"),
         ({"bin": b"1"}, "auto", r"none of \.cls, \.txt, \.json"),
         ({"cls": b"1"}, "txt", "a sample without a label"),
     ],
@@ -169,6 +171,36 @@ def test_a_json_label_and_what_is_no_shard(tmp_path: Path) -> None:
     assert load_training_data(ShardsConfig(root=str(tmp_path), cache="off", image_size=8)).class_names == ("a", "b")
     (tmp_path / "b.tar").write_bytes(b"no archive" * 100)
     with pytest.raises(DataError, match=r"b\.tar cannot be read as an uncompressed \.tar"):
+        load_training_data(ShardsConfig(root=str(tmp_path), cache="off"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"cat\ndog\ncat\n", r"two labels have one name, cat \(2 times\)"),
+        (b"cat\n\ndog\n", "the name of the labels 1 is empty"),
+        (b"cat\ndog\n", r"it has 2 names, for the labels 0, 1, \.\.\., and none for 2\."),
+        (b"\xd6l\nb\nc\n", r"names\.txt cannot be read as UTF-8 text"),
+    ],
+)
+def test_names_of_classes_that_do_not_fit(content: bytes, message: str, tmp_path: Path) -> None:
+    shard(tmp_path / "a.tar", [{"png": png(s), "cls": str(s % 3).encode()} for s in range(12)])
+    (tmp_path / "names.txt").write_bytes(content)
+    cfg = ShardsConfig(root=str(tmp_path), cache="off", image_size=8, names="names.txt")
+    with pytest.raises(DataError, match=message):
+        load_training_data(cfg)
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n\n\n")  # lines of no label may be empty
+    assert load_training_data(cfg).class_names == ("cat", "dog", "owl")
+
+
+def test_two_shards_whose_images_have_one_name(tmp_path: Path) -> None:
+    shard(tmp_path / "x" / "a.tar", [{"png": png(s), "cls": b"0"} for s in range(3)])
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, content in (("a/0001.png", png(9)), ("a/0001.cls", b"1")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(DataError, match=r"two images are called x/a/0001\.png: rename"):
         load_training_data(ShardsConfig(root=str(tmp_path), cache="off"))
 
 
@@ -237,6 +269,87 @@ def test_each_column_of_images_has_its_own(tmp_path: Path, cache: list[int]) -> 
             for part in (data.train, data.validation, test):
                 assert_pixels(part, {f"all/{s:07d}": first + s for s in range(30)})
             assert_as_without_a_cache(cfg)
+
+
+def parquet_file(path: Path, labels: list[Any] | None, names: list[str] | None = None, seed: int = 0) -> None:
+    """Images, labels where there are some, and the names of the labels as `datasets` writes them."""
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    rows: dict[str, list[Any]] = {"image": [{"bytes": png(seed + s)} for s in range(len(labels or [0] * 12))]}
+    table = pyarrow.table(rows if labels is None else {**rows, "label": labels})
+    if names is not None:
+        about = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, path)
+
+
+TWO = [0, 1] * 12
+NAMES = ["cat", "dog"]
+
+
+def test_a_test_file_without_labels_is_not_used(tmp_path: Path) -> None:
+    parquet_file(tmp_path / "test-0.parquet", None)  # the first by name
+    parquet_file(tmp_path / "train-0.parquet", TWO, NAMES, seed=100)
+    cfg = HuggingFaceConfig(root=str(tmp_path), cache="off", image_size=8)
+    data = load_training_data(cfg)
+    assert data.class_names == ("cat", "dog")
+    assert "12 images of the test split have no labels: they are not used." in data.notes
+    parquet_file(tmp_path / "val-0.parquet", None)
+    with pytest.raises(DataError, match=r"val-0\.parquet has no column label, as train-0\.parquet has; it has image"):
+        load_training_data(cfg)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([*TWO, 2], NAMES, r"it has 2 names, for the labels 0, 1, \.\.\., and none for 2\."),
+        ([*TWO, -2], NAMES, r"none for -2"),
+        (TWO, ["cat", "cat"], r"two labels have one name, cat \(2 times\)"),
+        (TWO, ["cat", " "], "the name of the labels 1 is empty"),
+        ([*map(float, TWO), float("nan")], None, "all: 1 rows without a label"),
+    ],
+)
+def test_labels_and_names_that_do_not_fit(
+    labels: list[Any], names: list[str] | None, message: str, tmp_path: Path
+) -> None:
+    parquet_file(tmp_path / "a.parquet", labels, names)
+    with pytest.raises(DataError, match=message):
+        load_training_data(HuggingFaceConfig(root=str(tmp_path), cache="off", image_size=8))
+
+
+def test_files_that_name_the_labels_in_another_order_are_refused(tmp_path: Path) -> None:
+    parquet_file(tmp_path / "train-0.parquet", TWO, NAMES)
+    parquet_file(tmp_path / "test-0.parquet", TWO, None, seed=100)
+    cfg = HuggingFaceConfig(root=str(tmp_path), cache="off", image_size=8)
+    assert parts_of(cfg)[0].class_names == ("cat", "dog"), "a file may have no names"
+    parquet_file(tmp_path / "test-0.parquet", TWO, NAMES[::-1], seed=100)
+    with pytest.raises(
+        DataError, match=r"test-0\.parquet names the labels of label dog, cat, and another file cat, dog"
+    ):
+        load_training_data(cfg)
+
+
+def test_damaged_files_and_foreign_metadata(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    cfg = HuggingFaceConfig(root=str(tmp_path), cache="off", image_size=8)
+    parquet_file(tmp_path / "train" / "0.parquet", TWO)
+    table = parquet.read_table(tmp_path / "train" / "0.parquet").replace_schema_metadata({"huggingface": "[1]"})
+    parquet.write_table(table, tmp_path / "train" / "0.parquet")
+    assert load_training_data(cfg).class_names == ("0", "1")
+    with pytest.raises(DataError, match=r"the column label \(data\.image\) holds int64, no images"):
+        load_training_data(dataclasses.replace(cfg, image="label", label="label"))
+    with pyarrow.ipc.new_stream(str(tmp_path / "train" / "0.arrow"), table.schema) as out:
+        out.write_table(table)
+    with pytest.raises(DataError, match=r"two images are called train/0/0000000, .*rename one of the files"):
+        load_training_data(cfg)
+    (tmp_path / "train" / "0.arrow").unlink()
+    (tmp_path / "train" / "1.parquet").write_bytes((tmp_path / "train" / "0.parquet").read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"train/1\.parquet cannot be read: Parquet magic bytes not found"):
+        load_training_data(cfg)
 
 
 def test_hugging_face_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def _schema(path: Path) -> Any:
     try:
         return pyarrow.parquet.read_schema(path) if path.suffix == ".parquet" else _mapped(str(path)).schema
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {one_line(error).rstrip('.')}.") from error
+        raise DataError(f"{path} cannot be read: {one_line(str(error).strip().rstrip('.'))}.") from error
 
 
 def _columns(cfg: HuggingFaceConfig, path: Path, schemas: Mapping[Path, Any]) -> _Columns:
@@ -214,7 +214,7 @@ def _labels(path: Path, columns: _Columns) -> Iterator[tuple[int, int, str | Non
                 missing = value in (None, "") or value != value or (columns.names and value == -1)
                 yield group, row, None if missing else str(value)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {one_line(error).rstrip('.')}.") from error
+        raise DataError(f"{path} cannot be read: {one_line(str(error).strip().rstrip('.'))}.") from error
 
 
 def _mapped(path: str) -> Any:
@@ -245,7 +245,7 @@ def _read(path: str, stamp: str, column: str, group: int, row: int) -> bytes:
         images = _arrow_table(path, stamp).column(column) if whole else _row_group(path, stamp, column, group)
         value = images[row].as_py()
     except pyarrow.ArrowException as error:
-        raise BadImageError(f"cannot be read from {Path(path).name}: {one_line(error)}") from error
+        raise BadImageError(f"cannot be read from {Path(path).name}: {one_line(str(error).strip())}") from error
     content = value["bytes"] if value else None
     if content is not None:
         return bytes(content)

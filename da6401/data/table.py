@@ -98,8 +98,11 @@ def open_table(path: Path, separator: Separator = "auto", header: str = "auto", 
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty.")
-    found = separator if separator != "auto" else _separator(path, lines)
-    rows = list(_parse(lines, SEPARATORS[found]))
+    try:
+        found = separator if separator != "auto" else _separator(path, lines)
+        rows = list(_parse(lines, SEPARATORS[found]))
+    except csv.Error as error:
+        raise _no_table(path, error) from error
     has_header = header == "yes" or (header == "auto" and _has_header(path, rows, named))
     columns = tuple(rows[0]) if has_header else tuple(str(number + 1) for number in range(len(rows[0])))
     doubled = [name for name, count in Counter(columns).items() if count > 1]
@@ -171,8 +174,17 @@ def _text_rows(path: Path, character: str) -> Iterator[list[str]]:
             for row in csv.reader(file, delimiter=character, skipinitialspace=True):
                 if row:
                     yield [cell.strip() for cell in row]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} cannot be read as a table in UTF-8: {error}.") from error
+    except csv.Error as error:
+        raise _no_table(path, error) from error
+
+
+def _no_table(path: Path, error: csv.Error) -> DataError:
+    return DataError(
+        f"{path} cannot be read as a table in UTF-8: {error}. A quotation mark that opens and does not close makes one "
+        "cell of what follows."
+    )
 
 
 def _parquet_head(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
@@ -181,12 +193,20 @@ def _parquet_head(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], .
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for batch in _pyarrow_parquet(path).iter_batches(columns=list(columns)):
-        yield from zip(*([_text(value) for value in batch.column(name).to_pylist()] for name in columns), strict=True)
+    import pyarrow
+
+    file = _pyarrow_parquet(path)
+    try:
+        for batch in file.iter_batches(columns=list(columns)):
+            cells = ([_text(value) for value in batch.column(name).to_pylist()] for name in columns)
+            yield from zip(*cells, strict=True)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {one_line(str(error).strip().rstrip('.'))}.") from error
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
+    """A cell; "" for null and NaN, which is how pandas writes a number that is not there."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def _pyarrow_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow, which may not be here, has no types
@@ -198,4 +218,4 @@ def _pyarrow_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow, wh
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}.") from error
+        raise DataError(f"{path} cannot be read as Parquet: {one_line(str(error).strip().rstrip('.'))}.") from error

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -21,10 +22,11 @@ from da6401.data.table import Table, open_table
 from da6401.data.table_columns import Part, find_parts
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.errors import DataError
-from da6401.redact import listed
+from da6401.redact import listed, one_line
 
 PROBED = 20  # paths that are looked for, to find the folder that they start from
 MOST_SHOWN = 5
+BROKEN = re.compile("[\n\r\0]")
 
 
 def list_table(cfg: TableConfig) -> Listing:
@@ -92,8 +94,9 @@ def _read_parts(parts: Sequence[Part], cfg: TableConfig) -> tuple[list[str], lis
         columns = part.table.read(places)
         if cfg.table.suffix:
             columns[0] = [f"{name}{cfg.table.suffix}" for name in columns[0]]
-        _refuse_empty(part.table, columns[0], "path", part.path)
-        _refuse_empty(part.table, columns[1], "label", part.label)
+        for cells, what, place in ((columns[0], "path", part.path), (columns[1], "label", part.label)):
+            _refuse_empty(part.table, cells, what, place)
+            _refuse_broken(part.table, cells, what, place)
         names += columns[0]
         labels += columns[1]
         if part.split is not None:
@@ -112,6 +115,18 @@ def _refuse_empty(table: Table, cells: Sequence[str], what: str, place: int) -> 
         raise DataError(
             f"{table.path}: {len(rows)} rows have no {what} (column {table.columns[place]}; rows "
             f"{listed(rows, most=MOST_SHOWN)}): fill them in or remove them."
+        )
+
+
+def _refuse_broken(table: Table, cells: Sequence[str], what: str, place: int) -> None:
+    """A stray quotation mark makes one cell of several lines; no file's name has a NUL."""
+    rows = [row + 1 + table.header for row, cell in enumerate(cells) if BROKEN.search(cell)]
+    if rows:
+        raise DataError(
+            f"{table.path}: {len(rows)} rows have a line break or a NUL character in their {what} (column "
+            f"{table.columns[place]}; rows {listed(rows, most=MOST_SHOWN)}; the first: "
+            f"{one_line(cells[rows[0] - 1 - table.header][:100])}): mend them, such as a quotation mark that opens and "
+            "does not close."
         )
 
 

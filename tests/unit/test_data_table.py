@@ -181,6 +181,47 @@ def test_what_is_ambiguous_names_its_key(rows: Rows, message: str, tmp_path: Pat
         load_training_data(config(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            '0.png,"a\n1.png,b\n2.png,b"',
+            r"1 rows have a line break .* their label \(column label; rows 13; the first: a",
+        ),
+        ("0\0.png,a", r"1 rows have .* a NUL character in their path \(column path; rows 13; "),
+        ("0.png," + "a" * 140_000, "field larger than field limit .* A quotation mark that opens"),
+    ],
+)
+def test_a_cell_that_is_broken_names_its_row(row: str, message: str, tmp_path: Path) -> None:
+    rows = "".join(f"{name},{label}\n" for name, label in labelled(tmp_path, 11))
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}{row}\n", encoding="utf-8")
+    for separator in ("auto", "comma"):
+        with pytest.raises(DataError, match=message):
+            describe_data(config(tmp_path, separator=separator))
+
+
+def test_labels_that_only_look_like_numbers(tmp_path: Path) -> None:
+    rows = [(name, ("--1", "10", "9", "1" * 5000)[place % 4]) for place, name in enumerate(pictures(tmp_path, 40))]
+    write(tmp_path / "labels.csv", [("path", "label"), *rows])
+    assert load_training_data(config(tmp_path)).class_names == ("--1", "10", "1" * 5000, "9"), "as texts"
+
+
+def test_parquet_without_a_label_and_damaged(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    names = pictures(tmp_path, 12)
+    table = pyarrow.table({"path": names, "label": [float("nan"), *(float(n % 2) for n in range(11))]})
+    parquet.write_table(table, tmp_path / "labels.parquet", compression="none", use_dictionary=False)
+    with pytest.raises(DataError, match=r"1 rows have no label \(column label; rows 2\)"):
+        load_training_data(config(tmp_path))
+    content = bytearray((tmp_path / "labels.parquet").read_bytes())
+    content[4:40] = b"\xff" * 36  # the header of the first page
+    (tmp_path / "labels.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"labels\.parquet cannot be read as Parquet"):
+        load_training_data(config(tmp_path))
+
+
 def test_which_table(tmp_path: Path) -> None:
     rows = labelled(tmp_path)
     with pytest.raises(DataError, match=r"holds no \.csv, \.tsv or \.parquet: name it, data\.table\.files=NAME"):

@@ -215,6 +215,10 @@ def test_parquet_without_a_label_and_damaged(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "labels.parquet", compression="none", use_dictionary=False)
     with pytest.raises(DataError, match=r"1 rows have no label \(column label; rows 2\)"):
         load_training_data(config(tmp_path))
+    table = pyarrow.table({"path": names, "label": [0, 1] * 6, "plant": [float("nan"), *map(float, range(11))]})
+    parquet.write_table(table, tmp_path / "labels.parquet", compression="none", use_dictionary=False)
+    with pytest.raises(DataError, match=r"data\.group_by=plant: the column is empty for 1 of 12 images"):
+        load_training_data(config(tmp_path, group_by="plant"))
     content = bytearray((tmp_path / "labels.parquet").read_bytes())
     content[4:40] = b"\xff" * 36  # the header of the first page
     (tmp_path / "labels.parquet").write_bytes(content)

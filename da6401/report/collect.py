@@ -31,7 +31,7 @@ from da6401.runs.run_folder import (
     flat,
     read_json,
 )
-from da6401.runs.trial_folders import confirmations, found_runs, is_sweep, numbered_runs, trial_folder
+from da6401.runs.trial_folders import every_run, is_sweep, numbered_runs, trial_folder
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.study.roles import role_of
 from da6401.study.storage import read_only, sqlite_address
@@ -92,7 +92,7 @@ def signature(folders: Sequence[Path], storage: str | None) -> str:
     """A text that changes whenever the report of these folders would."""
     files = (DATABASE, SUMMARY, CONFIG, METRICS, RESULT, RECEIPT, TEST_CSV, VALIDATION_CSV, CALIBRATION, LOOKS, ABOUT)
     found = []
-    places = [place for folder in folders for place in (folder, *found_runs(folder), *confirmations(folder))]
+    places = [place for folder in folders for place in (folder, *every_run(folder))]
     for path in sorted(place / file for place in places for file in files):
         try:
             status = path.stat()

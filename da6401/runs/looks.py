@@ -92,7 +92,7 @@ def with_unrecorded(recorded: Sequence[Look], result: RunResult | None) -> list[
 
 
 def looked_in_sweep(sweep: Path) -> Looked:
-    """The runs of a sweep that have looked: trials, their folds, and confirmations."""
+    """The runs of a sweep that have looked: trials, their folds, confirmations, and the model that is handed over."""
     return _looked([*every_run(sweep)])
 
 

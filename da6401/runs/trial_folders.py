@@ -136,10 +136,12 @@ def fold_folders(run: Path) -> list[Path]:
 
 
 def every_run(sweep: Path) -> Iterator[Path]:
-    """The folders of a sweep's trials, their folds, and its confirmations."""
+    """The folders of a sweep's trials, their folds, its confirmations, and of the model that a race hands over."""
     for run in (*found_runs(sweep), *confirmations(sweep)):
         yield run
         yield from fold_folders(run)
+    if holds_run(sweep / MODEL):
+        yield sweep / MODEL
 
 
 def confirmation(number: int, seed: int) -> str:

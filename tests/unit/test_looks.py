@@ -29,6 +29,7 @@ from da6401.runs.looks import (
     times,
 )
 from da6401.runs.run_folder import LOOKS, RECEIPT, SUMMARY, RunResult, write_result
+from da6401.runs.trial_folders import MODEL
 
 RESULT = RunResult(
     status="completed", val_accuracy=0.5, val_loss=1.0, best_epoch=1, epochs_run=1, test_accuracy=None, test_loss=None,
@@ -165,6 +166,26 @@ def test_a_search_after_a_look_is_told(tmp_path: Path) -> None:
         "sweep s", "other sweeps on the same data",
     ]  # fmt: skip
     assert search_warnings(tmp_path / "new", warm_start="") == []
+
+
+def test_a_look_at_what_a_race_hands_over_counts_as_one_at_a_trial(tmp_path: Path) -> None:
+    sweep = sweep_folder(tmp_path / "s", 0, 0)
+    model = run_folder(sweep / MODEL)
+    assert choice_warnings(sweep / "trial-0") == search_warnings(sweep, warm_start="") == []
+    record_look(model, verb="evaluate", purpose="")
+    assert [*looked_in_sweep(sweep)] == [model]
+    assert choice_warnings(model) == [], "the one that was looked at may be looked at again"
+    other = sweep_folder(tmp_path / "other", 0)
+    for told, where in (
+        (choice_warnings(sweep / "trial-0"), "once for sweep s (model)"),
+        (search_warnings(sweep, warm_start=""), "once for sweep s (model)"),
+        (choice_warnings(other / "trial-0"), "once for other runs on the same data (s/model)"),
+        (choice_warnings(run_folder(other / MODEL)), "once for other runs on the same data (s/model)"),
+        (search_warnings(other, warm_start=""), "once for other sweeps on the same data (s/model)"),
+        (search_warnings(other, warm_start="s"), "once for sweep s, which this one starts from (s/model)"),
+    ):
+        (sentence,) = told
+        assert where in sentence
 
 
 def test_runs_side_by_side(tmp_path: Path) -> None:

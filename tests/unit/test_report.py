@@ -38,6 +38,7 @@ from da6401.runs.atomic_files import write_yaml
 from da6401.runs.looks import Look, record_look
 from da6401.runs.predictions import Predictions, write_predictions
 from da6401.runs.run_folder import CONFIG, METRICS, RESULT, VALIDATION_CSV, RunResult, write_metrics, write_result
+from da6401.runs.trial_folders import MODEL
 from da6401.study.objective import Objective
 from da6401.study.roles import DEFAULT
 from tests.tiny_runs import SMALL, compose
@@ -316,7 +317,10 @@ def test_the_page_is_made_anew_only_after_a_change(tmp_path: Path, monkeypatch: 
     source = Source([run], out=None, storage=None)
     first = source.newest()
     assert source.newest() is first
-    before = signature([run], None)
+    handed_over = write_run(tmp_path / MODEL)  # beside it: of the same sweep
+    before, of_sweep = signature([run], None), signature([tmp_path], None)
+    record_look(handed_over, verb="evaluate", purpose="accuracy")
+    assert signature([tmp_path], None) != of_sweep
     write_metrics(run, [{"epoch": 1, "val_accuracy": 0.25}])
     assert signature([run], None) != before
     second = source.newest()

@@ -25,11 +25,11 @@ from da6401.machine.terminal import table_console
 from da6401.plugins.needed import plugins_of
 from da6401.redact import safe
 from da6401.report.run_record import RunRecord, read_run
+from da6401.runs.members import read_members
 from da6401.runs.run_folder import AVERAGE, BEST, CONFIG, LAST, NO_EFFECT_ON_WEIGHTS, differences
 from da6401.runs.trial_folders import fold_folders
 from da6401.training.checkpoint import load_checkpoint, model_state, weights_sha256
 from da6401.training.run import run
-from da6401.training.trained_model import read_members
 
 NOT_REPRODUCED = 4
 # Where files are and what is tracked: keys without effect on the weights, besides those of NO_EFFECT_ON_WEIGHTS.

@@ -92,14 +92,18 @@ def _kind(run: RunRecord) -> str | None:
 def _part(each: RunRecord | SweepRecord, kind: str) -> Part:
     if isinstance(each, RunRecord):
         return Part(None, each)
+    winner = winner_of(each)
     trials = [trial for trial in each.trials if _kind(trial.run) in (kind, None)]
     if len(trials) < len(each.trials):
         numbers = {trial.number for trial in trials}
         frozen = [trial for trial in each.frozen if trial.number in numbers]
         # What sweep.json says of the winner may be of the other part.
         each = dataclasses.replace(each, trials=trials, frozen=frozen, summary={"study": each.name})
-    winner = winner_of(each)
-    return Part(each, None if winner is None else read_run(winner, predictions=True))
+    # The winner of a sweep over both parts is of one of them; the other part has its best trial.
+    folders = [winner, *(trial.run.folder for trial in each.best)]
+    runs = (read_run(folder, predictions=True) for folder in folders if folder is not None and folder.is_dir())
+    run = next((run for run in runs if _kind(run) in (kind, None)), None)
+    return Part(each, run, is_winner=run is not None and run.folder == winner)
 
 
 def _record(parts: Sequence[Part | None]) -> list[dict[str, Any]]:

@@ -17,9 +17,10 @@ from da6401.report.blocks import Block, section, table, text
 from da6401.report.charts import number
 from da6401.report.importance import correlation, importance
 from da6401.report.parallel import parallel
-from da6401.report.run_record import RunRecord
+from da6401.report.run_record import RunRecord, read_run
 from da6401.report.run_sections import run_sections
 from da6401.report.sweep_record import SweepRecord, TrialRecord, is_numeric
+from da6401.runs.members import Members, read_members
 
 FEW_VALUES = 8  # of a parameter: more, or more than half as many as trials, are a range
 FEWEST = 3  # which are named whatever the number of trials
@@ -32,11 +33,32 @@ class Part:
 
     sweep: SweepRecord | None
     run: RunRecord | None  # None: no trial was completed, or its folder is not here
+    is_winner: bool = True  # the verbs take this run where they are given the sweep
 
     @property
     def word(self) -> str:
-        """As the shell takes it, for the commands that the page names."""
-        return shlex.quote(str(self.sweep.folder if self.sweep else self.run.folder if self.run else ""))
+        """What the verbs take for its run, as the shell takes it, for the commands that the page names."""
+        if self.sweep and (self.is_winner or not self.run):
+            return shlex.quote(str(self.sweep.folder))
+        return shlex.quote(str(self.run.folder if self.run else ""))
+
+    @functools.cached_property
+    def members(self) -> Members | None:
+        """What its model is made of, where a sweep hands it over; None of a run, which is its own."""
+        return read_members(self.run.folder) if self.run else None
+
+    @functools.cached_property
+    def networks(self) -> list[RunRecord]:
+        """The runs that trained its networks; the layers that the page shows are the first one's."""
+        if self.run is None or self.members is None:
+            return [self.run] if self.run else []
+        return [read_run(self.run.folder.parent / name) for name in self.members.runs]
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that training its networks took."""
+        results = [each.result for each in self.networks if each.result]
+        return sum(result.seconds for result in results) if results else None
 
     @functools.cached_property
     def run_sections(self) -> list[Section]:
@@ -68,6 +90,19 @@ def answers_of(run: RunRecord, split: str) -> str:
         return number(value)
     count = len(found.labels_N)
     return f"{number(value)} ({span(wilson(value, count))}, n = {count} images)"
+
+
+def members_blocks(part: Part) -> list[Block]:
+    """How several networks answer together, or one on mirror images, too, and which is shown; [] of one alone."""
+    members, result = part.members, part.run and part.run.result
+    if members is None or not result or (len(members.runs) == 1 and not members.flips):
+        return []
+    what = "one network" if len(members.runs) == 1 else f"the mean of {len(members.runs)} networks"
+    views = ", each asked about the image and its mirror image" if members.flips else ""
+    return [text(safe(
+        f"The model that the sweep hands over is {what} ({', '.join(members.runs)}){views}: {result.parameters:,} "
+        f"parameters and {result.macs:,} multiply-accumulates an image in all. What is shown here is {members.runs[0]}."
+    ))]  # fmt: skip
 
 
 def search_blocks(sweep: SweepRecord) -> list[Block]:

@@ -13,6 +13,7 @@ from da6401.report.assignment_part import (
     Part,
     Section,
     answers_of,
+    members_blocks,
     needs,
     observations,
     picked,
@@ -69,7 +70,7 @@ def _network(part: Part, run: RunRecord) -> list[Block]:
     if head is not None:
         items.append(("Head", f"{len(classes)} outputs", f"{head.get('parameters'):,} parameters, new: the 1000-way "
                       "head of ImageNet is replaced"))  # fmt: skip
-    return [facts(*items), *picked(part.run_sections, "Stages")]
+    return [facts(*items), *members_blocks(part), *picked(part.run_sections, "Stages")]
 
 
 def strategy_of(config: Mapping[str, Any], stages: int) -> str:
@@ -142,7 +143,7 @@ def _against(part: Part, run: RunRecord, scratch: Part | None) -> list[Block]:
         rows.append([
             name, safe(_node(own, "model").get("arch") or _node(own, "model").get("name")),
             answers_of(own, "validation") or None, answers_of(own, "test") or f"da6401 evaluate {each.word}",
-            result and result.parameters, result and result.macs, result and duration(result.seconds),
+            result and result.parameters, result and result.macs, each.seconds and duration(each.seconds),
             *_budget(each.sweep, own),
         ])  # fmt: skip
     names = (

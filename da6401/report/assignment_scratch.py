@@ -21,6 +21,7 @@ from da6401.redact import safe
 from da6401.report.assignment_part import (
     Part,
     Section,
+    members_blocks,
     needs,
     observations,
     picture_blocks,
@@ -81,7 +82,7 @@ def _cost(part: Part, run: RunRecord) -> list[Block]:
     lines = closed_form_lines(cfg, classes)
     if lines:
         blocks.append(text("The best network " + " ".join(line.strip() for line in lines)))
-    blocks += _layers(run, cfg, classes)
+    blocks += [*members_blocks(part), *_layers(part.networks[0], cfg, classes)]
     return [*blocks, {"kind": "command", "text": _count_command(cfg, classes)}]
 
 

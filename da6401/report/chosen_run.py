@@ -30,8 +30,8 @@ def chosen_run(sweep: Path, storage: str | None = None) -> ChosenRun:
     Raises:
         RunError: no trial was completed within the limits, its folder is not here, or the study cannot be read.
     """
-    if (sweep / MODEL / ENSEMBLE).is_file():
-        return ChosenRun(sweep / MODEL, "the model that it hands over")
+    if (model := handed_over(sweep)) is not None:
+        return ChosenRun(model, "the model that it hands over")
     summary = read_json(sweep / SUMMARY) if (sweep / SUMMARY).is_file() else {}
     winner = summary.get("winner")
     if isinstance(winner, str):
@@ -51,8 +51,15 @@ def chosen_run(sweep: Path, storage: str | None = None) -> ChosenRun:
     return ChosenRun(found, f"the best of its {len(record.complete)} completed trials so far")
 
 
+def handed_over(sweep: Path) -> Path | None:
+    """The folder of the model that a race hands over; None of another sweep, and before a race has one."""
+    return sweep / MODEL if (sweep / MODEL / ENSEMBLE).is_file() else None
+
+
 def winner_of(sweep: SweepRecord) -> Path | None:
-    """The run folder of the winner, where it is here: the best confirmed run, else the best trial's."""
+    """The winner's folder, if it is here: what is handed over, else the best confirmed run's, else the best trial's."""
+    if (model := handed_over(sweep.folder)) is not None:
+        return model
     confirmed = sweep.summary.get("confirmed") or []
     folders = [sweep.folder / CONFIRMATIONS / Path(confirmed[0]["run"]).name] if confirmed else []
     folders += [trial.run.folder for trial in sweep.best]

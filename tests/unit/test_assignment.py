@@ -20,7 +20,19 @@ from da6401.models.build import build_model
 from da6401.models.counts import count
 from da6401.report.assignment_pretrained import strategy_of
 from da6401.runs.looks import record_look
-from da6401.runs.run_folder import TEST_CSV, VALIDATION_CSV, read_json, read_result, write_result
+from da6401.runs.run_folder import (
+    CONFIG,
+    ENSEMBLE,
+    METRICS,
+    RECEIPT,
+    RESULT,
+    TEST_CSV,
+    VALIDATION_CSV,
+    read_json,
+    read_result,
+    write_result,
+)
+from da6401.runs.trial_folders import MODEL
 from tests.outcomes import page_data
 from tests.tiny_runs import compose
 
@@ -152,6 +164,74 @@ def test_the_best_model_on_test_with_its_pictures(folders: tuple[Path, Path], wr
     assert commands(page, 0, 4) == [f"da6401 explain {folders[0]} --split test"], "no look by explain is recorded"
     record_look(winner, verb="explain", purpose="pictures")
     assert commands(written(*folders), 0, 4) == []
+
+
+def hand_over(sweep: Path, *runs: str, flips: bool = False) -> Path:
+    """`model` beside the trials, as a race writes it."""
+    model = sweep / MODEL
+    model.mkdir()
+    for name in (CONFIG, RECEIPT, METRICS, RESULT, VALIDATION_CSV):
+        shutil.copy(sweep / runs[0] / name, model)
+    first, views = read_result(model), 2 if flips else 1
+    write_result(model, dataclasses.replace(
+        first, parameters=len(runs) * first.parameters, macs=views * len(runs) * first.macs, seconds=60.0
+    ))  # fmt: skip
+    (model / ENSEMBLE).write_text(json.dumps({"runs": runs, "flips": flips}))
+    return model
+
+
+def test_what_a_race_hands_over_is_the_best_model(folders: tuple[Path, Path], written: Page) -> None:
+    model = hand_over(folders[0], "trial-4")
+    found = read_result(model)
+    write_result(model, dataclasses.replace(found, test_accuracy=0.25, test_loss=1.0))
+    shutil.copy(model / VALIDATION_CSV, model / TEST_CSV)
+    record_look(model, verb="evaluate", purpose="accuracy")
+    page = written(*folders)
+    assert f"The best model, {model}, has a test accuracy of 0.2500 (95% interval" in said(page, 0, 4)
+    assert "The best run's test split was looked at once." in said(page, 0, 2)
+    assert commands(page, 0, 4) == [f"da6401 explain {folders[0]} --split test"]
+    assert "the same." in said(page, 0, 1)
+    assert "hands over" not in said(page, 0, 1), "one network that sees an image once"
+    rows = table(page, 1, 3, "Both winners")
+    assert next(row[1] for row in rows if row[0] == "time of the run") == "0 s", "not that of the whole race"
+    out = folders[0] / "report.html"
+    assert main(["report", str(folders[0])]) == 0
+    of_sweep, of_winner = page_data(out)["parts"]
+    assert of_winner["title"] == "The winner: model"
+    (looks,) = [block for block in of_sweep["sections"][0]["blocks"] if "looked at" in block.get("caption", "")]
+    assert [row[0] for row in looks["rows"]] == ["model"]
+    assert {"kind": "command", "text": f"da6401 reproduce {model}"} in of_sweep["sections"][0]["blocks"]
+
+
+def test_a_mean_of_networks_has_the_cost_of_all_and_the_layers_of_the_first(
+    folders: tuple[Path, Path], written: Page
+) -> None:
+    hand_over(folders[0], "trial-4", "trial-0", flips=True)
+    found, page = read_result(folders[0] / "trial-4"), written(*folders)
+    assert (
+        "is the mean of 2 networks (trial-4, trial-0), each asked about the image and its mirror image: "
+        f"{2 * found.parameters:,} parameters and {4 * found.macs:,} multiply-accumulates an image in all. What is "
+        "shown here is trial-4."
+    ) in said(page, 0, 1)
+    assert f"counted to have {found.parameters:,} parameters" in said(page, 0, 1)
+    assert "the same." in said(page, 0, 1)
+
+
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_a_sweep_over_both_parts_has_the_best_of_each(
+    folders: tuple[Path, Path], written: Page, handed_over: bool
+) -> None:
+    sweep, pretrained = folders
+    for name in (CONFIG, RECEIPT, RESULT, VALIDATION_CSV):
+        shutil.copy(pretrained / name, sweep / "trial-0")
+    best = hand_over(sweep, "trial-4") if handed_over else sweep / WINNER
+    page = written(sweep)
+    shown = [
+        block["items"][0]["value"] for block in page["parts"][2]["sections"][0]["blocks"] if block["kind"] == "facts"
+    ]
+    assert shown == [str(best), str(sweep / "trial-0")]
+    assert f"da6401 evaluate {sweep}" in commands(page, 0, 4)
+    assert commands(page, 1, 3)[0] == f"da6401 evaluate {sweep / 'trial-0'}", "the sweep stands for the other part"
 
 
 def test_two_of_one_part_or_three_are_refused(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 
+from da6401.commands.data_of_run import data_of_run
 from da6401.commands.unlike_validation import warnings_on_test
 from da6401.config.metrics import chosen_metric, word
 from da6401.config.schema import RunConfig
@@ -141,7 +142,9 @@ def look_at_test(
     """
     _refuse_unconfirmed(folder, cfg)
     print_choice_warnings(folder)
-    found = answers(load_test_data(cfg.data, class_names))
+    with data_of_run(folder, cfg.data):
+        images = load_test_data(cfg.data, class_names)
+    found = answers(images)
     record_look(folder, verb=verb, purpose=purpose)
     return found
 

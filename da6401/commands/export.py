@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from da6401.commands.data_of_run import data_of_run
 from da6401.commands.exporting.deployed import (
     BATCHES,
     TOLERANCE,
@@ -88,7 +89,8 @@ def export_run(folder: Path, wanted: Wanted, *, tta: bool, calibrated: bool) -> 
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     if "onnx" in wanted.formats:
         check_script(size=min(cfg.data.image_size, 512), resize=resize_of(cfg.data))  # larger ones: the same arithmetic
-    images = Images.of(cfg, class_names) if wanted.int8 else None
+    with data_of_run(folder, cfg.data):
+        images = Images.of(cfg, class_names) if wanted.int8 else None
     export = Export(model, _about(model, cfg, class_names), target, threads=cfg.trainer.threads)
     for line in export.write(wanted.formats, images):
         print(line)

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from da6401.commands.data_of_run import data_of_run
 from da6401.commands.side_by_side import RECORDED, side_by_side
 from da6401.config.compose import saved_config
 from da6401.config.quoting import from_shell
@@ -81,7 +82,8 @@ def _reproduced(folder: Path, overrides: Sequence[str]) -> int:
     parent = folder.parent if beside else Path("outputs", "runs")
     name = folder.name or folder.resolve().name
     again = parent / f"{name}-{'all' if on_all else 'again'}-{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    run(cfg, again)
+    with data_of_run(folder, before.data, else_try="add data.root=PATH"):
+        run(cfg, again)
     if on_all:  # other images: nothing to compare
         print(f"test it: {shlex.join(['da6401', 'evaluate', str(again)])}")
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,34 @@ def test_evaluate_looks_at_the_test_split_once(
     assert "recorded; evaluated once; test split looked at once" in capsys.readouterr().out
     assert read_result(finished) == result
     assert read_looks(finished) == [look]
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_run_without_its_images_says_where_they_were_and_what_to_do(
+    relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "then").mkdir()
+    (tmp_path / "now").mkdir()
+    monkeypatch.chdir(tmp_path / "then")
+    root = Path("images") if relative else tmp_path / "then/images"
+    image_tree(root)
+    words = ("data=folder", "data.image_size=16", f"data.root={root}", "trainer.epochs=1", "data.cache=off")
+    run(compose(*(each for each in SMALL if not each.startswith(("data", "trainer.epochs"))), *words), Path("run"))
+    shutil.move("run", tmp_path / "now")
+    images = Path("images").rename(tmp_path / "images")
+    monkeypatch.chdir(tmp_path / "now")
+    was = "trained with data.root=images, relative to" if relative else "trained on the images there"
+    where = root if relative else shlex.quote(str(root))
+    for verb in (["evaluate"], ["explain"], ["explain", "--split", "test"], ["reproduce"]):
+        assert main([verb[0], "run", *verb[1:]]) == 2
+        said = capsys.readouterr().err
+        assert f"{root.absolute()}, does not exist. run was {was}" in said
+        assert f"(ln -s PATH {where})" in said
+        assert (", or add data.root=PATH." in said) is (verb == ["reproduce"])
+    assert main(["reproduce", "run", "data.root=elsewhere"]) == 2
+    assert "trained" not in capsys.readouterr().err
+    root.symlink_to(images)
+    assert main(["evaluate", "run"]) == 0
 
 
 def test_a_look_that_cannot_be_recorded_shows_nothing(

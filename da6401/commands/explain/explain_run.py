@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from da6401.commands.data_of_run import data_of_run
 from da6401.commands.evaluate import answers_of, look_at_test
 from da6401.commands.explain.attribution import output_layer
 from da6401.commands.explain.drawing import own_style, save
@@ -51,7 +52,7 @@ def explain_run(folder: Path, *, split: str) -> int:
         purpose = "pictures of its images and of what the model makes of them"
         answers = look_at_test(folder, cfg, class_names, answer, verb="explain", purpose=purpose)
     else:
-        answers = answer(_validation(cfg, class_names))
+        answers = answer(_validation(folder, cfg, class_names))
     model.cpu()
     with explain_write_errors(out):
         out.mkdir(exist_ok=True)
@@ -66,8 +67,9 @@ def explain_run(folder: Path, *, split: str) -> int:
     return 0
 
 
-def _validation(cfg: RunConfig, class_names: Sequence[str]) -> ImageSet:
-    data = load_training_data(cfg.data)
+def _validation(folder: Path, cfg: RunConfig, class_names: Sequence[str]) -> ImageSet:
+    with data_of_run(folder, cfg.data):
+        data = load_training_data(cfg.data)
     if list(data.class_names) != list(class_names):
         raise DataError(f"data={cfg.data.source} has other classes than the model: explain it on its own data.")
     return data.validation

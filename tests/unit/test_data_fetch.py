@@ -229,7 +229,9 @@ def refused(tmp_path: Path, archive: Path, message: str) -> None:
     ],
 )
 def test_an_entry_that_would_leave_the_folder_is_refused(tmp_path: Path, name: str, message: str) -> None:
-    refused(tmp_path, archive_with(tmp_path, (name, b"")), message)
+    refused(
+        tmp_path, archive_with(tmp_path, (name, b"")), f"{message}.* unpack it with another program, zip the folder"
+    )
 
 
 def test_a_link_is_refused(tmp_path: Path) -> None:

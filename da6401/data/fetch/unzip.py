@@ -48,7 +48,10 @@ def _refuse(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
         if not problem and place in seen and not entry.is_dir():
             problem = "stands twice in the archive"
         if problem:
-            raise DataError(f"{archive} is refused, nothing was unpacked: the entry {entry.filename!r} {problem}.")
+            raise DataError(
+                f"{archive} is refused, nothing was unpacked: the entry {entry.filename!r} {problem}. If you trust it, "
+                "unpack it with another program, zip the folder again, and put that zip in its place."
+            )
         seen.add(place)
     total, size = sum(entry.file_size for entry in entries), archive.stat().st_size
     if total > MAX_TOTAL_RATIO * size + SMALL:

@@ -1,4 +1,4 @@
-"""A backbone of one's own in stages: freezing, rates by stage and the cache of features work as for the ten built in.
+"""A backbone of one's own in stages: freezing, rates by stage and the cache of features work as for those built in.
 
 Command: da6401 train --plugin docs/examples/own_backbone.py model=twostage model.weights=none model.freeze_depth=1
     model.width=8 data=synthetic data.image_size=16 data.classes=3 trainer.epochs=1 hydra.run.dir=outputs/own_backbone

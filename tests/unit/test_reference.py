@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from da6401.commands import commands_page as commands
 from da6401.config.reference import document
 from da6401.config.validate import documented_keys
+from da6401.registry import BACKBONES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
@@ -28,3 +30,10 @@ def test_the_commands_page_is_written_from_the_parsers() -> None:
     assert page.read_text(encoding="utf-8") == commands.document(), (
         "run `python -m da6401.commands.commands_page > docs/commands.md`"
     )
+
+
+def test_the_page_on_backbones_counts_those_that_are_listed() -> None:
+    page = Path(__file__).parents[2] / "docs" / "sweeps.md"
+    (count,) = re.findall(r"(\w+) backbones have names of their own", page.read_text(encoding="utf-8"))
+    numbers = {10: "Ten", 11: "Eleven", 12: "Twelve", 13: "Thirteen", 14: "Fourteen", 15: "Fifteen"}
+    assert count == numbers[len(BACKBONES)]

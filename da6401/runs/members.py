@@ -27,15 +27,18 @@ def read_members(folder: Path) -> Members | None:
     if not (folder / ENSEMBLE).exists():
         return None
     content = read_json(folder / ENSEMBLE)
-    runs, flips = content.get("runs"), content.get("flips")
-    if not (isinstance(runs, list) and runs and all(isinstance(name, str) for name in runs) and flips in (True, False)):
+    runs, flips, kept = content.get("runs"), content.get("flips"), content.get("checkpoints")
+    names = runs if isinstance(runs, list) else []
+    checkpoints = [BEST] * len(names) if kept is None else kept  # an older version knew no other
+    is_right = (
+        names and all(isinstance(name, str) for name in names) and flips in (True, False)
+        and isinstance(checkpoints, list) and len(checkpoints) == len(names)
+        and all(checkpoint in (BEST, AVERAGE) for checkpoint in checkpoints)
+    )  # fmt: skip
+    if not is_right:
         raise RunError(f"{folder / ENSEMBLE}: is damaged; run the sweep again")
-    checkpoints = content.get("checkpoints", [BEST] * len(runs))  # an older version knew no other
-    known = isinstance(checkpoints, list) and all(name in (BEST, AVERAGE) for name in checkpoints)
-    if not known or len(checkpoints) != len(runs):
-        raise RunError(f"{folder / ENSEMBLE}: is damaged; run the sweep again")
-    for name in runs:
+    for name in names:
         parts = Path(name).parts
         if not parts or Path(name).is_absolute() or ".." in parts:
             raise RunError(f"{folder / ENSEMBLE}: names {name!r}, which is not beside the folder")
-    return Members(tuple(runs), tuple(checkpoints), bool(flips))
+    return Members(tuple(names), tuple(checkpoints), bool(flips))

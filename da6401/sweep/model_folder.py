@@ -23,6 +23,7 @@ from da6401.errors import RunError
 from da6401.metrics.calibration import calibrate, write_calibration
 from da6401.metrics.scores import accuracy, scores_of
 from da6401.runs.atomic_files import explain_write_errors, write_json
+from da6401.runs.members import read_members
 from da6401.runs.predictions import Predictions, read_predictions, write_predictions
 from da6401.runs.run_folder import (
     AVERAGE,
@@ -41,7 +42,6 @@ from da6401.runs.run_folder import (
 )
 from da6401.runs.run_lock import new_beside
 from da6401.runs.trial_folders import EARLIER, MODEL
-from da6401.training.trained_model import read_members
 from da6401.tune.race import image_losses
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from da6401.models.build import build_model
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.plugins.needed import plugins_of
-from da6401.runs.members import read_members as read_members
+from da6401.runs.members import read_members
 from da6401.runs.run_folder import BEST, CONFIG
 from da6401.runs.trial_folders import fold_folders
 from da6401.training.checkpoint import load_checkpoint, model_state

@@ -44,6 +44,10 @@ class RunError(UserError):
     """A run folder that is missing, unfinished, unreadable or already used."""
 
 
+class ChangedDataError(RunError):
+    """A run that cannot resume: the images are not those that it began on."""
+
+
 class PluginError(UserError):
     """A plugin that cannot be loaded, does not do what its kind must, or is not the one that a run needs."""
 

@@ -17,7 +17,16 @@ from pathlib import Path
 from da6401.errors import RunError
 from da6401.redact import json_text, safe
 from da6401.runs.atomic_files import append_line
-from da6401.runs.run_folder import LARGEST, LOOKS, RECEIPT, RESULT, TEST_CSV, RunResult, read_json, read_result
+from da6401.runs.run_folder import (
+    LARGEST,
+    LOOKS,
+    RECEIPT,
+    RESULT,
+    TEST_CSV,
+    RunResult,
+    data_fingerprint,
+    read_result,
+)
 from da6401.runs.trial_folders import every_run, is_sweep, sweep_of
 
 LISTED = 5  # runs that one sentence names
@@ -101,7 +110,7 @@ def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
 
     The data is the same where the fingerprints in the receipts are.
     """
-    place, fingerprint = run.resolve(), _fingerprint(run)
+    place, fingerprint = run.resolve(), data_fingerprint(run)
     if fingerprint is None:
         return {}
     own = place if sweep is None else sweep.resolve()
@@ -115,7 +124,7 @@ def looked_on_same_data(run: Path, sweep: Path | None) -> Looked:
     return {
         folder: looks
         for folder, looks in found.items()
-        if own not in (folder, *folder.parents) and _fingerprint(folder) == fingerprint
+        if own not in (folder, *folder.parents) and data_fingerprint(folder) == fingerprint
     }
 
 
@@ -157,7 +166,7 @@ def comparison_warnings(runs: Sequence[Path]) -> list[str]:
     """Warnings for a comparison of runs of which several on the same data were looked at."""
     same: dict[str | None, dict[Path, list[Look]]] = {}
     for folder, looks in _looked([run.resolve() for run in runs]).items():
-        same.setdefault(_fingerprint(folder), {})[folder] = looks
+        same.setdefault(data_fingerprint(folder), {})[folder] = looks
     return [selection_warning(looked, "these runs") for looked in same.values() if len(looked) > 1]
 
 
@@ -198,12 +207,3 @@ def _look(line: bytes) -> Look:
     except (ValueError, TypeError, RecursionError):
         return UNREADABLE
     return look if all(isinstance(each, str) for each in vars(look).values()) else UNREADABLE
-
-
-def _fingerprint(run: Path) -> str | None:
-    """What the receipt says of the data; None where there is none, or no readable one."""
-    try:
-        found = read_json(run / RECEIPT).get("data_fingerprint")
-    except RunError:
-        return None
-    return found if isinstance(found, str) else None

@@ -127,6 +127,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def data_fingerprint(run: Path) -> str | None:
+    """Which images a run was trained on, as its receipt says; None where there is none, or no readable one."""
+    try:
+        found = read_json(run / RECEIPT).get("data_fingerprint")
+    except RunError:
+        return None
+    return found if isinstance(found, str) else None
+
+
 def _read_text(path: Path) -> str:
     with open(path, "rb") as file:
         content = file.read(LARGEST + 1)

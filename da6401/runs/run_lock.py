@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from da6401.errors import BusyError, RunError
+from da6401.errors import BusyError, ChangedDataError, RunError
+from da6401.redact import listed
 from da6401.runs.atomic_files import explain_write_errors
 from da6401.runs.renamed_keys import ADDED
 from da6401.runs.run_folder import (
@@ -29,8 +30,10 @@ from da6401.runs.run_folder import (
     RESULT,
     TEST_CSV,
     VALIDATION_CSV,
+    data_fingerprint,
     differences,
     holds_run,
+    read_json,
     read_result,
     read_yaml,
 )
@@ -51,6 +54,7 @@ FILES = (
     CALIBRATION,
     LOOKS,
 )
+ELSEWHERE = "choose another folder (hydra.run.dir=...) or study name"
 
 
 @contextmanager
@@ -126,13 +130,31 @@ def can_resume(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
     Raises:
         RunError: the folder holds a finished run, or one of another configuration.
     """
-    elsewhere = "choose another folder (hydra.run.dir=...) or study name"
     if holds_run(run) and not resume:
-        raise RunError(f"{run}: holds a run already, and trainer.resume=never; {elsewhere}")
+        raise RunError(f"{run}: holds a run already, and trainer.resume=never; {ELSEWHERE}")
     if (run / RESULT).exists() and read_result(run).status != "interrupted":
-        raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {elsewhere}")
+        raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {ELSEWHERE}")
     if (run / CONFIG).exists():
         names = [name for name, _, _ in changed_keys(run, config)]
         if names:
-            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(names)}); {elsewhere}")
+            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(names)}); {ELSEWHERE}")
     return (run / LAST).exists() or (run / PREVIOUS).exists()
+
+
+def refuse_other_data(run: Path, fingerprint: str, class_names: Sequence[str]) -> None:
+    """Check that a run resumes on the images that it began on; a run of a version without fingerprints may.
+
+    Raises:
+        ChangedDataError: the images are others, or their classes are.
+    """
+    before = data_fingerprint(run)
+    if before in (None, fingerprint):
+        return
+    classes = read_json(run / RECEIPT).get("class_names")
+    what = "images were added, removed, renamed or changed"
+    if isinstance(classes, list) and classes != list(class_names):
+        what = f"the classes were {listed(classes)}, and are {listed(class_names)}"
+    raise ChangedDataError(
+        f"{run}: the data has changed since this run began: {what}. Put the images back to resume it, start anew with "
+        f"trainer.resume=never, or {ELSEWHERE}"
+    )

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from da6401.config.schema import SweepConfig
 from da6401.runs.trial_folders import fold_folders, trial_folder
 from da6401.study.objective import Objective
-from da6401.sweep.leases import FINISHED
+from da6401.sweep.leases import FINISHED, RESUMABLE
 from da6401.sweep.race_trials import CANDIDATE
 
 CHECKPOINTS = "checkpoints"
@@ -36,11 +36,12 @@ class Checkpoints:
     def prune(self, trials: Sequence[FrozenTrial]) -> None:
         """Delete those of finished trials that are not among the best k or exceed the room; never the best trial's.
 
-        A race also keeps those of the best training of each candidate that its model may be made of.
+        A race also keeps those of the best training of each candidate that its model may be made of. Those of a trial
+        that failed only because its images changed while it was stopped stay, too.
         """
         candidates = self.objective.candidates(trials)
         best = {trial.number for each in self.objective.best_of(candidates) for trial in each.trials}
-        finished = [trial for trial in trials if trial.state in FINISHED]
+        finished = [trial for trial in trials if trial.state in FINISHED and RESUMABLE not in trial.user_attrs]
         used, seen = 0, set[object]()
         for rank, trial in enumerate(self.objective.ranked(finished, candidates)):
             candidate = trial.user_attrs.get(CANDIDATE)

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 OWNER, ATTEMPTS, REASON, HEARTBEAT = "owner", "attempts", "reason", "heartbeat"  # user attributes of a trial
 SKIPPED = "skipped"  # a trial that was not trained since it would have repeated another
+RESUMABLE = "resumable"  # a failed trial that could resume if the images were put back: its checkpoints are kept
 REQUEUED = "put_back"  # the last worker that could not run the trial, and why
 NOBODY = ""  # the owner of a requeued trial
 NEW = create_trial(state=TrialState.WAITING, user_attrs={ATTEMPTS: 1})

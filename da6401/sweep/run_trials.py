@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from da6401.errors import (
     AllFailedError,
     BusyError,
+    ChangedDataError,
     ConfigError,
     InterruptedRun,
     MachineError,
@@ -35,7 +36,7 @@ from da6401.sweep.confirm import seconds_to_confirm
 from da6401.sweep.failures import machine_failure, sweep_failure
 from da6401.sweep.hand_over import keep_best, trained_runs
 from da6401.sweep.jobs import Ended, Job
-from da6401.sweep.leases import FINISHED, REASON, SKIPPED, Worker
+from da6401.sweep.leases import FINISHED, REASON, RESUMABLE, SKIPPED, Worker
 from da6401.sweep.model_folder import Trained
 from da6401.sweep.prepare import Sweep
 from da6401.sweep.race_trials import EPOCHS, PHASE, PLANNED, epochs_of
@@ -211,6 +212,8 @@ def _report_end(sweep: Sweep, trial: optuna.Trial, ended: Ended, run: Path) -> N
         return
     else:
         trial.set_user_attr(REASON, ended.reason[:400])
+        if isinstance(ended.error, ChangedDataError):
+            trial.set_user_attr(RESUMABLE, True)
         if not isinstance(ended.error, UserError):
             trial.set_user_attr("traceback", "".join(traceback.format_exception(ended.error))[-4000:])
     sweep.study.tell(trial, state=TrialState.FAIL)

@@ -23,7 +23,7 @@ from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
 from da6401.runs.reproduce_command import plugin_words, reproduce_command
-from da6401.runs.run_folder import CONFIG, RECEIPT, SUMMARY, read_json, read_metrics
+from da6401.runs.run_folder import CONFIG, SUMMARY, data_fingerprint, read_metrics
 from da6401.runs.trial_folders import MODEL, fold_folders, trial_folder
 from da6401.study.gain import gain_words, longest
 from da6401.study.objective import Candidate, Objective, is_complete
@@ -162,20 +162,31 @@ def ledger(trials: Sequence[FrozenTrial], folder: Path, seconds: float) -> list[
 
 
 def data_lines(trials: Sequence[FrozenTrial], folder: Path) -> list[str]:
-    """Where a data key was searched: a line for each fingerprint in the receipts, with the trials that have it."""
+    """A line for each fingerprint in the receipts, with the trials that have it.
+
+    [] where all trials saw the same images. Trials of the same data keys with different fingerprints get a warning.
+    """
     found: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
-        if any(key_of(name).partition(".")[0] == "data" for name in trial.params):
-            try:
-                fingerprint = read_json(trial_folder(folder, trial) / RECEIPT).get("data_fingerprint")
-            except RunError:  # it never began; the table gives the reason
-                continue
-            found.setdefault(str(fingerprint), []).append(trial)
-    return [
-        f"data {fingerprint[:12]}: trial {', '.join(str(trial.number) for trial in mine)} "
-        f"({', '.join(dict.fromkeys(_data_words(trial) for trial in mine))})"
-        for fingerprint, mine in found.items()
+        run = trial_folder(folder, trial)
+        fingerprint = data_fingerprint(next(iter(fold_folders(run)), run))
+        if fingerprint is not None:  # it began; the table says why another did not
+            found.setdefault(fingerprint, []).append(trial)
+    wordings = [dict.fromkeys(_data_words(trial) for trial in mine) for mine in found.values()]
+    seen = Counter(words for each in wordings for words in each)
+    if not any(seen) and len(found) < 2:
+        return []
+    lines = [
+        f"data {fingerprint[:12]}: trial {', '.join(str(trial.number) for trial in mine)}"
+        + (f" ({words})" if (words := ", ".join(filter(None, each))) else "")
+        for (fingerprint, mine), each in zip(found.items(), wordings, strict=True)
     ]
+    if max(seen.values()) > 1:
+        lines.append(
+            "The images changed between these trials: their values do not compare. Put the images back as the best "
+            "trial saw them, or search on the new ones in a new study (study=...)."
+        )
+    return lines
 
 
 def _data_words(trial: FrozenTrial) -> str:

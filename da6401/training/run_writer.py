@@ -33,6 +33,7 @@ from da6401.runs.run_folder import (
     write_metrics,
     write_result,
 )
+from da6401.runs.run_lock import refuse_other_data
 from da6401.training.checkpoint import load_checkpoint, load_last, model_state, weights_sha256
 from da6401.training.checkpoint_writer import settle_best
 from da6401.training.machine_failures import as_user_error
@@ -74,9 +75,11 @@ class RunWriter:
             files: texts that go into the folder besides a run's own, by their names in it.
 
         Raises:
-            RunError: the last checkpoint cannot be read.
+            RunError: the last checkpoint cannot be read. ChangedDataError: it is of a training on other images.
         """
         setup, out, history = self.setup, self.out, self.history
+        if resumes:
+            refuse_other_data(out, setup.data.fingerprint, setup.data.class_names)
         resumed = load_last(out) if resumes else None
         if resumed is not None:
             history.restore(resumed)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from da6401.config.schema import RunConfig
 from da6401.errors import InterruptedRun, ModelError, PrunedError, RunError
 from da6401.models.stages import StagedModel
-from da6401.runs.run_folder import LAST, METRICS, RESULT, read_metrics, read_result
+from da6401.runs.run_folder import LAST, METRICS, RECEIPT, RESULT, read_metrics, read_result
 from da6401.training import epoch_inputs, validation
 from da6401.training.checkpoint import load_checkpoint
 from da6401.training.run import run
+from tests.image_trees import image_tree
 from tests.outcomes import outcome, stop_at
 from tests.tiny_runs import SMALL, compose
 
@@ -23,6 +27,10 @@ HARD = (
     *SMALL, "trainer.epochs=4", "model.dropout=0.3", "model.block_dropout=0.1", "augmentation=strong",
     "augmentation.cutmix=0.5", "trainer.ema_decay=0.9", "trainer.label_smoothing=0.1", "trainer.clip_norm=1.0",
     "trainer.average_end=0.5",
+)  # fmt: skip
+FLAT = (
+    *(text for text in SMALL if not text.startswith("data")), "data=folder", "data.image_size=8",
+    "data.val_fraction=0.25", "trainer.batch_size=2", "trainer.epochs=3",
 )  # fmt: skip
 
 
@@ -99,6 +107,57 @@ def test_a_run_killed_between_its_last_files_is_finished(tmp_path: Path, uninter
     metrics.write_text(metrics.read_text().rpartition('{"epoch": 4')[0] + '{"epo')  # torn
     run(compose(*HARD), tmp_path / "run")
     assert outcome(tmp_path / "run") == uninterrupted
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda root: (root / "cat").rename(root / "wolf"), "the classes were cat, dog, and are dog, wolf"),
+        (
+            lambda root: image_tree(root, classes=["eel"], splits=["."]),
+            "the classes were cat, dog, and are cat, dog, eel",
+        ),
+        (lambda root: shutil.copy(root / "dog" / "0.png", root / "cat" / "00.png"), "images were added"),
+        (lambda root: (root / "cat" / "3.png").unlink(), "images were added, removed"),
+        (lambda root: shutil.copy(root / "dog" / "3.png", root / "cat" / "3.png"), "renamed or changed"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_images(
+    tmp_path: Path, change: Callable[[Path], object], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = image_tree(tmp_path / "data", splits=["."]), tmp_path / "run"
+    cfg = compose(*FLAT, f"data.root={root}")
+    stopped_run(cfg, out, 2, monkeypatch)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    change(root)
+    with pytest.raises(RunError, match=f"since this run began: .*{reason}.*trainer.resume=never"):
+        run(cfg, out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_images_may_change_before_the_first_checkpoint_and_where_no_fingerprint_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = image_tree(tmp_path / "data", splits=["."]), tmp_path / "run"
+    cfg = compose(*FLAT, f"data.root={root}")
+    stopped_run(cfg, out, 2, monkeypatch)
+    shutil.rmtree(out / "checkpoints")
+    shutil.copy(root / "dog" / "0.png", root / "cat" / "4.png")
+    stopped_run(cfg, out, 2, monkeypatch)
+    receipt = json.loads((out / RECEIPT).read_text())
+    del receipt["data_fingerprint"]  # as an older version wrote it
+    (out / RECEIPT).write_text(json.dumps(receipt))
+    shutil.copy(root / "dog" / "3.png", root / "cat" / "3.png")
+    run(compose(*FLAT, f"data.root={root}", "data.cache=off"), out)
+    assert read_result(out).status == "completed"
+
+
+def stopped_run(cfg: RunConfig, out: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that a signal stops before this batch."""
+    with monkeypatch.context() as patch:
+        stop_at(batch, patch)
+        with pytest.raises(InterruptedRun):
+            run(cfg, out)
 
 
 class _PruneAt:

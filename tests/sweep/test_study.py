@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from optuna.trial import TrialState
 
 from da6401.cli import main
 from da6401.runs.run_folder import read_result
+from tests.image_trees import image_tree
+from tests.outcomes import stop_at
 from tests.sweep.sweeps import (
     DIVERGES,
     FOLDER,
@@ -18,13 +21,14 @@ from tests.sweep.sweeps import (
     RATE,
     SWEEP,
     N,
+    folder,
     open_study,
     states,
     summary,
     sweep,
     trials,
 )
-from tests.tiny_runs import da6401
+from tests.tiny_runs import SMALL, da6401
 
 SPACE = (RATE, "model.dropout=choice(0.0,0.3)")
 
@@ -90,3 +94,34 @@ def test_the_shipped_sweeps_run(words: tuple[str, ...], tiny_resnet18: tuple[str
     small = [word for word in tiny_resnet18 if words[1] == "model=resnet18" or "model." not in word]
     assert main(["train", "--multirun", *words, "study=s", *small, f"{N}2"]) == 0
     assert states() == ["COMPLETE"] * 2
+
+
+def test_images_that_changed_during_a_study_are_told(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = image_tree(Path("data"), splits=["."], names=[f"{number}.png" for number in range(6)])
+    words = ["train", "--multirun", *(word for word in SMALL if not word.startswith("data")), "study=s", "data=folder",
+             "data.image_size=16", f"data.root={root}", "data.val_fraction=0.4", "trainer.epochs=4", RATE]  # fmt: skip
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)  # in the first trial
+        assert main([*words, f"{N}2"]) == 143
+    kept = {path: path.read_bytes() for path in folder(0).rglob("*.pt")}
+    assert kept
+    assert main([*words, f"{N}2"]) == 0
+    told = "The images changed between these trials"
+    assert told not in capfd.readouterr().out
+    for label in ("cat", "dog"):
+        shutil.copy(root / label / "0.png", root / label / "6.png")
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)
+        assert main([*words, f"{N}4"]) == 143
+    shutil.copy(root / "cat" / "0.png", root / "cat" / "7.png")
+    last = folder(2) / "checkpoints" / "last.pt"
+    before = last.read_bytes()
+    assert main([*words, f"{N}4"]) == 0
+    assert last.read_bytes() == before
+    assert states() == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+    assert "the data has changed since this run began" in trials()[2].user_attrs["reason"]
+    out = capfd.readouterr().out
+    assert told in out
+    assert ": trial 0, 1\n" in out

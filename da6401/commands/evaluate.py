@@ -17,8 +17,8 @@ from da6401.commands.unlike_validation import warnings_on_test
 from da6401.config.metrics import chosen_metric, word
 from da6401.config.schema import RunConfig
 from da6401.data.image_sets import ImageSet
-from da6401.data.sources import load_test_data
-from da6401.errors import UserError
+from da6401.data.sources import load_test_data, reads_files
+from da6401.errors import DataError, RunError, UserError
 from da6401.metrics.calibration import calibration_of, with_test, write_calibration
 from da6401.metrics.intervals import interval_of, span, wilson
 from da6401.metrics.own_metrics import measured_with
@@ -26,16 +26,18 @@ from da6401.metrics.scores import scores_of
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.plugins.needed import plugins_of
-from da6401.redact import safe
+from da6401.redact import listed, one_line, safe
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, read_predictions, write_predictions
 from da6401.runs.run_folder import (
     CALIBRATION,
+    RECEIPT,
     RESULT,
     SUMMARY,
     TEST_CSV,
     VALIDATION_CSV,
     RunResult,
+    data_fingerprint,
     read_json,
     read_result,
     write_result,
@@ -43,6 +45,7 @@ from da6401.runs.run_folder import (
 from da6401.runs.trial_folders import sweep_of
 from da6401.training.arithmetic import Arithmetic
 from da6401.training.device import choose_device, prepare, restore_torch_settings
+from da6401.training.setup import load_images
 from da6401.training.trained_model import load_model
 from da6401.training.validation import Evaluation, evaluate
 
@@ -138,15 +141,55 @@ def look_at_test(
     """``answers`` of the test split, which is reached in no other way; the look is recorded before they are shown.
 
     Raises:
-        UserError: the run is not its sweep's confirmed winner, there is no test split, or the look cannot be recorded.
+        UserError: the run is not its sweep's confirmed winner, there is no test split, it has images that the run was
+            validated on, or the look cannot be recorded.
     """
     _refuse_unconfirmed(folder, cfg)
     print_choice_warnings(folder)
     with data_of_run(folder, cfg.data):
         images = load_test_data(cfg.data, class_names)
+    _refuse_validated(folder, images)
+    _tell_changed_data(folder, cfg)
     found = answers(images)
     record_look(folder, verb=verb, purpose=purpose)
     return found
+
+
+def _refuse_validated(folder: Path, test: ImageSet) -> None:
+    """A test split that is drawn moves when images are added or removed, and a table can give other splits.
+
+    Raises:
+        DataError: the run was validated on some of these images.
+    """
+    try:
+        validated = set(read_predictions(folder / VALIDATION_CSV).names)
+    except RunError:  # a run of an older version, or one that trained on all, has none
+        return
+    found = [name for name in test.names if name in validated]
+    if found:
+        count = "1 image" if len(found) == 1 else f"{len(found)} images"
+        raise DataError(
+            f"{folder}: {count} of the test split ({listed(found, most=3)}) were in validation when this run was "
+            f"trained ({VALIDATION_CSV}): the data or its splits have changed since, and its accuracy there would be "
+            "no honest estimate. Put the data back as it was, or train again."
+        )
+
+
+def _tell_changed_data(folder: Path, cfg: RunConfig) -> None:
+    """Say on standard error where train and validation are not those of the run's training, as its receipt has them."""
+    before = data_fingerprint(folder)
+    if before is None or not reads_files(cfg.data):
+        return
+    try:
+        is_same = load_images(cfg).fingerprint == before
+    except UserError as error:
+        said = f"whether train and validation are still those of {folder} could not be checked: {one_line(error)}"
+    else:
+        if is_same:
+            return
+        said = f"train and validation have changed since {folder} was trained (data_fingerprint in its {RECEIPT})"
+    warning = "If images moved between the splits, it was trained on some of test; put the data back, or train again."
+    print(f"da6401: {safe(said)}. {warning}", file=sys.stderr)
 
 
 def print_choice_warnings(folder: Path) -> None:

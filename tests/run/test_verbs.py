@@ -18,8 +18,10 @@ from da6401.commands.predict import Output, predict_images
 from da6401.commands.reproduce import NOT_REPRODUCED, reproduce_run
 from da6401.errors import RunError
 from da6401.runs.looks import read_looks
-from da6401.runs.run_folder import BEST, CONFIG, LOOKS, TEST_CSV, read_result, write_result
+from da6401.runs.predictions import read_predictions
+from da6401.runs.run_folder import BEST, CONFIG, LOOKS, RECEIPT, TEST_CSV, VALIDATION_CSV, read_result, write_result
 from da6401.training.run import run
+from da6401.training.setup import load_images
 from da6401.training.trained_model import load_model
 from tests.image_trees import image_tree
 from tests.tiny_runs import SMALL, compose
@@ -93,6 +95,38 @@ def test_a_look_that_cannot_be_recorded_shows_nothing(
     assert "accuracy" not in captured.out
     assert read_result(folder).test_accuracy is None
     assert not (folder / TEST_CSV).exists()
+
+
+def test_data_that_changed_since_the_training_is_told_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{number}.png" for number in range(10)]
+    root, folder = image_tree(tmp_path / "data", splits=["."], names=names, side=16), tmp_path / "run"
+    own = [text for text in SMALL if not text.startswith("data")]
+    run(compose(*own, "data=folder", f"data.root={root}", "data.image_size=16", "trainer.epochs=1"), folder)
+    shutil.copytree(folder, tmp_path / "other")
+    shutil.copytree(folder, tmp_path / "older")
+    trained = load_images(load_model(folder)[1]).train.names[0]
+    validated = read_predictions(folder / VALIDATION_CSV).names
+
+    shutil.copy(root / validated[0], root / trained)
+    assert main(["evaluate", str(folder)]) == 0
+    assert "train and validation have changed since" in capsys.readouterr().err
+    receipt = json.loads((tmp_path / "older" / RECEIPT).read_text())
+    del receipt["data_fingerprint"]
+    (tmp_path / "older" / RECEIPT).write_text(json.dumps(receipt))
+    assert main(["evaluate", str(tmp_path / "older")]) == 0
+    assert "changed since" not in capsys.readouterr().err
+
+    for name in read_predictions(folder / TEST_CSV).names:  # the next ones are drawn as test
+        (root / name).unlink()
+    for words in (["evaluate", str(tmp_path / "other")], ["explain", str(tmp_path / "other"), "--split", "test"]):
+        assert main(words) == 2
+        captured = capsys.readouterr()
+        assert "were in validation when this run was trained" in captured.err
+        assert any(name in captured.err for name in validated)
+        assert captured.out == ""
+    assert read_looks(tmp_path / "other") == []
 
 
 def test_predicting_files_of_the_test_split_is_a_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        print(f"da6401: {safe(write_problem(error, error.filename or 'a file'))}", file=sys.stderr)
+        path = error.filename or "a file"
+        if isinstance(error, PermissionError):  # what raises it may have read: writes say so themselves
+            remedy = "change its permissions, or name another path (of a run: hydra.run.dir=...)"
+            problem = f"{path}: cannot be read or written ({error.strerror}); {remedy}"
+        else:
+            problem = write_problem(error, path)
+        print(f"da6401: {safe(problem)}", file=sys.stderr)
         return UserError.exit_code
 
 

@@ -25,7 +25,7 @@ from da6401.data.flat import is_flat
 from da6401.data.layout import find_layout
 from da6401.data.list_images import list_images
 from da6401.data.plan import make_plan
-from da6401.data.sources import reads_files
+from da6401.data.sources import explain_read_errors, reads_files
 from da6401.data.table import SUFFIXES
 from da6401.errors import DataError, UserError
 from da6401.machine.terminal import with_progress
@@ -202,11 +202,12 @@ def _count_test_files(cfg: RunConfig, images: Sequence[Path]) -> int:
         return 0
     real = [Path(os.path.realpath(path)) for path in images]  # resolve() raises at loops
     try:
-        if not isinstance(cfg.data, FolderConfig) or is_flat(cfg.data):
-            files = make_plan(list_images(cfg.data), cfg.data).files(TEST)
-            test = {os.path.realpath(file.path) for file in files if file.content is None}
-            return sum(str(path) in test for path in real)
-        layout = find_layout(cfg.data.root, cfg.data.val_role)
+        with explain_read_errors():
+            if not isinstance(cfg.data, FolderConfig) or is_flat(cfg.data):
+                files = make_plan(list_images(cfg.data), cfg.data).files(TEST)
+                test = {os.path.realpath(file.path) for file in files if file.content is None}
+                return sum(str(path) in test for path in real)
+            layout = find_layout(cfg.data.root, cfg.data.val_role)
     except UserError:
         return 0
     if layout.test is None:

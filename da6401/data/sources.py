@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 from da6401.config.schema import (
@@ -26,6 +27,7 @@ from da6401.config.schema import (
     TableConfig,
     TorchvisionConfig,
 )
+from da6401.errors import UnreachableError
 from da6401.registry import DATA_SOURCES, DataSourceEntry
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def load_training_data(cfg: DataConfig) -> TrainingData:
     """
     global _last
     whole = dataclasses.replace(cfg, fold="")  # which all folds share
-    with _lock:  # a second thread waits, and then shares
+    with _lock, explain_read_errors():  # a second thread waits, and then shares
         source = _source(whole)
         key = f"{whole!r} {source.signature()}"
         if _last is None or _last[0] != key:
@@ -90,7 +92,8 @@ def check_training_data(cfg: DataConfig) -> None:
     Raises:
         DataError: no such tree, or classes that differ between the splits.
     """
-    _source(cfg).signature()
+    with explain_read_errors():
+        _source(cfg).signature()
 
 
 def load_test_data(cfg: DataConfig, class_names: Sequence[str]) -> ImageSet:
@@ -99,7 +102,25 @@ def load_test_data(cfg: DataConfig, class_names: Sequence[str]) -> ImageSet:
     Raises:
         DataError: the tree has no test split, its classes are not ``class_names``, or as load_training_data.
     """
-    return _source(cfg).load_test(class_names)
+    with explain_read_errors():
+        return _source(cfg).load_test(class_names)
+
+
+@contextmanager
+def explain_read_errors() -> Iterator[None]:
+    """Raise a path of the data that may not be read as an UnreachableError.
+
+    Raises:
+        UnreachableError: a file or a folder, which the message names.
+    """
+    try:
+        yield
+    except PermissionError as error:  # what is written meanwhile, such as the cache, has errors of its own
+        raise UnreachableError(
+            f"{error.filename or 'the data'}: cannot be read ({error.strerror}): change the permissions of it and of "
+            "the folders above it, which must be searchable (x), or leave it out of the data.",
+            "data.root",
+        ) from error
 
 
 def reads_files(cfg: DataConfig) -> TypeGuard[ImageFiles]:

@@ -149,7 +149,8 @@ def _images_folder(cfg: TableConfig, root: Path, names: Sequence[str]) -> Path:
     if cfg.table.images != "auto":
         return (root / cfg.table.images).resolve()
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
-    found = [folder for folder in folders if any((folder / name).is_file() for name in probed)]
+    # Not Path.is_file, which raises in a folder that may not be searched, such as the lost+found of a disk.
+    found = [folder for folder in folders if any(os.path.isfile(folder / name) for name in probed)]
     if root in found or not found:  # none: every path is then named as missing
         return root
     if len(found) > 1:

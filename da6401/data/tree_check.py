@@ -25,6 +25,7 @@ from da6401.data.list_images import list_images
 from da6401.data.listing import Listing
 from da6401.data.near import NearPair, near_pairs, perceptual_hash
 from da6401.data.plan import held_out_names, leak_problems, make_plan, plan_problems
+from da6401.data.sources import explain_read_errors
 from da6401.data.tree import BadFile, LabelledFile, SplitFiles, list_split
 from da6401.errors import DataError
 
@@ -139,9 +140,10 @@ def describe_data(cfg: ImageFiles) -> TreeReport:
 
 def _examine(cfg: ImageFiles, *, decode: bool, near: bool) -> TreeReport:
     read = functools.partial(_read, decode=decode, near=near)
-    if isinstance(cfg, FolderConfig) and not is_flat(cfg):
-        return _examine_splits(cfg, read)
-    return _examine_listing(cfg, list_images(cfg), read)
+    with explain_read_errors():
+        if isinstance(cfg, FolderConfig) and not is_flat(cfg):
+            return _examine_splits(cfg, read)
+        return _examine_listing(cfg, list_images(cfg), read)
 
 
 def _examine_splits(cfg: FolderConfig, read: Read) -> TreeReport:

@@ -45,7 +45,10 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 def write_problem(error: OSError, path: object) -> str:
     """A failed write in one sentence: where, why, what to do."""
-    remedy = REMEDIES.get(error.errno or 0, "choose another folder (hydra.run.dir=...)")
+    other = (
+        "that is a folder: name a file" if error.errno == errno.EISDIR else "choose another folder (hydra.run.dir=...)"
+    )
+    remedy = REMEDIES.get(error.errno or 0, other)
     return (
         f"{path}: cannot be written ({error.strerror or error}); {remedy}. "
         "What was there before is untouched, and the same command goes on from there"

@@ -23,6 +23,7 @@ from da6401.training import checkpoint_writer, loop
 from da6401.training.checkpoint import load_checkpoint, save_checkpoint
 from da6401.training.run import run
 from tests import forked
+from tests.image_trees import image_tree
 from tests.outcomes import outcome
 from tests.run.test_resume import HARD
 from tests.tiny_runs import SMALL, compose, typed
@@ -151,12 +152,12 @@ def _small_files() -> None:
 
 
 def _permissions_count() -> None:
-    """Give up root's right to write where the permissions say no (CAP_DAC_OVERRIDE); others never had it."""
+    """Give up root's right to read and write where the permissions say no (CAP_DAC_*); others never had it."""
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, twice
     assert libc.capget(header, sets) == 0
-    sets[0] &= ~(1 << 1)
+    sets[0] &= ~(1 << 1 | 1 << 2)
     assert libc.capset(header, sets) == 0
 
 
@@ -195,6 +196,28 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     assert "Permission denied" in errors
     assert "closed/run" in errors
     assert list((tmp_path / "closed").iterdir()) == []
+
+
+def test_data_that_may_not_be_read(tmp_path: Path) -> None:
+    image_tree(tmp_path / "data", splits=["."])
+    (tmp_path / "data" / "cat").chmod(0o644)  # its files have names, and nothing more
+    own = [word for word in SMALL if not word.startswith("data")]
+    for words in (
+        ["data", "check", "data"],
+        ["data", "info", "data"],
+        ["train", *own, "data=folder", "data.root=data"],
+    ):
+        errors = _refused(words, tmp_path, _permissions_count)
+        assert "data/cat/0.png: cannot be read (Permission denied): change the permissions" in errors
+        assert "written" not in errors
+        assert "this machine failed" not in errors
+    (tmp_path / "data" / "cat").chmod(0o755)
+
+
+def test_a_list_is_not_written_over_a_folder(tmp_path: Path) -> None:
+    image_tree(tmp_path / "data", splits=["."])
+    errors = _refused(["data", "check", "data", "--near", "--write", "data"], tmp_path)
+    assert "data: cannot be written (Is a directory); that is a folder: name a file." in errors
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -304,3 +306,25 @@ def test_sign_digits_by_person(tmp_path: Path) -> None:
         assert len(report.files) == 2062
         for split, count in (("test", 41), ("validation", 33)):
             assert all(abs(report.counts(split)[name] - count) <= 2 for name in report.class_names)
+
+
+def forbid(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file below a folder of this name may be looked at, as where a user lacks x on the folder."""
+    stat = os.stat
+
+    def refusing(path: Any, *words: Any, **named: Any) -> os.stat_result:
+        if f"/{part}/" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *words, **named)
+
+    monkeypatch.setattr(os, "stat", refusing)
+
+
+def test_a_folder_beside_the_images_that_may_not_be_searched_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "labels.csv", labelled(tmp_path))
+    (tmp_path / "lost+found").mkdir()
+    forbid("lost+found", monkeypatch)
+    assert check_data(config(tmp_path)).clean
+    assert len(load_training_data(config(tmp_path)).train.names) > 0

@@ -83,7 +83,9 @@ class Folder:
         problems += training_problems(counts, folder=layout.train, held_out=validation is None, explained=empty)
         problems += self._group_problems(train, validation)
         _refuse(layout, problems)
-        return TrainingTree(layout, train, validation)
+        tree = TrainingTree(layout, train, validation)
+        self._exclude_note(tree)  # before an image is read
+        return tree
 
     def _list(self, layout: Layout, folder: str) -> SplitFiles:
         """A split's files, without those of data.exclude."""
@@ -150,8 +152,14 @@ class Folder:
         why = "data.layout=splits" if cfg.layout == "splits" else f"there is {one_line(layout.train)}/"
         depth = "" if cfg.class_depth == "auto" else f", data.class_depth={cfg.class_depth}"
         found = f"Layout: folders of splits, because {why}{depth}."
-        names = [name for split in tree.splits for name in split.excluded]
-        return [found, *layout.notes, *exclude_note(cfg.exclude, excluded_names(cfg.exclude), names, whole=False)]
+        return [found, *layout.notes, *self._exclude_note(tree)]
+
+    def _exclude_note(self, tree: TrainingTree) -> list[str]:
+        """What data.exclude leaves out; raises as exclude_note. It may name images of test, which is not listed."""
+        asked, test = excluded_names(self.cfg.exclude), tree.layout.test
+        names = [name for split in tree.splits for name in (*split.excluded, *split.names)]
+        tested = test is not None and any(name.startswith(f"{test}/") for name in asked)
+        return exclude_note(self.cfg.exclude, asked, names, whole=not tested)
 
     def load_test(self, class_names: Sequence[str]) -> ImageSet:
         layout = find_layout(self.cfg.root, self.cfg.val_role)

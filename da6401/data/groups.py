@@ -55,20 +55,29 @@ def readable_group(group: str) -> str:
 
 
 def excluded_names(exclude: str) -> frozenset[str]:
-    """The names in the file of data.exclude; lines that begin with # are comments.
+    """The names in the file of data.exclude; lines that begin with # are comments, ./ before a name is not part of it.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is no text.
     """
     if not exclude:
         return frozenset()
     path = Path(exclude).expanduser()
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"data.exclude={exclude}: cannot be read: {error.strerror}.") from error
+    if "\0" in text:  # in no name, and in every line of UTF-16
+        raise DataError(
+            f"data.exclude={exclude}: is no UTF-8 text: save it as UTF-8 (`iconv -f utf-16 -t utf-8`), one name a line."
+        )
     lines = (line.strip() for line in text.splitlines())
-    return frozenset(line for line in lines if line and not line.startswith("#"))
+    return frozenset(line.removeprefix("./") for line in lines if line and not line.startswith("#"))
+
+
+def as_line(name: str) -> str:
+    """A name as a line of the file of data.exclude, whatever it begins with."""
+    return f"./{name}" if name[:1] == "#" or name[:1].isspace() else name
 
 
 def exclude_note(exclude: str, asked: frozenset[str], names: Sequence[str], *, whole: bool = True) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import dctn
 
+from da6401.data.groups import as_line
 from da6401.data.images import read_grey
 from da6401.runs.atomic_files import write_atomic
 
@@ -95,7 +96,10 @@ def write_exclude(path: Path, pairs: Sequence[NearPair], distance: int) -> list[
         f"{distance} of {BITS} bits differ)."
     ]
     for name, pair in sorted(why.items()):
-        lines += [f"# {pair.first_split}; looks like {pair.second} ({pair.second_split}), {pair.bits} bits", name]
+        lines += [
+            f"# {pair.first_split}; looks like {pair.second} ({pair.second_split}), {pair.bits} bits",
+            as_line(name),
+        ]
     text = "\n".join(lines) + "\n"
     write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
     return sorted(why)

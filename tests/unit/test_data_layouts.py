@@ -15,6 +15,7 @@ from PIL import Image
 
 from da6401.config.schema import FolderConfig
 from da6401.data import tree
+from da6401.data.near import NearPair, write_exclude
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.data.tree_check import check_data, describe_data
 from da6401.errors import ConfigError, DataError
@@ -287,6 +288,36 @@ def test_a_list_of_other_names_is_refused_by_check_too(tmp_path: Path) -> None:
     listing.write_text("cat/000.png\n")
     with pytest.raises(DataError, match=r"none of its 1 names \(cat/000\.png\) .* look like train/cat/000\.png"):
         check_data(config(tmp_path / "data", exclude=str(listing)))
+
+
+def test_a_list_of_no_name_in_the_splits_of_a_tree_is_refused(tmp_path: Path) -> None:
+    images(tmp_path / "data", train__cat=6, train__dog=6, test__cat=2, test__dog=2)
+    listing = tmp_path / "exclude.txt"
+    cfg = config(tmp_path / "data", exclude=str(listing))
+    listing.write_text("cat/000.png\n")
+    with pytest.raises(DataError, match=r"none of its 1 names \(cat/000\.png\) .* look like train/cat/000\.png"):
+        load_training_data(cfg)
+    listing.write_text("test/cat/000.png\n")
+    assert f"0 images are left out (data.exclude={listing})." in load_training_data(cfg).notes
+    listing.write_text("train/cat/000.png\ntrain/cat/999.png\n")
+    assert (
+        f"1 images are left out (data.exclude={listing}); 1 of its names are not here." in load_training_data(cfg).notes
+    )
+
+
+def test_lists_of_other_programs_and_names_like_comments(tmp_path: Path) -> None:
+    images(tmp_path / "data", **{"#cat": 20, " dog": 20, "dog": 20})
+    listing = tmp_path / "exclude.txt"
+    gone = ["#cat/000.png", "#cat/001.png", " dog/001.png"]
+    pairs = [NearPair(name, "dog/009.png", "train", "test", 3) for name in gone]
+    assert write_exclude(listing, pairs, distance=40) == sorted(gone)
+    listing.write_text("dog/000.png\n" + listing.read_text(), encoding="utf-8-sig")
+    cfg = config(tmp_path / "data", exclude=str(listing))
+    assert not set.union(*splits_of(cfg).values()) & {*gone, "dog/000.png"}
+    assert f"4 images are left out (data.exclude={listing})." in load_training_data(cfg).notes
+    listing.write_text("#cat/000.png\n", encoding="utf-16")
+    with pytest.raises(DataError, match="is no UTF-8 text: save it as UTF-8"):
+        load_training_data(cfg)
 
 
 def test_a_changed_exclude_file_is_read_again(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from da6401.config.rule import default_of
-from da6401.config.schema import FolderConfig, ImageFiles
+from da6401.config.schema import FolderConfig, ImageFiles, TableKeys
 from da6401.data.image_sets import ReadSplit
 from da6401.data.tree import BadFile
 from da6401.errors import DataError
@@ -46,13 +47,21 @@ def check_command(cfg: ImageFiles) -> str:
     words = ["da6401", "data", "check", cfg.root]
     if cfg.source != "folder":
         words.append(f"data={cfg.source}")
-    for item in fields(cfg):
-        value = getattr(cfg, item.name)
-        if item.name not in NOT_CHECKED and "rule" in item.metadata and value != default_of(item):
-            is_role = isinstance(cfg, FolderConfig) and item.name == "val_role"
-            shown = str(value).lower() if isinstance(value, bool) else value
-            words += ["--val-role", str(value)] if is_role else [f"data.{item.name}={shown}"]
+    for name, value in _changed(cfg):
+        is_role = isinstance(cfg, FolderConfig) and name == "val_role"
+        shown = str(value).lower() if isinstance(value, bool) else value
+        words += ["--val-role", str(value)] if is_role else [f"data.{name}={shown}"]
     return shlex.join(words)
+
+
+def _changed(keys: ImageFiles | TableKeys) -> Iterator[tuple[str, Any]]:
+    """The keys below `data` that `data check` heeds and that are not their defaults, with their values."""
+    for item in fields(keys):
+        value = getattr(keys, item.name)
+        if isinstance(value, TableKeys):
+            yield from ((f"{item.name}.{name}", inner) for name, inner in _changed(value))
+        elif item.name not in NOT_CHECKED and "rule" in item.metadata and value != default_of(item):
+            yield item.name, value
 
 
 def split_remarks(class_names: Sequence[str], train: ReadSplit, validation: ReadSplit, check: str) -> list[str]:

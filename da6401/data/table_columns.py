@@ -88,9 +88,15 @@ def _part(table: Table, cfg: TableConfig, role: SplitName | None) -> Part:
         split = table.column(keys.split, "data.table.split")
     elif keys.split == "auto" and role is None:
         split = next((place for place, name in enumerate(table.columns) if name.lower() in SPLIT_NAMES), None)
-    taken = {path, split, table.columns.index(cfg.group_by) if cfg.group_by in table.columns else None}
+    taken = {path, split, group_column(table, cfg.group_by)}
     label = table.column(keys.label, "data.table.label") if keys.label != "auto" else _label_column(table, taken)
     return Part(table, role, path, label, split)
+
+
+def group_column(table: Table, group_by: str) -> int | None:
+    """The place of the column that data.group_by names or counts from 1; None where it is a pattern instead."""
+    is_number = group_by.isdecimal() and 1 <= int(group_by) <= len(table.columns)
+    return table.column(group_by, "data.group_by") if is_number or group_by in table.columns else None
 
 
 def _path_column(table: Table, suffix: str) -> int:

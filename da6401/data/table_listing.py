@@ -19,7 +19,7 @@ from da6401.data.labels import numbered
 from da6401.data.layout import FOLDER_NAMES
 from da6401.data.listing import Listing
 from da6401.data.table import Table, open_table
-from da6401.data.table_columns import Part, find_parts
+from da6401.data.table_columns import Part, find_parts, group_column
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.errors import DataError
 from da6401.redact import listed, one_line
@@ -54,7 +54,7 @@ def list_table(cfg: TableConfig) -> Listing:
         names, labels_N, splits = [names[row] for row in kept.tolist()], labels_N[kept], splits[kept]
         groups = [groups[row] for row in kept.tolist()] if groups else []
     columns: dict[str, Sequence[str]] = dict.fromkeys(parts[0].table.columns, ())
-    if cfg.group_by in columns:
+    if group_column(parts[0].table, cfg.group_by) is not None:
         columns[cfg.group_by] = groups
     locate = functools.partial(_locate, names=names, labels_N=labels_N, class_names=class_names, folder=str(folder))
     return Listing(
@@ -90,7 +90,8 @@ def _read_parts(parts: Sequence[Part], cfg: TableConfig) -> tuple[list[str], lis
     for part in parts:
         places = [part.path, part.label]
         places += [part.split] if part.split is not None else []
-        places += [part.table.columns.index(cfg.group_by)] if cfg.group_by in part.table.columns else []
+        group = group_column(part.table, cfg.group_by)
+        places += [group] if group is not None else []
         columns = part.table.read(places)
         if cfg.table.suffix:
             columns[0] = [f"{name}{cfg.table.suffix}" for name in columns[0]]
@@ -104,7 +105,7 @@ def _read_parts(parts: Sequence[Part], cfg: TableConfig) -> tuple[list[str], lis
         else:
             number = DRAWN if part.role is None else SPLITS.index(part.role)
             sides.append(np.full(len(columns[0]), number, dtype=np.int8))
-        if cfg.group_by in part.table.columns:
+        if group is not None:
             groups += columns[-1]
     return names, labels, np.concatenate(sides), groups
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from da6401.config.schema import TableConfig, TableKeys
+from da6401.data.remarks import check_command
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.data.tree_check import check_data, describe_data
 from da6401.errors import ConfigError, DataError
@@ -306,6 +307,25 @@ def test_sign_digits_by_person(tmp_path: Path) -> None:
         assert len(report.files) == 2062
         for split, count in (("test", 41), ("validation", 33)):
             assert all(abs(report.counts(split)[name] - count) <= 2 for name in report.class_names)
+
+
+def test_the_suggested_check_has_the_keys_of_the_table(tmp_path: Path) -> None:
+    cfg = config(tmp_path, group_by="person", path="file", names="kinds of.csv", separator="comma")
+    assert check_command(cfg) == (
+        f"da6401 data check {tmp_path} data=table data.group_by=person data.table.separator=comma data.table.path=file "
+        "'data.table.names=kinds of.csv'"
+    )
+
+
+def test_a_group_is_a_column_by_its_number_too(tmp_path: Path) -> None:
+    rows = [(*row, f"p{place // 5}") for place, row in enumerate(labelled(tmp_path, 60))]
+    write(tmp_path / "labels.csv", [("path", "kind", "patient"), *rows])
+    by_name, by_number = (load_training_data(config(tmp_path, group_by=name)) for name in ("patient", "3"))
+    assert by_number.groups == by_name.groups
+    assert by_number.fingerprint == by_name.fingerprint
+    for wrong in ("0", "4"):
+        with pytest.raises(ConfigError, match=rf"data\.group_by={wrong}: no such column; columns: path, kind, patient"):
+            load_training_data(config(tmp_path, group_by=wrong, label="kind"))
 
 
 def forbid(part: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def open_table(path: Path, separator: Separator = "auto", header: str = "auto", 
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = [line for line, _ in zip(file, range(SAMPLE_LINES), strict=False)]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}.{_remedy(error)}") from error
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty.")
@@ -110,6 +110,12 @@ def open_table(path: Path, separator: Separator = "auto", header: str = "auto", 
         raise DataError(f"{path}: two columns are called {listed(doubled)}: name columns by their numbers, from 1.")
     sample = tuple(tuple(row) for row in rows[has_header:] if len(row) == len(columns))
     return Table(path, found, has_header, columns, sample)
+
+
+def _remedy(error: UnicodeDecodeError) -> str:
+    """What to do about a table in another encoding."""
+    is_utf16 = error.object.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return f" Save it as UTF-8, such as with `iconv -f {'utf-16' if is_utf16 else 'latin1'} -t utf-8`."
 
 
 def looks_like_image(cell: str) -> bool:
@@ -175,7 +181,7 @@ def _text_rows(path: Path, character: str) -> Iterator[list[str]]:
                 if row:
                     yield [cell.strip() for cell in row]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} cannot be read as a table in UTF-8: {error}.") from error
+        raise DataError(f"{path} cannot be read as a table in UTF-8: {error}.{_remedy(error)}") from error
     except csv.Error as error:
         raise _no_table(path, error) from error
 

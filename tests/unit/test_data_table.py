@@ -317,6 +317,16 @@ def test_the_suggested_check_has_the_keys_of_the_table(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("encoding", ["latin1", "utf-16"])
+@pytest.mark.parametrize("place", [0, 2990])
+def test_a_table_in_another_encoding_says_how_to_save_it(encoding: str, place: int, tmp_path: Path) -> None:
+    rows = [(f"{number}.png", "Café" if number == place else "tea") for number in range(3000)]
+    text = "".join(",".join(row) + "\n" for row in [("path", "label"), *rows])
+    (tmp_path / "labels.csv").write_text(text, encoding=encoding)
+    with pytest.raises(DataError, match=rf"UTF-8.*Save it as UTF-8, such as with `iconv -f {encoding} -t utf-8`\."):
+        check_data(config(tmp_path))
+
+
 def test_a_group_is_a_column_by_its_number_too(tmp_path: Path) -> None:
     rows = [(*row, f"p{place // 5}") for place, row in enumerate(labelled(tmp_path, 60))]
     write(tmp_path / "labels.csv", [("path", "kind", "patient"), *rows])

@@ -112,8 +112,10 @@ def open_table(path: Path, separator: Separator = "auto", header: str = "auto", 
     return Table(path, found, has_header, columns, sample)
 
 
-def _remedy(error: UnicodeDecodeError) -> str:
-    """What to do about a table in another encoding."""
+def _remedy(error: Exception) -> str:
+    """What to do about a table in another encoding; "" where that is not what is wrong."""
+    if not isinstance(error, UnicodeDecodeError):
+        return ""
     is_utf16 = error.object.startswith((b"\xff\xfe", b"\xfe\xff"))
     return f" Save it as UTF-8, such as with `iconv -f {'utf-16' if is_utf16 else 'latin1'} -t utf-8`."
 

@@ -20,7 +20,7 @@ from da6401.errors import ConfigError, DivergedError, InterruptedRun, UserError
 from da6401.machine.process_start import process_start
 from da6401.machine.torchrun import rank_of_torchrun
 from da6401.redact import redacted, remember_secrets, safe, safe_logs
-from da6401.runs.atomic_files import REMEDIES, write_problem
+from da6401.runs.atomic_files import OTHER_RUN, OTHER_SWEEP, REMEDIES, WriteError, write_problem
 from da6401.runs.run_folder import holds_run
 from da6401.runs.run_lock import new_beside
 from da6401.study.clock import BEGAN
@@ -124,12 +124,14 @@ def _train(words: list[str], *, typed: list[str]) -> int:
         words = [*completion.ask_hydra(), *words]
         given = hydra_arguments(words)
     shows = given.help or given.hydra_help or given.info or given.shell_completion
+    elsewhere = OTHER_RUN
     if not shows:
         multirun = files.is_multirun(given.overrides, flag=given.multirun)
         if multirun and rank_of_torchrun() is not None:
             raise ConfigError(
                 ["--multirun: start a sweep without torchrun; its trials start trainer.devices processes"]
             )
+        elsewhere = OTHER_SWEEP if multirun else OTHER_RUN
         checked = check_command_line(given.overrides, files=files, multirun=multirun, runs=given.cfg is None)
         words = [*(word for word in words if word not in given.overrides), *checked.words]
         cfg = checked.config
@@ -152,6 +154,10 @@ def _train(words: list[str], *, typed: list[str]) -> int:
         app()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([str(error).strip()]) from error
+    except OSError as error:  # Hydra makes the folder of the run or the sweep
+        if error.errno not in REMEDIES or not error.filename or os.path.exists(error.filename):
+            raise
+        raise WriteError(write_problem(error, error.filename, elsewhere, resumes=True)) from error
     except SystemExit as exit_of_hydra:  # --help and --info leave this way
         return exit_of_hydra.code if isinstance(exit_of_hydra.code, int) else 0
     if task.failures:

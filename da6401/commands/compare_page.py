@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from da6401.report.collect import read_sweep, reads_as_sweep
 from da6401.report.compared import compared_sections, short_names
 from da6401.report.contents import made
 from da6401.report.disagreements import Pictures, data_url, pictures_of_files
-from da6401.report.page import page
+from da6401.report.page import PAGE, page
 from da6401.report.run_record import RunRecord, read_run
-from da6401.runs.atomic_files import write_text
+from da6401.runs.atomic_files import name_elsewhere, write_text
 from da6401.runs.run_folder import CONFIG
+
+COMPARISON = dataclasses.replace(PAGE, option="--page FILE")
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> None:
@@ -33,7 +36,8 @@ def write_comparison(folders: Sequence[Path], out: Path) -> None:
     sections = compared_sections(read, _pictures)
     parts = [{"id": "compared", "title": "", "sections": sections}]
     title = f"Compared: {', '.join(short_names(folders))}"
-    write_text(out, page({"title": title, "parts": parts, "made": made()}, live=False))
+    with name_elsewhere(COMPARISON.elsewhere):
+        write_text(out, page({"title": title, "parts": parts, "made": made()}, live=False))
     print(f"compare: {safe(out)}")
 
 

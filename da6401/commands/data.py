@@ -104,7 +104,7 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from da6401.data.describe import print_check
-    from da6401.data.near import BITS, write_exclude
+    from da6401.data.near import BITS, EXCLUDE, write_exclude
     from da6401.data.tree_check import check_data
     from da6401.machine.terminal import table_console
 
@@ -112,6 +112,8 @@ def _check(args: argparse.Namespace) -> int:
         raise ConfigError([f"--distance {args.distance}: must be a whole number from 0 to {BITS}"])
     if args.write is not None and not args.near:
         raise ConfigError(["--write: only --near finds images to write"])
+    if args.write is not None:
+        EXCLUDE.check(args.write)
     report = check_data(_config(args), near=args.distance if args.near else None)
     print_check(report, table_console())
     if args.near and not report.near:

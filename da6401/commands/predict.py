@@ -8,6 +8,7 @@ import csv
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,17 @@ from da6401.data.table import SUFFIXES
 from da6401.errors import DataError, UserError
 from da6401.machine.terminal import with_progress
 from da6401.redact import json_text, one_line, safe
-from da6401.runs.atomic_files import write_atomic
+from da6401.runs.atomic_files import name_elsewhere, write_atomic
 from da6401.runs.looks import record_look
+from da6401.runs.user_outputs import OutputKind
 from da6401.training.device import restore_torch_settings
 
 EXPLAINED = ".explain.png"  # a.jpg.explain.png lies beside a.jpg; no such file is predicted
+TABLE = OutputKind(
+    what="table of da6401 predict",
+    option="--csv FILE",
+    begins=re.compile(rb'image,class,probability(,"?p\(|,class 2,|\r?\n)'),
+)
 Images = str | Picture | Sequence[str | Picture]
 
 
@@ -59,8 +66,11 @@ def predict_images(
         tta, calibrated: as of Predictor.load.
 
     Raises:
-        UserError: nothing to read, --top outside 1..K, a run that cannot be read, or a file that cannot be written.
+        UserError: nothing to read, --top outside 1..K, a run that cannot be read, or a file that cannot be written or
+            is not to be written over.
     """
+    if output.csv is not None:
+        TABLE.check(output.csv)  # without its FILE, --csv takes the first of the images
     predictor = Predictor.load(folder, tta=tta, calibrated=calibrated)
     classes = len(predictor.class_names)
     if output.top is not None and not 1 <= output.top <= classes:
@@ -239,4 +249,5 @@ class _Table:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_atomic(path, lambda file: file.write(self.text.getvalue().encode("utf-8", "backslashreplace")))
+        with name_elsewhere(TABLE.elsewhere):
+            write_atomic(path, lambda file: file.write(self.text.getvalue().encode("utf-8", "backslashreplace")))

@@ -140,11 +140,14 @@ def _compare(given: argparse.Namespace) -> int:
     from da6401.commands.targets import run_named
     from da6401.runs.named_folders import folder_of
 
-    code = compare_runs([run_named(word) for word in given.runs])
-    if given.page is not None:
-        from da6401.commands.compare_page import write_comparison
+    if given.page is None:
+        return compare_runs([run_named(word) for word in given.runs])
 
-        write_comparison([folder_of(word) for word in given.runs], given.page)
+    from da6401.commands.compare_page import COMPARISON, write_comparison
+
+    COMPARISON.check(given.page)
+    code = compare_runs([run_named(word) for word in given.runs])
+    write_comparison([folder_of(word) for word in given.runs], given.page)
     return code
 
 

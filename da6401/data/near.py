@@ -10,6 +10,7 @@ or grey; a crop of 5% changes a third of it. How far apart different pictures ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,17 @@ from scipy.fft import dctn
 
 from da6401.data.groups import as_line
 from da6401.data.images import read_grey
-from da6401.runs.atomic_files import write_atomic
+from da6401.runs.atomic_files import name_elsewhere, write_atomic
+from da6401.runs.user_outputs import OutputKind
 
 SIDE = 64  # px
 FREQUENCIES = 16
 BITS = FREQUENCIES**2 - 1
 BLOCK = 2048  # images compared at once
+EXCLUDE_HEAD = "# Near-duplicates of images in another split (da6401 data check --near --write"
+EXCLUDE = OutputKind(
+    what="list of data check --near", option="--write FILE", begins=re.compile(re.escape(EXCLUDE_HEAD.encode()))
+)
 
 
 @dataclass(frozen=True)
@@ -91,15 +97,13 @@ def write_exclude(path: Path, pairs: Sequence[NearPair], distance: int) -> list[
     why: dict[str, NearPair] = {}
     for pair in pairs:
         why.setdefault(pair.first, pair)
-    lines = [
-        "# Near-duplicates of images in another split (da6401 data check --near --write; at most "
-        f"{distance} of {BITS} bits differ)."
-    ]
+    lines = [f"{EXCLUDE_HEAD}; at most {distance} of {BITS} bits differ)."]
     for name, pair in sorted(why.items()):
         lines += [
             f"# {pair.first_split}; looks like {pair.second} ({pair.second_split}), {pair.bits} bits",
             as_line(name),
         ]
     text = "\n".join(lines) + "\n"
-    write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+    with name_elsewhere(EXCLUDE.elsewhere):
+        write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
     return sorted(why)

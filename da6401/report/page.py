@@ -20,11 +20,16 @@ from da6401.errors import UserError
 from da6401.redact import safe
 from da6401.report.assignment import ASSIGNMENT_PAGE, assignment_data
 from da6401.report.contents import report_data
-from da6401.report.pdf import find_browser, print_page
-from da6401.runs.atomic_files import write_text
+from da6401.report.pdf import PDF, find_browser, pdf_of, print_page
+from da6401.runs.atomic_files import name_elsewhere, write_text
 from da6401.runs.named_folders import folder_of, held_in, is_one
+from da6401.runs.user_outputs import OutputKind
 
 SCRIPTS = ("page_blocks.js", "page_charts.js", "page.js")  # one script to the browser
+# Of a report, and of a comparison.
+PAGE = OutputKind(
+    what="page of da6401", option="--out FILE", begins=re.compile(rb'<!doctype html>\r?\n<html lang="en" data-live="')
+)
 LONG = 1_000_000  # characters of data, from which on they are compressed: 1,000 trials have 3 million
 
 
@@ -50,8 +55,8 @@ def report(
 
     Raises:
         RunError: a folder that is neither a run's nor a sweep's, or is damaged.
-        UserError: the port is taken, there is no browser to print with, or the assignment's page cannot be made of
-            these.
+        UserError: the port is taken, there is no browser to print with, the assignment's page cannot be made of
+            these, or the page or the PDF file would be written over another file.
     """
     if assignment and watch:
         raise UserError("report: --assignment writes a page to hand in, and --watch follows a sweep; give one of them")
@@ -60,13 +65,18 @@ def report(
     browser = find_browser() if pdf else ""
     folders = [_place(word, storage, alone=len(words) == 1 and not assignment) for word in words]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = out or folders[0] / (ASSIGNMENT_PAGE if assignment else "report.html")
+    if out is not None or not watch:
+        PAGE.check(path)
+    if pdf:
+        PDF.check(pdf_of(path))
     if watch:
         from da6401.report.serve import serve
 
         return serve(folders, out=out, storage=storage, port=port)
-    path = out or folders[0] / (ASSIGNMENT_PAGE if assignment else "report.html")
     data = assignment_data(folders, storage) if assignment else report_data(folders, storage)
-    write_text(path, page(data, live=False))
+    with name_elsewhere(PAGE.elsewhere):
+        write_text(path, page(data, live=False))
     print(f"report: {safe(path)}")
     if pdf:
         print(f"report: {safe(print_page(path, browser))}")

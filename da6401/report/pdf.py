@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from da6401.errors import UserError
 from da6401.redact import safe
-from da6401.runs.atomic_files import write_atomic
+from da6401.runs.atomic_files import name_elsewhere, write_atomic
+from da6401.runs.user_outputs import OutputKind
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PLACES = (  # where they are not on PATH
@@ -18,6 +20,12 @@ PLACES = (  # where they are not on PATH
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "C:/Program Files/Google/Chrome/Application/chrome.exe",
     "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
+)
+# People print with a browser that has a window: its files do not name a headless one as their creator.
+PDF = OutputKind(
+    what="page that da6401 printed",
+    option="--out FILE",
+    begins=re.compile(rb"%PDF-.*?/Creator \([^\n]*Headless", re.DOTALL),
 )
 SECONDS = 180  # until a browser that hangs is given up
 DRAWING_MS = 60_000  # of the page's own clock: the charts are drawn within it
@@ -40,13 +48,18 @@ def find_browser() -> str:
     return found
 
 
+def pdf_of(page: Path) -> Path:
+    """Where a page's PDF file is written."""
+    return page.with_suffix(".pdf")
+
+
 def print_page(page: Path, browser: str) -> Path:
     """Print a page to a PDF file beside it, in the light colours and without what is there to be clicked.
 
     Raises:
         UserError: the browser did not print it. WriteError: the file cannot be written.
     """
-    out = page.with_suffix(".pdf")
+    out = pdf_of(page)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         printed = Path(folder, "page.pdf")
         words = [
@@ -69,5 +82,6 @@ def print_page(page: Path, browser: str) -> Path:
             f"report --pdf: {safe(browser)} did not print {safe(page)} ({safe(why) or 'no reason given'}); open the "
             "page in a browser and print it to a PDF"
         )
-    write_atomic(out, lambda file: file.write(content))
+    with name_elsewhere(PDF.elsewhere):
+        write_atomic(out, lambda file: file.write(content))
     return out

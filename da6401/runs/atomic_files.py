@@ -15,19 +15,27 @@ import yaml
 from da6401.errors import MachineError, RunError
 from da6401.redact import json_text
 
-# What the user can do, by the operating system's reason for refusing a write.
+# What the user can do, by the operating system's reason for refusing a write; {elsewhere} is a place that would do.
 REMEDIES = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "your quota on that disk is used up: make room",
     errno.EFBIG: "files may not grow so large here: see `ulimit -f`, or choose another file system",
-    errno.EROFS: "that disk is read-only: choose another folder (hydra.run.dir=...)",
-    errno.EACCES: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
-    errno.EPERM: "you may not write there: change the permissions or choose another folder (hydra.run.dir=...)",
+    errno.EISDIR: "that is a folder: {elsewhere}",
+    errno.EROFS: "that disk is read-only: {elsewhere}",
+    errno.EACCES: "you may not write there: change the permissions or {elsewhere}",
+    errno.EPERM: "you may not write there: change the permissions or {elsewhere}",
 }
+ELSEWHERE = "choose a place where you may write"
+OTHER_RUN = "choose another folder (hydra.run.dir=...)"
+OTHER_SWEEP = "choose another folder (hydra.sweep.dir=...)"
 
 
 class WriteError(RunError, MachineError):
     """A file cannot be written: the old file is unchanged, and the run can resume when the cause is removed."""
+
+    def __init__(self, message: str, path: object = "") -> None:  # a default, for pickle
+        super().__init__(message)
+        self.path = path
 
 
 @contextmanager
@@ -40,18 +48,34 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(write_problem(error, path)) from error
+        raise WriteError(write_problem(error, path), path) from error
 
 
-def write_problem(error: OSError, path: object) -> str:
+@contextmanager
+def name_elsewhere(elsewhere: str, *, resumes: bool = False) -> Iterator[None]:
+    """Say in the failed writes of the block how the user names another place.
+
+    Args:
+        resumes: the same command goes on from what was written before.
+
+    Raises:
+        WriteError: as the block, with another remedy.
+    """
+    try:
+        yield
+    except WriteError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise WriteError(write_problem(cause, error.path, elsewhere, resumes=resumes), error.path) from cause
+
+
+def write_problem(error: OSError, path: object, elsewhere: str = ELSEWHERE, *, resumes: bool = False) -> str:
     """A failed write in one sentence: where, why, what to do."""
-    other = (
-        "that is a folder: name a file" if error.errno == errno.EISDIR else "choose another folder (hydra.run.dir=...)"
-    )
-    remedy = REMEDIES.get(error.errno or 0, other)
+    remedy = REMEDIES.get(error.errno or 0, "{elsewhere}").format(elsewhere=elsewhere)
+    goes_on = ", and the same command goes on from there" if resumes else ""
     return (
-        f"{path}: cannot be written ({error.strerror or error}); {remedy}. "
-        "What was there before is untouched, and the same command goes on from there"
+        f"{path}: cannot be written ({error.strerror or error}); {remedy}. What was there before is untouched{goes_on}"
     )
 
 

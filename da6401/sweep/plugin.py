@@ -136,6 +136,7 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the study to its total; ``arguments`` are the command line's task overrides."""
+        from da6401.runs.atomic_files import OTHER_SWEEP, name_elsewhere
         from da6401.runs.looks import search_warnings
         from da6401.sweep.scheduler import run_study
         from da6401.sweep.worker_pool import is_worker, report_error
@@ -146,7 +147,7 @@ class StudySweeper(Sweeper):
         before = [] if is_worker() else search_warnings(folder, warm_start=warm_start)
         for sentence in before:
             log.warning(sentence)
-        with report_error():
+        with report_error(), name_elsewhere(OTHER_SWEEP, resumes=True):
             run_study(self, self.given, arguments)
         if not is_worker():  # now it is known which data the trials used
             for sentence in search_warnings(folder, warm_start=warm_start):

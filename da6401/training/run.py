@@ -16,6 +16,7 @@ from da6401.models.counts import check_batch_norm, describe
 from da6401.models.freezing import describe_schedule
 from da6401.plugins.in_use import PluginTime, named_where_diverged
 from da6401.plugins.needed import require_plugins, tell_plugins
+from da6401.runs.atomic_files import OTHER_RUN, name_elsewhere
 from da6401.runs.run_folder import RunResult
 from da6401.runs.run_lock import can_resume, lock_run, refuse_links
 from da6401.training.balance import imbalance_of, tell_imbalance
@@ -47,7 +48,12 @@ def run(
             the run is unfinished, and can resume on another machine.
         DivergedError, InterruptedRun, PrunedError: ended early; result.json says so, and its checkpoints are kept.
     """
-    with restore_torch_settings(), explain_failures(cfg), measured_with(cfg.metrics):
+    with (
+        restore_torch_settings(),
+        explain_failures(cfg),
+        measured_with(cfg.metrics),
+        name_elsewhere(OTHER_RUN, resumes=True),
+    ):
         started, tree, resume = time.perf_counter(), tree_of(cfg), cfg.trainer.resume == "auto"
         refuse_links(out)
         can_resume(out, tree, resume=resume)  # refuses a folder before anything is loaded or written

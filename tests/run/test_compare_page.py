@@ -10,7 +10,7 @@ import pytest
 from da6401.cli import main
 from da6401.report.compared import compared_sections, short_names
 from da6401.runs.predictions import read_predictions
-from da6401.runs.run_folder import VALIDATION_CSV
+from da6401.runs.run_folder import METRICS, VALIDATION_CSV
 from da6401.training.run import run
 from tests.outcomes import page_data
 from tests.run.test_honest_numbers import HARD
@@ -42,6 +42,17 @@ def test_runs_are_compared_as_a_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert len(shown["items"]) == min(len(rows), 8)
     assert all(item["source"].startswith("data:image/webp;base64,") for item in shown["items"])
     assert {item["title"] for item in shown["items"]} <= {one.class_names[one.labels_N[row]] for row in rows}
+    metrics, words = (
+        (tmp_path / "good" / METRICS).read_bytes(),
+        ["compare", str(tmp_path / "poor"), str(tmp_path / "good")],
+    )
+    assert main([*words, "--page", str(tmp_path / "good" / METRICS)]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, (tmp_path / "good" / METRICS).read_bytes()) == ("", metrics)
+    assert printed.err.endswith(
+        "metrics.jsonl: is there already, and is no page of da6401; name another file (--page FILE). It is unchanged\n"
+    )
+    assert main([*words, "--page", str(out)]) == 0
 
 
 def test_sweeps_are_compared_by_their_searches() -> None:

@@ -187,6 +187,7 @@ def test_evaluating_in_a_folder_that_takes_nothing_keeps_its_result(tmp_path: Pa
     (tmp_path / "run").chmod(0o555)
     errors = _refused(["evaluate", "run"], tmp_path, _permissions_count)
     assert "Permission denied" in errors
+    assert "hydra.run.dir" not in errors
     assert (tmp_path / "run" / RESULT).read_bytes() == before
 
 
@@ -195,6 +196,7 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     errors = _refused(["train", *SMALL, "hydra.run.dir=closed/run"], tmp_path, _permissions_count)
     assert "Permission denied" in errors
     assert "closed/run" in errors
+    assert "or choose another folder (hydra.run.dir=...). What was there before is untouched, and the same" in errors
     assert list((tmp_path / "closed").iterdir()) == []
 
 

@@ -82,6 +82,26 @@ def test_the_table_the_lines_and_python_have_the_same_numbers(
     assert capsys.readouterr().out == f"{table}  3 images\n"
 
 
+def test_a_table_replaces_tables_alone(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b, csv_of_the_run = photos / "a.png", photos / "b.png", finished / "validation.csv"
+    for taken in (a, photos, csv_of_the_run, finished / "result.json"):
+        before = taken.read_bytes() if taken.is_file() else b""
+        assert main(["predict", str(finished), str(b), "--csv", str(taken)]) == 2
+        assert "name another file (--csv FILE)" in capsys.readouterr().err
+        assert not before or taken.read_bytes() == before
+    table = tmp_path / "answers.csv"
+    table.touch()
+    for words in (["--top", "2"], ["--top", "1"], [], []):
+        assert main(["predict", str(finished), str(b), "--csv", str(table), *words]) == 0
+    assert table.read_bytes().startswith(b"image,class,probability,p(")
+    capsys.readouterr()
+    assert main(["predict", str(finished), str(b), "--csv", str(a / "answers.csv")]) == 2
+    told = capsys.readouterr().err
+    assert told.endswith("; name another file (--csv FILE). What was there before is untouched\n"), told
+
+
 def test_top_k_are_the_most_probable_classes_best_first(
     finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

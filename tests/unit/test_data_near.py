@@ -14,6 +14,7 @@ from da6401.config.schema import FolderConfig
 from da6401.data.near import BITS, near_pairs, perceptual_hash
 from da6401.data.sources import load_test_data, load_training_data
 from da6401.data.tree_check import check_data
+from da6401.errors import UserError
 from tests.data_verb import data_verb as run
 
 
@@ -55,6 +56,11 @@ def test_a_planted_near_duplicate_is_found_written_and_left_out(
     assert "train/cat/planted.jpg (train) ~ test/cat/2.png (test)" in out
     assert "train/cat/2.png (train) ~ val/dog/twin.jpg (val)" in out
     assert "2 pairs of near-duplicates in two splits" in out
+    (tmp_path / "README.md").write_text("# Mine")
+    with pytest.raises(UserError, match=r"README\.md: is there already, and is no list of data check --near"):
+        run("check", root, "--near", "--write", tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_text() == "# Mine"
+    assert run("check", root, "--near", "--write", exclude) == 2  # as above: onto its own list
     names = [line for line in exclude.read_text().splitlines() if not line.startswith("#")]
     assert names == ["train/cat/2.png", "train/cat/planted.jpg"]
     assert run("check", root, f"data.exclude={exclude}", "--near") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -353,6 +354,39 @@ def test_a_pdf_needs_a_browser_and_says_so(
     assert main(["report", str(run), "--pdf"]) == 2
     assert "it is broken" in capsys.readouterr().err
     assert main(["report", str(run), "--pdf", "--watch"]) == 2
+
+
+def test_a_page_replaces_pages_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = write_run(tmp_path / "r"), tmp_path / "my.html"
+    config = (run / CONFIG).read_bytes()
+    for words in ([], ["--watch"]):
+        assert main(["report", str(run), "--out", str(run / CONFIG), *words]) == 2
+        told = f"{run / CONFIG}: is there already, and is no page of da6401; name another file (--out FILE)"
+        assert told in capsys.readouterr().err
+    assert (run / CONFIG).read_bytes() == config
+    out.write_text('<!doctype html>\n<html lang="en" data-live="no">\n')  # of the first version
+    for _ in range(2):
+        assert main(["report", str(run), "--out", str(out)]) == 0
+    (run / "report.html").write_text("<!doctype html>\n<title>mine</title>")
+    assert main(["report", str(run)]) == 2
+    assert "--out FILE" in capsys.readouterr().err
+    printed = (
+        b"%PDF-1.4\n1 0 obj\n<</Title (Run r)\n/Creator (Mozilla/5.0 HeadlessChrome/156.0)\n/Producer (Skia/PDF m156)>>"
+    )
+    (tmp_path / "chromium").write_text(
+        '#!/bin/sh\nfor w; do case $w in --print-to-pdf=*) cp "$0.pdf" "${w#*=}"; esac; done\n'
+    )
+    (tmp_path / "chromium").chmod(0o755)
+    (tmp_path / "chromium.pdf").write_bytes(printed)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for _ in range(2):
+        assert main(["report", str(run), "--out", str(out), "--pdf"]) == 0
+    assert out.with_suffix(".pdf").read_bytes() == printed
+    out.with_suffix(".pdf").write_bytes(printed.replace(b"Headless", b""))  # by hand, in a browser
+    assert main(["report", str(run), "--out", str(out), "--pdf"]) == 2
+    assert "my.pdf: is there already, and is no page that da6401 printed" in capsys.readouterr().err
 
 
 def test_numbers_in_the_page_are_finite(tmp_path: Path) -> None:

@@ -29,6 +29,15 @@ from da6401.commands.exporting.shipped import (
     formats_of_script,
     write_shipped,
 )
+from da6401.commands.exporting.target import (
+    DIGEST,
+    ELSEWHERE,
+    about_of,
+    check_target,
+    digest_of,
+    files_of_another,
+    removed,
+)
 from da6401.commands.exporting.weights_files import (
     SAFETENSORS,
     TORCHSCRIPT,
@@ -43,7 +52,7 @@ from da6401.errors import ModelError, UserError
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.redact import is_utf8, safe
-from da6401.runs.atomic_files import explain_write_errors, write_json
+from da6401.runs.atomic_files import explain_write_errors, name_elsewhere, write_json
 from da6401.training.device import prepare, restore_torch_settings
 from da6401.training.trained_model import load_model
 
@@ -52,6 +61,7 @@ PACKAGES = {  # by format
     "safetensors": ("safetensors",),
     "torchscript": (),
 }
+INT8_KEY = "int8"  # in ABOUT: what 8 bits cost
 LARGEST = 2**31 - 2**24  # bytes of weights: an ONNX file ends at 2 GiB, its graph included
 
 
@@ -73,8 +83,8 @@ def export_run(folder: Path, wanted: Wanted, *, tta: bool, calibrated: bool) -> 
         calibrated: at the temperature that was fitted on validation.
 
     Raises:
-        UserError: a package is missing, the run is damaged, its data are not here (int8), or a file answers otherwise
-            than PyTorch; then the folder is as it was before.
+        UserError: a package is missing, the run is damaged, its data are not here (int8), the folder has files that
+            would be lost, or a file answers otherwise than PyTorch; then the folder is as it was before.
     """
     needed = [name for each in wanted.formats for name in PACKAGES[each]]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
@@ -85,6 +95,7 @@ def export_run(folder: Path, wanted: Wanted, *, tta: bool, calibrated: bool) -> 
     target = folder / "export" if wanted.out is None else wanted.out
     if not is_utf8(str(target.absolute())):
         raise UserError(f"{target}: onnxruntime opens no path that is not UTF-8; name another folder with --out")
+    check_target(target, wanted.formats)
     model, cfg, class_names = load_model(folder, flips=tta, calibrated=calibrated)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     if "onnx" in wanted.formats:
@@ -129,11 +140,14 @@ class Export:
     """
 
     def __init__(self, model: StagedModel | Ensemble, about: dict[str, Any], target: Path, *, threads: int) -> None:
-        self.deployed, self.about, self.target, self.threads = Deployed(model).eval(), about, target, threads
+        self.deployed, self.target, self.threads = Deployed(model).eval(), target, threads
+        self.about = {**about, DIGEST: digest_of(model.state_dict(), about)}
         self.size: int = about["image_size"]
 
     def write(self, formats: Sequence[str], images: Images | None = None) -> list[str]:
         """Write the files; returns a line on each model: its size and largest difference.
+
+        Of the folder's other files those of another model are removed.
 
         Raises:
             ModelError: too large for the format, or the answers differ: nothing is kept.
@@ -141,7 +155,7 @@ class Export:
         weights = sum(each.numel() * each.element_size() for each in self.deployed.state_dict().values())
         if weights > LARGEST and "onnx" in formats:
             raise ModelError(f"{weights / 2**30:.1f} GiB of weights: an ONNX file holds 2 GiB; export a smaller model")
-        with explain_write_errors(self.target):
+        with name_elsewhere(ELSEWHERE), explain_write_errors(self.target):
             self.target.mkdir(parents=True, exist_ok=True)
             # In the target's own file system: once they are checked, they are only renamed.
             with tempfile.TemporaryDirectory(prefix=".export-", dir=self.target) as name, quiet_exporters():
@@ -150,14 +164,22 @@ class Export:
                 about = dict(self.about)
                 if images is not None:
                     measured = self._int8(made, images)
-                    about["int8"] = measured.about()
+                    about[INT8_KEY] = measured.about()
                     lines.append(f"{safe(self.target / INT8)}  {_megabytes(made / INT8)}, {measured}")
-                write_json(made / ABOUT, about)
+                before = about_of(self.target)
                 if "onnx" in formats:
                     self._ship(made, about)
                     if images is None:
                         (self.target / INT8).unlink(missing_ok=True)  # of another model.onnx
-                for path in sorted(made.iterdir()):
+                elif INT8_KEY in before and before.get(DIGEST) == about[DIGEST]:
+                    about[INT8_KEY] = before[INT8_KEY]  # it stays
+                write_json(made / ABOUT, about)
+                if others := files_of_another(self.target, formats, about[DIGEST]):
+                    lines.append(removed(others, known=DIGEST in before))
+                    for path in (path for paths in others.values() for path in paths):
+                        path.unlink()
+                # ABOUT comes last: until then the folder says that it is of the model before.
+                for path in sorted(made.iterdir(), key=lambda path: (path.name == ABOUT, path.name)):
                     os.replace(path, self.target / path.name)
         return lines
 

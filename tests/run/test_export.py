@@ -360,6 +360,55 @@ def test_weights_as_safetensors_are_those_of_the_checkpoint(finished: Path, tmp_
         assert json.loads(file.metadata()["class_names"]) == ["blue", "green", 'røde, "x"']
 
 
+def test_a_folder_keeps_files_of_one_model_alone(
+    finished: Path, quantised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, words = tmp_path / "out", ["export", str(finished), "--to", "safetensors", "--out", str(tmp_path / "out")]
+    shutil.copytree(quantised, out)
+    before = json.loads((out / "model.json").read_text())
+    assert main(words) == 0
+    assert json.loads((out / "model.json").read_text()) == before, "the same model: all is kept, 8 bits too"
+    names = {"model.onnx", "model.pt2", "model.int8.onnx", *shipped.FILES}
+    assert {path.name for path in out.iterdir()} == {*names, "model.json", "model.safetensors"}
+    assert "removed" not in capsys.readouterr().out
+    (out / "notes.txt").write_text("mine")
+    assert main([*words, "--tta"]) == 0
+    assert {path.name for path in out.iterdir()} == {"model.json", "model.safetensors", "notes.txt"}
+    told = capsys.readouterr().out
+    assert "removed, for they were of another model or other settings: " in told
+    assert all(str(out / name) in told for name in names)
+    assert "; --to onnx writes them of this one" in told
+    about = json.loads((out / "model.json").read_text())
+    assert about["mirror_images"] is True
+    (out / "model.json").write_text(json.dumps({key: about[key] for key in about if key != "digest"}))
+    assert main(["export", str(finished), "--to", "torchscript", "--out", str(out), "--tta"]) == 0
+    assert {path.name for path in out.iterdir()} == {"model.json", "model.torchscript", "notes.txt"}
+    assert "removed, for their version does not say of which model: " in capsys.readouterr().out
+
+
+def test_files_that_no_export_wrote_are_not_replaced(
+    finished: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    words = ["export", str(finished), "--out", str(tmp_path)]
+    for _ in range(2):  # a folder with another format in it, too
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(
+            f"da6401: {tmp_path}: has files of these names that da6401 export did not write: README.md;"
+        )
+        assert main([*words, "--to", "safetensors"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "photos", "model.json", "model.safetensors"}
+    assert (tmp_path / "README.md").read_text() == "mine"
+    old = tmp_path / "old"  # of the version before check.py
+    shutil.copytree(exported, old, ignore=shutil.ignore_patterns("parity*", "check.py", "Dockerfile"))
+    assert main(["export", str(finished), "--out", str(old)]) == 0
+    assert {path.name for path in old.iterdir()} == {path.name for path in exported.iterdir()}
+    assert main(["export", str(finished), "--out", str(tmp_path / "README.md")]) == 2
+    assert "README.md: is a file; name another folder (--out DIR)" in capsys.readouterr().err
+
+
 def test_torchscript_needs_torch_alone(finished: Path, tmp_path: Path) -> None:
     assert main(["export", str(finished), "--to", "torchscript", "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"model.torchscript", "model.json"}
@@ -400,6 +449,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.onnx").write_text("of before")
+    (out / "model.json").write_text('{"class_names": [], "image_size": 16}')
     forward = Deployed.forward
 
     def drifts(self: Deployed, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -409,7 +459,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     monkeypatch.setattr(Deployed, "forward", drifts)
     assert main(["export", str(finished), "--out", str(out)]) == 2
     assert "nothing was kept" in capsys.readouterr().err
-    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == ["model.json", "model.onnx"]
     assert (out / "model.onnx").read_text() == "of before"
 
 

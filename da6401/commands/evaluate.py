@@ -27,6 +27,7 @@ from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.plugins.needed import plugins_of
 from da6401.redact import listed, one_line, safe
+from da6401.report.chosen_run import chosen_run
 from da6401.runs.looks import choice_warnings, read_looks, record_look, times
 from da6401.runs.predictions import Predictions, read_predictions, write_predictions
 from da6401.runs.run_folder import (
@@ -225,7 +226,9 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
     summary = read_json(sweep / SUMMARY) if (sweep / SUMMARY).is_file() else {}
     if not summary.get("confirmed"):
         raise UserError(f"{sweep.name} has not confirmed its winner yet (sweep.confirm_top): let the sweep end first")
-    winner = Path(str(summary.get("winner")))
+    winner = chosen_run(sweep).folder  # where it is now: the sweep may have moved
     if winner.name != folder.resolve().name:
-        command = shlex.join(["da6401", "evaluate", str(winner)])
+        here = Path.cwd()
+        short = winner.relative_to(here) if winner.is_relative_to(here) else winner
+        command = shlex.join(["da6401", "evaluate", str(short)])
         raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: {command}")

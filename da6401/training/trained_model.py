@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 from da6401.config.compose import saved_config
@@ -14,8 +15,8 @@ from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
 from da6401.plugins.needed import plugins_of
 from da6401.runs.members import read_members
-from da6401.runs.run_folder import BEST, CONFIG
-from da6401.runs.trial_folders import fold_folders
+from da6401.runs.run_folder import BEST, CONFIG, RESULT, read_result
+from da6401.runs.trial_folders import fold_folders, sweep_of
 from da6401.training.checkpoint import load_checkpoint, model_state
 from da6401.training.device import restore_torch_settings
 
@@ -82,6 +83,8 @@ def _with_plugins(folder: Path, checkpoint: str) -> tuple[StagedModel, RunConfig
             f"{folder}: is a trial of {len(folds)} folds and has no network of its own; name one of "
             f"{folds[0].name}, ... in it, or train its config on the ordinary split (the sweep's best.yaml)"
         )
+    if not (folder / checkpoint).exists():
+        _explain_deleted(folder, checkpoint, cfg)
     content = load_checkpoint(folder / checkpoint)
     class_names = content.get("class_names")
     if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
@@ -94,3 +97,21 @@ def _with_plugins(folder: Path, checkpoint: str) -> tuple[StagedModel, RunConfig
     except RuntimeError as error:
         raise RunError(f"{folder / checkpoint}: the weights do not fit the model of {folder / CONFIG}") from error
     return model.eval(), cfg, class_names
+
+
+def _explain_deleted(folder: Path, checkpoint: str, cfg: RunConfig) -> None:
+    """Say why a run that has ended has no checkpoint; nothing of a run that has not, or that ended no epoch.
+
+    Raises:
+        RunError: it was deleted.
+    """
+    if not (folder / RESULT).exists() or read_result(folder).epochs_run == 0:
+        return
+    why = "was deleted"
+    if sweep_of(folder) is not None:
+        trials = (
+            "its best trial" if cfg.sweep.keep_checkpoints == 1 else f"its best {cfg.sweep.keep_checkpoints} trials"
+        )
+        why += f": a sweep keeps the checkpoints of {trials} (sweep.keep_checkpoints, sweep.checkpoint_gb)"
+    again = shlex.join(["da6401", "reproduce", str(folder)])
+    raise RunError(f"{folder / checkpoint}: {why}; {again} trains the run again")

@@ -55,7 +55,18 @@ def test_a_folder_named_by_values_and_numbers(capfd: pytest.CaptureFixture[str])
     assert main(["evaluate", str(trial_folder(FOLDER_OF_S, best))]) == 2
     assert f"only the confirmed winner of s is evaluated on test: da6401 evaluate {confirmed}" in capfd.readouterr().err
     assert main(["evaluate", str(confirmed)]) == 0
+    (deleted,) = (trial_folder(FOLDER_OF_S, trial) for trial in trials() if trial.number != best.number)
+    for verb, *images in (["predict", "a.png"], ["evaluate"], ["explain"]):
+        assert main([verb, str(deleted), *images]) == 2
+        told = capfd.readouterr().err
+        assert (
+            f"{deleted}/checkpoints/best.pt: was deleted: a sweep keeps the checkpoints of its best trial (sweep."
+            in told
+        )
+        assert f"da6401 reproduce {deleted} trains the run again" in told
     FOLDER_OF_S.rename("elsewhere")
+    assert main(["evaluate", str(trial_folder(Path("elsewhere"), best))]) == 2
+    assert f"da6401 evaluate elsewhere/confirm/{confirmed.name}" in capfd.readouterr().err
     assert load_sweep("elsewhere").best.folder == Path("elsewhere/confirm", confirmed.name)
 
 

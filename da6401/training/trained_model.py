@@ -31,9 +31,14 @@ def load_model(
         calibrated: at the temperature that was fitted on validation.
 
     Raises:
-        RunError: the folder holds no run, or a damaged one.
+        RunError: the folder holds no run, or a damaged one; or no image was left to fit a temperature on.
     """
     model, cfg, class_names = _load(folder)
+    if calibrated and cfg.trainer.train_on == "all":
+        raise RunError(
+            f"{folder}: was trained on all images (trainer.train_on=all), so none was left to fit a temperature on: "
+            "leave out --calibrated"
+        )
     temperature = calibration_of(folder).temperature if calibrated else 1.0
     if not flips and not calibrated:
         return model, cfg, class_names

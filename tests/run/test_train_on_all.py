@@ -79,6 +79,34 @@ def test_the_verbs_take_it(tmp_path: Path) -> None:
         assert (code, said in out) == (0, True), (words, out, err)
     code, _, err = typed("evaluate", "run", cwd=tmp_path)
     assert code == 0, err
+    (tmp_path / "a.png").write_bytes(b"")
+    for words in (("predict", "run", "a.png", "--calibrated"), ("export", "run", "--calibrated")):
+        code, _, err = typed(*words, cwd=tmp_path)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "none was left to fit a temperature on: leave out --calibrated" in err
+    notice = "da6401: run: was trained on these validation images, too (trainer.train_on=all)"
+    assert notice in typed("explain", "run", cwd=tmp_path)[2]
+    assert notice not in typed("explain", "run", "--split", "test", cwd=tmp_path)[2]
+    assert notice not in typed("explain", "plain", cwd=tmp_path)[2]
+
+
+def test_8_bits_are_measured_on_images_that_it_was_trained_on(tmp_path: Path) -> None:
+    for name, words, said, other in (
+        ("run", ALL, "accuracy on images that it was trained on", "validation accuracy"),
+        ("plain", SMALL, "validation accuracy", "trained on"),
+    ):
+        run(compose(*words), tmp_path / name)
+        code, out, err = typed("export", name, "--int8", "--out", f"{name}-8", cwd=tmp_path)
+        assert code == 0, err
+        (line,) = (line for line in out.splitlines() if "model.int8.onnx" in line)
+        assert said in line
+        assert other not in line
+        assert ("95% interval" in line) == (name == "plain")
+        readme = (tmp_path / f"{name}-8" / "README.md").read_text().partition("## 8 bits")[2]
+        assert f"has {said} 0." in readme
+        assert other not in readme
+        about = json.loads((tmp_path / f"{name}-8" / "model.json").read_text())["int8"]
+        assert about["split"] == ("train" if name == "run" else "validation")
 
 
 def test_a_winner_is_trained_again_on_all_images(tmp_path: Path) -> None:

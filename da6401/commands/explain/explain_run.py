@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,11 @@ from da6401.report.explanations import ABOUT
 from da6401.runs.atomic_files import explain_write_errors, write_json
 from da6401.training.device import choose_device, prepare, restore_torch_settings
 from da6401.training.trained_model import load_network
+
+TRAINED_ON = (
+    "was trained on these validation images, too (trainer.train_on=all): it errs less on them than on new ones; "
+    "--split test shows new ones, where the data have a test split"
+)
 
 
 @restore_torch_settings()
@@ -53,6 +59,8 @@ def explain_run(folder: Path, *, split: str) -> int:
         answers = look_at_test(folder, cfg, class_names, answer, verb="explain", purpose=purpose)
     else:
         answers = answer(_validation(folder, cfg, class_names))
+        if cfg.trainer.train_on == "all":
+            print(f"da6401: {safe(folder)}: {TRAINED_ON}", file=sys.stderr)
     model.cpu()
     with explain_write_errors(out):
         out.mkdir(exist_ok=True)

@@ -16,7 +16,9 @@ import torch
 from da6401.commands.exporting.bias_correction import correct_biases
 from da6401.commands.exporting.deployed import Answer
 from da6401.commands.exporting.onnx_files import INPUT, ONNX, onnx_answer
+from da6401.commands.exporting.shipped import accuracy_on
 from da6401.config.schema import RunConfig
+from da6401.config.splits import TRAIN, VALIDATION
 from da6401.data.image_sets import ImageSet
 from da6401.data.sources import load_training_data
 from da6401.errors import DataError
@@ -30,21 +32,24 @@ BATCH = 32  # images that are computed at once
 
 @dataclass(frozen=True)
 class Measured:
-    """What 8 bits cost on the validation split."""
+    """What 8 bits cost on the validation images."""
 
     images: int  # of validation
     accuracy: float
     accuracy_fp32: float
     differ: int  # images that get another class
     calibration_images: int  # of train
+    split: str  # validation; train where the model was trained on them, too (trainer.train_on=all)
 
     def about(self) -> dict[str, Any]:
         """For model.json."""
-        return {"file": INT8, **vars(self), "split": "validation"}
+        return {"file": INT8, **vars(self)}
 
     def __str__(self) -> str:
+        # An interval is about new images, and none of these is new to a model that was trained on them.
+        interval = f" ({span(wilson(self.accuracy, self.images))})" if self.split == VALIDATION else ""
         return (
-            f"validation accuracy {self.accuracy:.4f} ({span(wilson(self.accuracy, self.images))}) beside fp32's "
+            f"{accuracy_on(self.split)} {self.accuracy:.4f}{interval} beside fp32's "
             f"{self.accuracy_fp32:.4f}; {self.differ} of {self.images} images get another class (calibrated on "
             f"{self.calibration_images} training images)"
         )
@@ -56,6 +61,7 @@ class Images:
 
     calibration_NCHW: torch.Tensor  # uint8
     validation: ImageSet
+    split: str  # of Measured
 
     @classmethod
     def of(cls, cfg: RunConfig, class_names: Sequence[str]) -> Images:
@@ -67,7 +73,8 @@ class Images:
             )
         generator = torch.Generator().manual_seed(cfg.seed)
         chosen = torch.randperm(len(data.train.labels_N), generator=generator)[:CALIBRATION].sort().values
-        return cls(data.train.images_NCHW[chosen], data.validation)
+        split = TRAIN if cfg.trainer.train_on == "all" else VALIDATION
+        return cls(data.train.images_NCHW[chosen], data.validation, split)
 
 
 def write_int8(folder: Path, images: Images) -> None:
@@ -99,6 +106,7 @@ def measure(folder: Path, images: Images, threads: int) -> Measured:
         accuracy_fp32=int((fp32_N == labels_N).sum()) / count,
         differ=int((int8_N != fp32_N).sum()),
         calibration_images=len(images.calibration_NCHW),
+        split=images.split,
     )
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from da6401.commands.exporting.deployed import TOLERANCE, Answer
 from da6401.config.schema import Resize
+from da6401.config.splits import VALIDATION
 from da6401.data.images import FORMATS, read_image
 from da6401.errors import ModelError
 from da6401.runs.atomic_files import write_json, write_text
@@ -43,8 +44,8 @@ INT8_TOLERANCE = 0.1
 INT8_README = """
 ## 8 bits
 
-`model.int8.onnx` (`python predict.py a.jpg --int8`) has validation accuracy {accuracy:.4f}, and `model.onnx` has
-{accuracy_fp32:.4f}: {differ} of {images} validation images get another class. The ranges of its numbers come from
+`model.int8.onnx` (`python predict.py a.jpg --int8`) has {accuracy_on} {accuracy:.4f}, and `model.onnx` has
+{accuracy_fp32:.4f}: {differ} of these {images} images get another class. The ranges of its numbers come from
 {calibration_images} training images.
 """
 
@@ -62,7 +63,8 @@ def write_shipped(folder: Path, about: Mapping[str, Any], answers: Mapping[str, 
     version = ".".join(platform.python_version_tuple()[:2])  # that the requirements are for
     write_text(folder / DOCKERFILE, (SHIPPED / DOCKERFILE).read_text(encoding="utf-8").replace("{python}", version))
     readme = (SHIPPED / README).read_text(encoding="utf-8")
-    write_text(folder / README, readme + (INT8_README.format(**about["int8"]) if "int8" in about else ""))
+    eight_bits = {**about["int8"], "accuracy_on": accuracy_on(about["int8"]["split"])} if "int8" in about else None
+    write_text(folder / README, readme + (INT8_README.format(**eight_bits) if eight_bits else ""))
     write_text(folder / REQUIREMENTS, requirements())
     write_pictures(folder, about["image_size"])
     allowed = {name: INT8_TOLERANCE if "int8" in name else TOLERANCE for name in answers}
@@ -74,6 +76,11 @@ def write_shipped(folder: Path, about: Mapping[str, Any], answers: Mapping[str, 
             logits = {model: answer(images_BCHW)[0][0].tolist() for model, answer in answers.items()}
         pictures[name] = {"sha256": _sha256(pixels_CHW), "logits": logits}
     write_json(folder / PARITY, {"allowed": allowed, "pictures": pictures})
+
+
+def accuracy_on(split: str) -> str:
+    """What an accuracy on the images of this split is called."""
+    return "validation accuracy" if split == VALIDATION else "accuracy on images that it was trained on"
 
 
 def write_pictures(folder: Path, size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -155,7 +156,8 @@ def _train(words: list[str], *, typed: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([str(error).strip()]) from error
     except OSError as error:  # Hydra makes the folder of the run or the sweep
-        if error.errno not in REMEDIES or not error.filename or os.path.exists(error.filename):
+        refused = error.errno in (*REMEDIES, errno.ENOTDIR) and not os.path.exists(error.filename or ".")
+        if not refused and not isinstance(error, FileExistsError):
             raise
         raise WriteError(write_problem(error, error.filename, elsewhere, resumes=True)) from error
     except SystemExit as exit_of_hydra:  # --help and --info leave this way

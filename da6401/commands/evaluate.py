@@ -226,9 +226,8 @@ def _refuse_unconfirmed(folder: Path, cfg: RunConfig) -> None:
     summary = read_json(sweep / SUMMARY) if (sweep / SUMMARY).is_file() else {}
     if not summary.get("confirmed"):
         raise UserError(f"{sweep.name} has not confirmed its winner yet (sweep.confirm_top): let the sweep end first")
-    winner = chosen_run(sweep).folder  # where it is now: the sweep may have moved
-    if winner.name != folder.resolve().name:
-        here = Path.cwd()
+    if Path(str(summary.get("winner"))).name != folder.resolve().name:
+        winner, here = chosen_run(sweep).folder, Path.cwd()  # where it is now: the sweep may have moved
         short = winner.relative_to(here) if winner.is_relative_to(here) else winner
         command = shlex.join(["da6401", "evaluate", str(short)])
         raise UserError(f"only the confirmed winner of {sweep.name} is evaluated on test: {command}")

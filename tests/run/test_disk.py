@@ -219,7 +219,17 @@ def test_data_that_may_not_be_read(tmp_path: Path) -> None:
 def test_a_list_is_not_written_over_a_folder(tmp_path: Path) -> None:
     image_tree(tmp_path / "data", splits=["."])
     errors = _refused(["data", "check", "data", "--near", "--write", "data"], tmp_path)
-    assert "data: cannot be written (Is a directory); that is a folder: name a file." in errors
+    assert "data: is a folder; name another file (--write" in errors
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/run"):
+        for words in ((f"hydra.run.dir={place}",), ("--multirun", "seed=1,2", f"hydra.sweep.dir={place}")):
+            errors = _refused(["train", *SMALL, *words], tmp_path)
+            key = words[-1].partition("=")[0]
+            assert "cannot be written (" in errors
+            assert f"; choose another folder ({key}=...). What was there before" in errors
 
 
 @pytest.fixture

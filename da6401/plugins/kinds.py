@@ -172,7 +172,8 @@ def metric(
         called = timed("metric", name, function)
 
         def score(labels_N: Any, probabilities_NK: Any) -> float:
-            value = called(labels_N, probabilities_NK, keys_of(name) or schema())
+            own = labels_N.copy(), probabilities_NK.copy()  # it may change its arrays; these are the run's
+            value = called(*own, keys_of(name) or schema())
             return _finite("metric", name, value)
 
         entry = MetricEntry(f"validation {words or name.replace('_', ' ')}", maximise, form, by_epoch=True, of=score)

@@ -114,3 +114,23 @@ def test_an_unknown_metric_is_one_message(tmp_path: Path) -> None:
     code, _, err = typed("train", *SMALL, "trainer.metric=f1_macro", cwd=tmp_path)
     assert code == 2
     assert "trainer.metric='f1_macro': must be one of accuracy, balanced_accuracy, macro_f1" in err
+
+
+def test_a_plugins_metric_that_changes_its_arrays_changes_nothing_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from da6401.plugins import metric\n\n"
+        '@metric("gap", maximise=True)\n'
+        "def gap(labels, probabilities, cfg):\n"
+        "    probabilities.sort(axis=1)\n"
+        "    labels[labels == 2] = 1\n"
+        "    return float((probabilities[:, -1] - probabilities[:, -2]).mean())\n"
+    )
+    for name, more in (("plain", ()), ("own", ("--plugin", "own.py"))):
+        code, _, err = typed("train", *more, *SMALL, "trainer.metric=log_loss", f"hydra.run.dir={name}", cwd=tmp_path)
+        assert code == 0, err
+    for file in ("validation.csv", "calibration.json"):
+        assert (tmp_path / "own" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
+    code, _, err = typed("train", *more, *SMALL, "trainer.metric=gap", "hydra.run.dir=chosen", cwd=tmp_path)
+    assert code == 0, err
+    labels = [read_as_a_user(tmp_path / name / "validation.csv")[0].tolist() for name in ("chosen", "plain")]
+    assert labels[0] == labels[1]

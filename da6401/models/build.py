@@ -29,6 +29,7 @@ def build_model(cfg: ModelConfig, *, num_classes: int, image_size: int) -> Stage
         cnn = Cnn(cfg, image_size=(image_size, image_size), num_classes=num_classes)
         if cfg.name in BLOCKS:
             check_blocks(cnn, cfg, image_size=image_size)
+            cnn.keep_frozen()
         return cnn
     _refuse(backbone_problems(cfg, image_size))
     from da6401.models.pretrained import build_backbone  # torchvision takes seconds to import; Part A does not need it

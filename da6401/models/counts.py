@@ -47,8 +47,13 @@ class LayerCount:
     output_shape: tuple[int, ...]  # without the batch; of a layer that runs twice, the last
     parameters: int
     macs: int
-    trainable: bool
+    trained: int  # of the parameters
     stage: str  # the stage's name, "head", or "" for a network without stages
+
+    @property
+    def trainable(self) -> bool:
+        """Whether something of it trains."""
+        return self.trained > 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
             output_shape=shapes[name],
             parameters=sum(parameter.numel() for parameter in _own_parameters(layer)),
             macs=macs[name],
-            trainable=any(parameter.requires_grad for parameter in _own_parameters(layer)),
+            trained=sum(parameter.numel() for parameter in _own_parameters(layer) if parameter.requires_grad),
             stage=_stage(name),
         )
         for name, layer in layers.items()
@@ -170,7 +175,7 @@ def count_stages(counts: Sequence[LayerCount]) -> list[StageCount]:
     stages = []
     for name in dict.fromkeys(layer.stage for layer in counts):
         inside = [layer for layer in counts if layer.stage == name]
-        trained = sum(layer.parameters for layer in inside if layer.trainable)
+        trained = sum(layer.trained for layer in inside)
         share = sum(layer.macs for layer in inside) / max(macs, 1)
         stages.append(StageCount(name, trained == 0, sum(layer.parameters for layer in inside), trained, share))
     return stages

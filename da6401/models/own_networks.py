@@ -24,6 +24,8 @@ IMAGES = 2  # of a check
 def build_own(cfg: Any, *, num_classes: int, image_size: int) -> StagedModel:
     """The network of a plugin's model: its own stages where it is a StagedModel, else all of it as one stage.
 
+    What it has frozen stays frozen.
+
     Raises:
         PluginError: it is no module, or its answers are not finite logits (B, K).
     """
@@ -32,7 +34,15 @@ def build_own(cfg: Any, *, num_classes: int, image_size: int) -> StagedModel:
         raise broken("model", cfg.name, f"gave {type(made).__name__}, which is no torch.nn.Module")
     model = made if isinstance(made, StagedModel) else one_stage(made)
     check_network("model", cfg.name, model, num_classes=num_classes, image_size=image_size)
+    model.keep_frozen()  # after the answer: lazy layers have no parameters before it
     return model
+
+
+def check_trainable(name: str, model: StagedModel) -> None:
+    """Raise PluginError where nothing of a network trains. Built and read it may be: older versions unfroze all."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        frozen = "; all are frozen (requires_grad=False)" if any(True for _ in model.parameters()) else ""
+        raise broken("model", name, f"has no parameter to train{frozen}")
 
 
 def one_stage(network: nn.Module) -> StagedModel:
@@ -55,6 +65,11 @@ def check_network(kind: str, name: str, model: StagedModel, *, num_classes: int,
         )
     if not (logits.is_meta or torch.isfinite(logits).all()):
         raise broken(kind, name, "answers with values that are not finite (NaN or infinity)")
+    if extra := [key for key, value in model.state_dict().items() if not isinstance(value, Tensor)]:
+        raise broken(
+            kind, name, f"has {extra[0].removeprefix(f'stages.{NETWORK}.')} in its state dict, which is no tensor",
+            remedy="keep it in a buffer (register_buffer) in place of get_extra_state()",
+        )  # fmt: skip
 
 
 def check_blocks(cnn: StagedModel, cfg: CnnConfig, *, image_size: int) -> None:

@@ -45,6 +45,8 @@ class StagedModel(nn.Module):
         self.stages = nn.ModuleDict(stages)
         self.head = head
         self.plan = FreezePlan(depth=0)
+        self._kept: frozenset[str] = frozenset()  # names of the parameters that no plan unfreezes
+        self._kept_modules: tuple[str, ...] = ()  # that have no other parameters
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
@@ -61,6 +63,14 @@ class StagedModel(nn.Module):
         """
         self.apply_freeze_plan(FreezePlan(depth=depth))
 
+    def keep_frozen(self) -> None:
+        """Keep what has requires_grad=False now frozen under every plan; modules without other parameters stay in eval
+        mode."""
+        parameters = self.named_parameters(remove_duplicate=False)
+        self._kept = frozenset(name for name, parameter in parameters if not parameter.requires_grad)
+        self._kept_modules = tuple(name for name, module in self.named_modules() if name and _is_frozen(module))
+        self.train(self.training)
+
     def apply_freeze_plan(self, plan: FreezePlan) -> None:
         """Set requires_grad and eval mode from the plan; frozen stages stay in eval mode.
 
@@ -74,12 +84,13 @@ class StagedModel(nn.Module):
                 f"use 0..{len(names)}"
             )
         self.plan = plan
+        kept = {id(each) for name, each in self.named_parameters(remove_duplicate=False) if name in self._kept}
         for stage, trains in zip(self.stages.values(), self._training_stages(), strict=True):
             for module in stage.modules():
                 is_trained = trains and (not plan.norms_only or isinstance(module, NORMS))
                 for parameter in module.parameters(recurse=False):
-                    parameter.requires_grad_(is_trained)
-                    if not is_trained:
+                    parameter.requires_grad_(is_trained and id(parameter) not in kept)
+                    if not parameter.requires_grad:
                         parameter.grad = None  # an optimizer would still step on a gradient from before
         self.train(self.training)
 
@@ -89,12 +100,14 @@ class StagedModel(nn.Module):
         return [self.plan.depth <= position < count - self.plan.last for position in range(count)]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the mode of all but the frozen stages: otherwise their BatchNorm would update its statistics."""
+        """Switch the mode of all that is not frozen: otherwise frozen BatchNorm would update its statistics."""
         self.training = mode
         self.head.train(mode)
         for stage, trains in zip(self.stages.values(), self._training_stages(), strict=True):
             if trains or stage.training:  # a deep network has many modules: those in eval mode already are skipped
                 stage.train(mode and trains)
+        for name in self._kept_modules:
+            self.get_submodule(name).eval()
         return self
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
@@ -142,9 +155,16 @@ class StagedModel(nn.Module):
             f"stages.{name}" for name, trains in zip(self.stage_names, self._training_stages(), strict=True) if trains
         ]
         inside = tuple(f"{part}." for part in [*parts, "head"])
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        named = self.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in named if not parameter.requires_grad}
         state = self.state_dict()
         return {name: tensor for name, tensor in state.items() if name.startswith(inside) and name not in frozen}
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether it has parameters, none of which trains."""
+    trains = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(trains) and not any(trains)
 
 
 def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

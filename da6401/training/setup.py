@@ -13,7 +13,9 @@ from da6401.data.sources import load_training_data
 from da6401.models.build import build_model
 from da6401.models.counts import Counts, count
 from da6401.models.freezing import freeze_plan
+from da6401.models.own_networks import check_trainable
 from da6401.models.stages import StagedModel
+from da6401.registry import NETWORKS
 from da6401.training.epoch_inputs import TrainingInputs
 from da6401.training.ranks import Ranks
 
@@ -43,5 +45,7 @@ def set_up(cfg: RunConfig, device: torch.device, data: TrainingData) -> Training
     """
     model = build_model(cfg.model, num_classes=len(data.class_names), image_size=cfg.data.image_size)
     model.apply_freeze_plan(freeze_plan(cfg.model, cfg.trainer.epochs))
+    if cfg.model.name in NETWORKS:
+        check_trainable(cfg.model.name, model)
     counts = count(model, cfg.data.image_size)
     return TrainingSetup(cfg, device, data, model, counts, TrainingInputs(cfg, model, data, counts, device))

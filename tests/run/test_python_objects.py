@@ -100,6 +100,17 @@ def test_a_factory_in_a_sweep_and_a_held_out_part(tmp_path: Path, monkeypatch: p
         train(*words, multirun=True, **given)
 
 
+def test_a_module_that_freezes_layers_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    module = nn.Sequential(body.requires_grad_(False), nn.Linear(4, 2))
+    run = train(*FEW, "data.image_size=8", "trainer.ema_decay=0.9", out="run", model=module, train_data=Squares(24))
+    assert run.result.trainable_parameters == 4 * 2 + 2
+    trained, before = run.model()[0].state_dict(), module.state_dict()
+    same = [name for name, tensor in before.items() if torch.equal(tensor, trained[f"stages.network.{name}"])]
+    assert same == [name for name in before if name.startswith("0.")]
+
+
 def test_a_file_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -176,6 +177,29 @@ def test_one_optimizer_serves_a_whole_schedule_and_moves_nothing_that_is_frozen(
         assert moved(before, model.state_dict()) == expected, plan
         moving = {name for name in before if not torch.equal(before[name], model.state_dict()[name])}
         assert moving == set(model.trainable_state()), plan
+
+
+def test_what_a_network_brings_frozen_stays_frozen_under_every_plan() -> None:
+    brought = small()
+    brought.stages["s0"].requires_grad_(False)
+    brought.stages["s1"].get_parameter("1.bias").requires_grad_(False)  # its norm's scale trains
+    brought.keep_frozen()
+    model = copy.deepcopy(brought)
+    frozen = {f"stages.{name}" for name in ("s0.0.weight", "s0.1.weight", "s0.1.bias", "s1.1.bias")}
+    for depth, more in ((0, set()), (2, {"stages.s1.0.weight", "stages.s1.1.weight"}), (0, set())):
+        model.apply_freeze_plan(FreezePlan(depth=depth))
+        named = dict(model.named_parameters())
+        assert {name for name, parameter in named.items() if not parameter.requires_grad} == frozen | more
+        groups = model.parameter_groups()
+        assert {name for group in [*groups.stages, groups.head] for name in group} == named.keys() - frozen - more
+        assert named.keys() - model.trainable_state().keys() == frozen | more
+        counted = sum(stage.trainable_parameters for stage in count_stages(count_layers(model, 8)))
+        assert counted == sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    before, bias = snapshot(model), model.stages["s1"].get_parameter("1.bias").clone()
+    epoch(model, torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.05))
+    parts = {f"s{number}.{kind}" for number in (1, 2, 3) for kind in ("conv", "norm")}
+    assert moved(before, snapshot(model)) == {"head", *parts}, "the statistics of s0 keep still, too"
+    assert torch.equal(bias, model.stages["s1"].get_parameter("1.bias"))
 
 
 def test_gradients_flow_through_what_keeps_still() -> None:

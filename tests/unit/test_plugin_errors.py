@@ -22,6 +22,7 @@ from da6401.plugins.loading import active
 from da6401.plugins.registered import LOADED
 from da6401.training.optim import build_optimizer
 from da6401.training.schedules import lr_factor
+from da6401.training.setup import set_up
 from tests.tiny_runs import SMALL_BACKBONE, typed
 
 HEAD = "import torch\nfrom torch import nn\nfrom da6401.plugins import *\n\n"
@@ -36,6 +37,11 @@ def config(**groups: dict[str, Any]) -> RunConfig:
 
 def make_model(**keys: Any) -> None:
     build_model(config(model={"name": "mine", **keys}).model, num_classes=3, image_size=16)
+
+
+def train_model() -> None:
+    cfg = config(model={"name": "mine"}, data={"source": "synthetic", "classes": 3, "image_size": 16})
+    set_up(cfg, torch.device("cpu"), load_training_data(cfg.data))
 
 
 def make_blocks() -> None:
@@ -87,6 +93,21 @@ CASES: dict[str, tuple[str, int, Callable[[], None], str, str]] = {
     "a model that raises": (
         '@model("mine")\ndef mine(cfg, classes, size):\n    return 1 / 0\n',
         7, make_model, "raised ZeroDivisionError: division by zero", "torch module",
+    ),
+    "a model of no parameter": (
+        '@model("mine")\ndef mine(cfg, classes, size):\n'
+        '    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n',
+        5, train_model, "has no parameter to train$", "torch module",
+    ),
+    "a model that is all frozen": (
+        '@model("mine")\ndef mine(cfg, classes, size):\n'
+        '    return nn.Sequential(nn.Flatten(), nn.Linear(768, classes)).requires_grad_(False)\n',
+        5, train_model, r"has no parameter to train; all are frozen \(requires_grad=False\)", "torch module",
+    ),
+    "a model with a state that is no tensor": (
+        'class Counts(nn.Linear):\n    def get_extra_state(self):\n        return {"calls": 1}\n\n\n'
+        '@model("mine")\ndef mine(cfg, classes, size):\n    return nn.Sequential(nn.Flatten(), Counts(768, classes))\n',
+        10, make_model, "has 1._extra_state in its state dict, which is no tensor", "torch module",
     ),
     "a block that does not halve": (
         '@block("mine")\ndef mine(cfg, before, filters, kernel):\n    return nn.Conv2d(before, filters, 1)\n',

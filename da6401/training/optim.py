@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 
 import torch
@@ -58,7 +58,8 @@ class WeightAverage:
     def __init__(self, model: nn.Module, trainable: Iterable[str]) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         averages, values = self.model.state_dict(), model.state_dict()  # both share their memory with the models
-        self._pairs = [(averages[name], values[name]) for name in trainable]
+        pairs = [(averages[name], values[name]) for name in trainable]
+        self._pairs = list({_place(average): (average, value) for average, value in pairs}.values())
 
     @torch.no_grad()
     def add(self, share: float) -> None:
@@ -68,6 +69,11 @@ class WeightAverage:
                 average.lerp_(value, share)
             else:
                 average.copy_(value)
+
+
+def _place(tensor: torch.Tensor) -> Hashable:
+    """What tells apart tensors that share no memory: a weight that is tied has several names, and is averaged once."""
+    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
 
 
 class MovingAverage(WeightAverage):

@@ -9,7 +9,7 @@ from torch import nn
 from da6401.config.metrics import chosen_metric
 from da6401.config.schema import OptimizerConfig, ScheduleConfig
 from da6401.training.balance import balanced_weights
-from da6401.training.optim import MovingAverage, build_optimizer, set_learning_rate
+from da6401.training.optim import EndAverage, MovingAverage, build_optimizer, set_learning_rate
 from da6401.training.schedules import lr_factor
 from da6401.training.state import History
 
@@ -103,6 +103,18 @@ def test_the_average_follows_the_weights_and_starts_quickly() -> None:
         average.update()
     assert float(average.model.state_dict()["weight"]) == pytest.approx(1.0, abs=1e-6)
     assert model.weight.item() == 1.0
+
+
+def test_a_weight_of_two_names_is_averaged_once() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    model = nn.Sequential(layer, nn.Linear(2, 2, bias=False))
+    model[1].weight = layer.weight
+    model.register_buffer("none", torch.zeros(0))
+    average = EndAverage(model, model.state_dict())
+    for number, value in enumerate((1.0, 2.0, 6.0), start=1):
+        nn.init.constant_(layer.weight, value)
+        average.update(number)
+    assert torch.equal(average.model.state_dict()["1.weight"], torch.full((2, 2), 3.0))
 
 
 def test_balanced_weights_have_mean_one_over_the_images() -> None:

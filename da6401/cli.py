@@ -161,6 +161,8 @@ def _train(words: list[str], *, typed: list[str]) -> int:
             raise
         raise WriteError(write_problem(error, error.filename, elsewhere, resumes=True)) from error
     except SystemExit as exit_of_hydra:  # --help and --info leave this way
+        if not shows:  # it is none of Hydra's: a plugin's, say, which `active` explains
+            raise
         return exit_of_hydra.code if isinstance(exit_of_hydra.code, int) else 0
     if task.failures:
         raise task.failures[0]

@@ -55,7 +55,7 @@ def active(files: Sequence[str | Path], *, changed: bool = False) -> Iterator[No
         if len(_changed_allowed) == 1:  # the outermost command
             _load_packages()
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         explained = as_plugin_error(error)
         if explained is None:
             raise

@@ -141,11 +141,12 @@ def broken(kind: str, name: str, problem: str, *, remedy: str = "") -> PluginErr
 def as_plugin_error(error: BaseException) -> PluginError | None:
     """The message about an exception that left a plugin's code; None where none of its lines was running.
 
-    Memory that is used up is the machine's or the network's matter, and stays what it is.
+    A plugin's sys.exit() is one, too: it would end the command as if all were done. Memory that is used up is the
+    machine's or the network's matter, and stays what it is.
     """
     if isinstance(error, (UserError, DivergedError, PrunedError, InterruptedRun, MemoryError, ModuleNotFoundError)):
         return None
-    if not isinstance(error, Exception) or type(error).__name__ == "OutOfMemoryError":
+    if not isinstance(error, (Exception, SystemExit)) or type(error).__name__ == "OutOfMemoryError":
         return None
     files = {str(plugin.file) for plugin in LOADED}
     files |= {str(plugin.file.parent / each.file) for plugin in LOADED for each in plugin.modules}

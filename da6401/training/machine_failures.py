@@ -83,7 +83,7 @@ def _is_missing_here(error: BaseException) -> bool:
     )
 
 
-def as_user_error(error: Exception, cfg: RunConfig) -> Exception:
+def as_user_error(error: BaseException, cfg: RunConfig) -> BaseException:
     """The UserError to raise instead of a run's exception, or the exception itself where there is none."""
     if (of_plugin := as_plugin_error(error)) is not None:
         return of_plugin
@@ -119,7 +119,7 @@ def explain_failures(cfg: RunConfig) -> Iterator[None]:
     """Raise the block's exceptions as ``as_user_error`` has them."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         explained = as_user_error(error, cfg)
         if explained is error:
             raise

@@ -23,7 +23,7 @@ from da6401.plugins.registered import LOADED
 from da6401.training.optim import build_optimizer
 from da6401.training.schedules import lr_factor
 from da6401.training.setup import set_up
-from tests.tiny_runs import SMALL_BACKBONE, typed
+from tests.tiny_runs import SMALL, SMALL_BACKBONE, typed
 
 HEAD = "import torch\nfrom torch import nn\nfrom da6401.plugins import *\n\n"
 
@@ -233,6 +233,32 @@ def test_the_command_line_shows_one_screen(tmp_path: Path) -> None:
         assert said in err
         assert "Traceback" not in err
         assert len(err.splitlines()) <= 12
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "line"),
+    [
+        ('@model("mine")\ndef mine(*given):\n    sys.exit(0)\n', "model=mine", 7),
+        ('@data_source("mine")\ndef mine(*given):\n    sys.exit()\n', "data=mine", 7),
+        ('@backbone("mine")\ndef mine(cfg):\n    sys.exit()\n', "model=mine", 7),  # before the run begins
+        (
+            '@callback("mine")\nclass Mine:\n    def __init__(self, cfg, out): ...\n\n'
+            "    def epoch_done(self, epoch, values):\n        sys.exit(0)\n",
+            "callbacks=mine", 10,
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", ["run", "sweep"])
+def test_a_plugin_that_exits_is_told_by_its_line(tmp_path: Path, text: str, word: str, line: int, mode: str) -> None:
+    (tmp_path / "own.py").write_text(HEAD.replace("import torch\n", "import sys\n") + text)
+    group = word.partition("=")[0]
+    words = [each for each in SMALL if not each.startswith(group) or each == "data.image_size=16"]
+    more = ["hydra.run.dir=run"] if mode == "run" else ["-m", "study=s", "seed=1,2"]
+    code, out, err = typed("train", "--plugin", "own.py", *words, word, *more, cwd=tmp_path)
+    said = f"plugin {tmp_path / 'own.py'}, line {line}: raised SystemExit"
+    assert said in err
+    assert code == (2 if mode == "run" or "backbone" in text else 1), "1: no trial was completed"
+    assert "Traceback" not in out + err
 
 
 def test_a_module_that_raises_in_training_is_told_by_its_line(tmp_path: Path) -> None:

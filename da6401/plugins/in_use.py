@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from da6401.config.schema import RunConfig
-from da6401.errors import DivergedError
-from da6401.plugins.registered import REGISTERED, SPENT, Registered
+from da6401.errors import DivergedError, PluginError
+from da6401.plugins.registered import LOADED, REGISTERED, SPENT, Registered, as_plugin_error
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,23 @@ def named_where_diverged(cfg: RunConfig) -> Iterator[None]:
         if not used:
             raise
         raise DivergedError(f"{error}; or look at the plugin's {', '.join(used)}") from error
+
+
+@contextmanager
+def told_to_go_on(*, alone: bool) -> Iterator[None]:
+    """Let what a plugin raises in the block, a run's training, say how the run goes on when the plugin is mended.
+
+    Args:
+        alone: the run is no trial, which its sweep reports as failed.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        of_plugin = error if isinstance(error, PluginError) else as_plugin_error(error)
+        if of_plugin is None or not alone or any(plugin.python for plugin in LOADED):  # whose objects are gone by then
+            raise
+        changed = " with --plugin-changed" if any(plugin.is_file for plugin in LOADED) else ""
+        raise PluginError(f"{of_plugin}\n  then: the same command{changed} goes on with the run") from error
 
 
 class PluginTime:

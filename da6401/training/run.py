@@ -14,7 +14,7 @@ from da6401.config.validate import tree_of
 from da6401.metrics.own_metrics import measured_with
 from da6401.models.counts import check_batch_norm, describe
 from da6401.models.freezing import describe_schedule
-from da6401.plugins.in_use import PluginTime, named_where_diverged
+from da6401.plugins.in_use import PluginTime, named_where_diverged, told_to_go_on
 from da6401.plugins.needed import require_plugins, tell_plugins
 from da6401.runs.atomic_files import OTHER_RUN, name_elsewhere
 from da6401.runs.run_folder import RunResult
@@ -88,18 +88,17 @@ def run(
             callbacks = Callbacks(cfg, out, watcher, plugin_time)
             with stop_on_signals() as stop, writer.tracker() as tracker:
                 try:
-                    callbacks.run_begins()
-                    with (
-                        named_where_diverged(cfg),
-                        together(cfg.trainer, chosen, out, resumes=resumed is not None) as ranks,
-                    ):
-                        hooks = RunHooks(tracker, callbacks, stop)
-                        fit(replace(setup, ranks=ranks), hooks, writer.history, out=out, resumed=resumed)
+                    with told_to_go_on(alone=watcher is None), named_where_diverged(cfg):
+                        callbacks.run_begins()
+                        with together(cfg.trainer, chosen, out, resumes=resumed is not None) as ranks:
+                            hooks = RunHooks(tracker, callbacks, stop)
+                            fit(replace(setup, ranks=ranks), hooks, writer.history, out=out, resumed=resumed)
                 except BaseException as error:
                     if ending := ending_of(error, cfg):
                         callbacks.run_done(writer.finish(tracker, *ending))
                     raise
-                result = writer.finish(tracker, "completed")
+                with told_to_go_on(alone=watcher is None):
+                    result = writer.finish(tracker, "completed")
                 callbacks.run_done(result)
                 value = reached(cfg, result, images=len(data.validation.names))
                 epochs = f"epoch {result.best_epoch} of {result.epochs_run}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from da6401.config.schema import RunConfig
 from da6401.config.validate import tree_of
-from da6401.errors import DivergedError, InterruptedRun, MachineError, PrunedError, UserError
+from da6401.errors import DivergedError, InterruptedRun, MachineError, PluginError, PrunedError, UserError
 from da6401.metrics.calibration import calibrate, write_calibration
 from da6401.metrics.scores import Scored, scores_of
 from da6401.models.counts import count_stages
@@ -148,7 +148,8 @@ class RunWriter:
 def ending_of(error: BaseException, cfg: RunConfig) -> tuple[Status, str] | None:
     """The status and the reason of a run that an exception ends.
 
-    None where the run stays unfinished: a failure of the machine, after which it can resume here or elsewhere.
+    None where the run stays unfinished: a failure of the machine, after which it can resume here or elsewhere, or of a
+    plugin, which can be mended.
     """
     for kind, status in ENDINGS:
         if isinstance(error, kind):
@@ -156,6 +157,6 @@ def ending_of(error: BaseException, cfg: RunConfig) -> tuple[Status, str] | None
     if not isinstance(error, Exception):
         return None
     shown = as_user_error(error, cfg)
-    if isinstance(shown, MachineError):
+    if isinstance(shown, (MachineError, PluginError)):
         return None
     return "failed", str(shown) if isinstance(shown, UserError) else "".join(traceback.format_exception(error))

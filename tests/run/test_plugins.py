@@ -14,8 +14,9 @@ import yaml
 from da6401.config.own_keys import OWN
 from da6401.plugins.registered import LOADED, REGISTERED
 from da6401.runs.run_folder import CONFIG, RECEIPT, read_json, read_metrics, read_result, read_yaml
+from tests.outcomes import outcome
 from tests.sweep.sweeps import open_study
-from tests.tiny_runs import SMALL_BACKBONE, typed
+from tests.tiny_runs import SMALL, SMALL_BACKBONE, typed
 
 OWN_MODEL = """
 from dataclasses import dataclass
@@ -152,6 +153,51 @@ def test_an_unfinished_run_goes_on_with_the_same_text_alone(tmp_path: Path) -> N
     assert "was trained with another text of own_model.py" in err
     code, _, err = typed(*words, "--plugin-changed", cwd=tmp_path)
     assert code == 0, err
+
+
+LATE = """
+from da6401.plugins import callback
+
+
+@callback("late")
+class Late:
+    def __init__(self, cfg, out): ...
+
+    def epoch_done(self, epoch, values):
+        if epoch == 2:
+            values["val_acuracy"]
+"""
+
+
+def test_a_run_goes_on_when_its_plugin_is_mended(tmp_path: Path) -> None:
+    words = ("train", *SMALL, "trainer.epochs=3", "callbacks=late", "--plugin", write(tmp_path, LATE))
+    code, _, err = typed(*words, "hydra.run.dir=run", cwd=tmp_path)
+    assert code == 2
+    assert "line 11: raised KeyError: 'val_acuracy'" in err
+    assert "then: the same command with --plugin-changed goes on with the run" in err
+    write(tmp_path, LATE.replace("acuracy", "accuracy"))
+    code, out, err = typed(*words, "hydra.run.dir=run", "--plugin-changed", cwd=tmp_path)
+    assert code == 0, err
+    assert "resuming after epoch 2" in out
+    assert typed(*words, "hydra.run.dir=whole", cwd=tmp_path)[0] == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_trial_fails_with_its_plugin_and_is_retried_when_that_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "-m", *SMALL, "study=s", "seed=1,2", "callbacks=late", "--plugin", "own_model.py")
+    write(tmp_path, LATE)
+    assert typed(*words, cwd=tmp_path)[0] == 1, "no trial was completed"
+    study = open_study("s")
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
+    assert "KeyError: 'val_acuracy'" in study.trials[0].user_attrs["reason"]
+    assert "goes on with the run" not in study.trials[0].user_attrs["reason"], "a failed trial is not taken up"
+    write(tmp_path, LATE.replace("acuracy", "accuracy"))
+    code, _, err = typed(*words, "--plugin-changed", "sweep.retry_failed=true", cwd=tmp_path)
+    assert code == 0, err
+    assert [trial.state.name for trial in open_study("s").trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
 
 
 def test_the_keys_of_a_plugin_are_listed_and_checked(tmp_path: Path) -> None:

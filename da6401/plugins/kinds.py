@@ -222,6 +222,8 @@ def _decorator(kind: str, name: str, register: Callable[[F], None]) -> Callable[
 def _check_name(kind: str, name: str) -> None:
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise ValueError("the name is not of small letters, digits and _, starting with a letter")
+    if not _is_text(name):
+        raise ValueError(f"the command line reads {name} as a value that is no text; choose another name")
     group = GROUPS[kind]
     taken = set(OWN[group]) | {"none", "default"}
     if group in CHOSEN:
@@ -233,6 +235,13 @@ def _check_name(kind: str, name: str) -> None:
     if name in taken or OF_VALIDATION + name in taken or _is_file(group, name):
         first = next((each for (_, known), each in REGISTERED.items() if known == name), None)
         raise ValueError(f"the name {name} is taken{f' by {first.where}' if first else ''}; choose another")
+
+
+def _is_text(name: str) -> bool:
+    """Whether Hydra reads it as a text: true, null, inf and nan are none."""
+    from da6401.config.quoting import value_of  # knows Hydra, too
+
+    return value_of([f"model={name}"], "model") == name
 
 
 def _is_file(group: str, name: str) -> bool:

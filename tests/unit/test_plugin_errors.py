@@ -190,6 +190,12 @@ LOADING: dict[str, tuple[str, int, str, str]] = {
         9, "the name mine is taken by .*own.py, line 5; choose another", "one of a kind",
     ),
     "has a name with a capital": ('@model("Mine")\ndef mine(*given):\n    ...\n', 5, "small letters", "small letters"),
+    "has a name that is a number": (
+        '@augmentation("inf")\ndef mine(*given):\n    ...\n', 5, "reads inf as a value that is no text", "of a kind",
+    ),
+    "has a name that is true": (
+        '@model("true")\ndef mine(*given):\n    ...\n', 5, "reads true as a value that is no text", "of a kind",
+    ),
     "has a key of no default": (
         'from dataclasses import dataclass\n@dataclass\nclass K:\n    width: int\n\n'
         '@model("mine", K)\ndef mine(*given):\n    ...\n',

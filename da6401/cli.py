@@ -110,7 +110,7 @@ def _train(words: list[str], *, typed: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from da6401.config.command_line import check_command_line, hydra_arguments
+    from da6401.config.command_line import check_command_line, hydra_arguments, hydra_problem
     from da6401.config.quoting import from_shell
     from da6401.config.search_path import CONFIG_NAME, SearchPath, register_schema
     from da6401.plugins.loading import changed_is_allowed, hashes
@@ -153,8 +153,10 @@ def _train(words: list[str], *, typed: list[str]) -> int:
     app = hydra.main(config_path=str(files.folders[0]), config_name=CONFIG_NAME)(task)
     try:
         app()
-    except (HydraException, OmegaConfBaseException) as error:
+    except HydraException as error:
         raise ConfigError([str(error).strip()]) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError([hydra_problem(error)]) from error
     except OSError as error:  # Hydra makes the folder of the run or the sweep
         refused = error.errno in (*REMEDIES, errno.ENOTDIR) and not os.path.exists(error.filename or ".")
         if not refused and not isinstance(error, FileExistsError):

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -34,9 +34,12 @@ from da6401.config.sweeper_schema import sweeper_problems
 from da6401.config.validate import config_from_tree, option_has_key, value_problems
 from da6401.config.written_where import written_where
 from da6401.errors import ConfigError, did_you_mean
+from da6401.runs.run_folder import flat
 
 HYDRA_GROUPS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner", "hydra.sweeper", "hydra.launcher")  # with slashes
 OUR_SWEEPER = "da6401"
+FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^{}]*\}")
+UNSET = re.compile(r"Environment variable '(?P<name>[^']*)' not found")
 JOB_NUMBER = re.compile(r"\$\{hydra[:.]job\.(num|id)\}")
 
 
@@ -262,10 +265,31 @@ def _verdict(composed: DictConfig, overrides: Sequence[str], files: SearchPath) 
         with as_job(composed, multirun=True):  # a job's number outside a sweep is reported already
             config_from_tree(plain_tree(composed), where=lambda key: written_where(key, overrides, files.folders))
     except ConfigError as error:
-        return error.problems
+        written = flat(cast(dict[str, Any], OmegaConf.to_container(composed, resolve=False)))
+        return tuple(problem + _how_to_decode(problem, written) for problem in error.problems)
     except OmegaConfBaseException as error:
         return (_first_line(error),)
     return ()
+
+
+def _how_to_decode(problem: str, written: Mapping[str, Any]) -> str:
+    """The end of a problem of a key whose value is the text of an environment variable, and is right as a number, say.
+
+    Args:
+        written: the keys' values, interpolations as they are written.
+    """
+    key = problem.partition("=")[0]
+    text = written.get(key)
+    if not (isinstance(text, str) and FROM_ENVIRONMENT.fullmatch(text)):
+        return ""
+    decoded = f"${{oc.decode:{text}}}"
+    try:
+        problems = value_problems(key, OmegaConf.create({"value": decoded}).value)
+    except OmegaConfBaseException:  # no value of Hydra's grammar
+        return ""
+    if problems:
+        return ""
+    return f"; an environment variable is a text: write {decoded}, on the command line in quotes: {key}='\"{decoded}\"'"
 
 
 def _names(key: str, problems: Sequence[str]) -> bool:
@@ -287,4 +311,9 @@ def hydra_problem(error: Exception) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    key = getattr(error, "full_key", None)  # of OmegaConf's errors
+    if unset := UNSET.search(line):
+        name = unset["name"]
+        line = f"the environment variable {name} is not set; set it, or give a default: ${{oc.env:{name},DEFAULT}}"
+    return f"{key}: {line}" if key and key not in line else line

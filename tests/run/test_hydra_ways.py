@@ -154,6 +154,21 @@ def test_hydras_interpolations_in_one_run() -> None:
     assert checked("seed=${hydra:job.num}", multirun=True).seed == 0
 
 
+def test_environment_variables(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOPE", raising=False)
+    monkeypatch.setenv("RATE", "0.02")
+    unset = "the environment variable NOPE is not set; set it, or give a default: ${oc.env:NOPE,DEFAULT}"
+    assert problem("optimizer.lr=${oc.env:NOPE}") == f"optimizer.lr: {unset}"
+    assert f"hydra.run.dir: {unset}" in typed("train", *SMALL, "hydra.run.dir=${oc.env:NOPE}", cwd=tmp_path)[2]
+    (mine / "experiment/a.yaml").write_text("# @package _global_\noptimizer:\n  lr: ${oc.env:RATE}\n")
+    said = problem("experiment=a", mine=mine)
+    assert said.startswith("optimizer.lr='0.02': must be a number in (0, 100] per step; ")
+    assert "write ${oc.decode:${oc.env:RATE}}, on" in said
+    decoded = said.rpartition("in quotes: optimizer.lr=")[2]
+    assert checked(f"optimizer.lr={decoded[1:-1]}").optimizer.lr == 0.02
+    assert "oc.decode" not in problem("seed=${oc.env:NOPE,no}"), "it would be no number then, either"
+
+
 def test_a_required_key_may_be_searched() -> None:
     cfg = checked("data=folder", "data.root=choice(/one,/two)", multirun=True)
     assert cfg.data == checked("data=folder", "data.root=/one").data

@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import JournalStorage
 from sqlalchemy import URL, StaticPool, make_url
 from sqlalchemy import exc as sqlalchemy_errors
 
 from da6401.errors import UserError
 from da6401.redact import is_utf8, remember_secrets
+from da6401.study.journal import JournalFile
 from da6401.study.retrying_storage import RetryingStorage, causes_of, is_locked, reason_of, retry
 
 OPENING_SECONDS = 30.0  # how long a storage that does not answer is waited for when it is opened
@@ -140,6 +141,8 @@ def copy_to_memory(address: str, names: Sequence[str]) -> BaseStorage:
 
 def _open_or_wait(address: str) -> BaseStorage:
     def is_temporary(error: Exception) -> bool:
+        if isinstance(error, UserError):
+            return False
         created = is_shared(address) and any(isinstance(each, CREATED_BY_ANOTHER) for each in causes_of(error))
         return created or is_locked(error) or TEMPORARY.search(reason_of(error)) is not None
 
@@ -150,6 +153,8 @@ def _open_or_wait(address: str) -> BaseStorage:
 
 
 def _not_opened(error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
     locked = is_locked(error)
     what = "it is locked by another process; let that one end, or end it" if locked else "check the address"
     return UserError(f"hydra.sweeper.storage: the study cannot be opened ({reason_of(error)}); {what}")
@@ -176,7 +181,7 @@ def _open(address: str, *, create: bool = True) -> BaseStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # gRPC, since Optuna 4.2
         if scheme == "journal":
-            return JournalStorage(JournalFileBackend(path))
+            return JournalStorage(JournalFile(path))
         if scheme == "grpc":
             place = urlsplit(address)
             proxy = optuna.storages.GrpcStorageProxy(host=place.hostname or "localhost", port=place.port or 13000)

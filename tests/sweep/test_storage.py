@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -118,6 +119,58 @@ def test_a_full_disk_is_a_message() -> None:
 
     with pytest.raises(UserError, match="is full"):
         fill()
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Files cannot grow beyond so many bytes: a write that crosses the limit is cut there, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def journal_of(minutes: float) -> optuna.Study:
+    """The study s of a journal; other minutes open the file anew, as another process would."""
+    storage = open_storage(f"journal://{Path('j.log').absolute()}", minutes=minutes)
+    return optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+
+
+def test_a_full_disk_leaves_a_journal_whole() -> None:
+    study, journal = journal_of(1), Path("j.log")
+    study.ask()
+    whole = journal.read_bytes()
+    with largest_file(len(whole) + 30), pytest.raises(OSError, match="File too large"):
+        study.ask()
+    assert journal.read_bytes() == whole
+    journal_of(2).ask()
+    study.ask()
+    assert [trial.number for trial in journal_of(3).trials] == [0, 1, 2]
+
+
+def test_a_journal_whose_last_record_is_cut_goes_on_without_it() -> None:
+    journal_of(1).ask()
+    journal_of(1).ask()
+    whole = Path("j.log").read_bytes()
+    Path("j.log").write_bytes(whole[:-20])
+    study = journal_of(2)
+    assert [trial.number for trial in study.trials] == [0]
+    study.ask()
+    assert [trial.number for trial in journal_of(3).trials] == [0, 1]
+
+
+def test_a_journal_with_a_damaged_line_is_a_message(capfd: pytest.CaptureFixture[str]) -> None:
+    journal_of(1).ask()
+    lines = Path("j.log").read_bytes().splitlines(keepends=True)
+    Path("j.log").write_bytes(b"".join([lines[0], lines[1][:20], *lines[1:]]))
+    assert main([*WORDS, f"hydra.sweeper.storage=journal://{Path('j.log').absolute()}"]) == 2
+    message = capfd.readouterr().err
+    assert "line 2 of" in message
+    assert "j.log is damaged" in message
+    assert "head -n 1" in message
+    assert "check the address" not in message
 
 
 def test_a_study_in_memory_works_in_one_process(capfd: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ TEMPORARY = re.compile(
 NO_TABLES = sqlalchemy_errors.ProgrammingError
 # Many workers that start together on a new database create its tables together, and one is first.
 CREATED_BY_ANOTHER = (sqlalchemy_errors.IntegrityError, sqlalchemy_errors.ProgrammingError)
+EXISTS = re.compile(r"table \S+ already exists")  # sqlite's message, of an error that has many other meanings
 # A process opens at most three connections (its trial, its heartbeat, one to spare), checks that a connection is alive
 # before it uses it, and notices a server that vanished within half a minute.
 ENGINE: dict[str, dict[str, Any]] = {
@@ -143,7 +144,7 @@ def _open_or_wait(address: str) -> BaseStorage:
     def is_temporary(error: Exception) -> bool:
         if isinstance(error, UserError):
             return False
-        created = is_shared(address) and any(isinstance(each, CREATED_BY_ANOTHER) for each in causes_of(error))
+        created = any(isinstance(each, CREATED_BY_ANOTHER) or EXISTS.search(str(each)) for each in causes_of(error))
         return created or is_locked(error) or TEMPORARY.search(reason_of(error)) is not None
 
     try:

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from sqlalchemy import Engine
+from sqlalchemy import exc as sqlalchemy_errors
 
 from da6401.cli import main
 from da6401.errors import UserError
 from da6401.notebook.sweep_results import load_sweep
 from da6401.report.collect import read_sweep
+from da6401.study import storage as storage_module
 from da6401.study.storage import ENGINE, copy_to_memory, open_storage, read_only, sqlite_address
 from tests.sweep.sweeps import FOLDER, GRID, SWEEP
 
@@ -171,6 +174,27 @@ def test_a_journal_with_a_damaged_line_is_a_message(capfd: pytest.CaptureFixture
     assert "j.log is damaged" in message
     assert "head -n 1" in message
     assert "check the address" not in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlalchemy_errors.IntegrityError("", {}, Exception("UNIQUE constraint failed: alembic_version.version_num")),
+        sqlalchemy_errors.OperationalError("", {}, Exception("table studies already exists")),
+    ],
+)
+def test_two_processes_that_create_a_study_together_both_open_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors, opened = [error], storage_module._open
+
+    def second(address: str) -> BaseStorage:
+        if errors:
+            raise errors.pop()
+        return opened(address)
+
+    monkeypatch.setattr(storage_module, "_open", second)
+    assert open_storage(sqlite_address(Path("study.db")), minutes=0).get_all_studies() == []
 
 
 def test_a_study_in_memory_works_in_one_process(capfd: pytest.CaptureFixture[str]) -> None:

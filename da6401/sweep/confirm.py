@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
-from da6401.errors import MachineError, OutOfTimeError, RunError
+from da6401.errors import BusyError, MachineError, OutOfTimeError, RunError
 from da6401.runs.run_folder import read_result
 from da6401.runs.trial_folders import confirmation
 from da6401.study.objective import Objective
 from da6401.sweep.failures import machine_failure
 from da6401.sweep.jobs import Job, RunJobs
+from da6401.sweep.leases import WORKERS
 from da6401.sweep.trial import latency_ms
 
 log = logging.getLogger(__name__)
 
 FRESH_SEED = 1_000_003  # the first of the fresh seeds, which users are unlikely to choose
+POLL_SECONDS = 1.0  # between two attempts at a run that another process runs
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,21 @@ class Confirmed:
 
 
 def confirm(
-    study: optuna.Study, space: SearchSpace, folder: Path, settings: SweepConfig, run_jobs: RunJobs
+    study: optuna.Study,
+    space: SearchSpace,
+    folder: Path,
+    settings: SweepConfig,
+    run_jobs: RunJobs,
+    *,
+    seconds: float = math.inf,
 ) -> list[Confirmed]:
     """Retrain the best ``sweep.confirm_top`` trials within the hard limits with ``sweep.confirm_seeds`` seeds each.
 
     They are ranked by the mean of the objective. A retraining that exists is not repeated, so a confirmation that was
-    stopped continues.
+    stopped continues, and of two commands that confirm the same study one trains and the other reads.
+
+    Args:
+        seconds: how long another process that trains them is waited for.
 
     Raises:
         MachineError: this machine cannot run them.
@@ -69,13 +83,13 @@ def confirm(
     within = [each for each in objective.candidates(study.get_trials(deepcopy=False)) if each.is_within]
     seeds = range(FRESH_SEED, FRESH_SEED + settings.confirm_seeds)
     chosen = [(each, [_job(space, each.trial, seed) for seed in seeds]) for each in within[: settings.confirm_top]]
-    missing = [job for _, jobs in chosen for job in jobs if _value(folder / job.folder, objective) is None]
-    if missing:  # together: a launcher runs them in parallel
-        params = {each.trial.number: each.trial.params for each, _ in chosen}
-        try:
-            _retrain(missing, params, folder, run_jobs)
-        except OutOfTimeError as error:
-            log.warning("%s: not all of the %d retrainings were run", error, len(missing))
+    params = {each.trial.number: each.trial.params for each, _ in chosen}
+    try:
+        _retrain_missing([job for _, jobs in chosen for job in jobs], params, folder, objective, run_jobs, seconds)
+    except OutOfTimeError as error:
+        log.warning("%s: not all retrainings were run", error)
+    except Timeout:
+        log.warning("another process still confirms the winner: its retrainings so far are counted")
     confirmed = []
     for candidate, jobs in chosen:
         runs = [folder / job.folder for job in jobs]
@@ -96,8 +110,40 @@ def seconds_to_confirm(study: optuna.Study, settings: SweepConfig) -> float:
     return settings.confirm_seeds * sum(seconds[: settings.confirm_top])
 
 
-def _retrain(jobs: Sequence[Job], params: Mapping[int, Mapping[str, Any]], folder: Path, run_jobs: RunJobs) -> None:
-    """Run these jobs; one that fails for a reason of its own is logged.
+def _retrain_missing(
+    jobs: Sequence[Job], params: Mapping[int, Mapping[str, Any]], folder: Path, objective: Objective,
+    run_jobs: RunJobs, seconds: float,
+) -> None:  # fmt: skip
+    """Run those of the jobs that have no result, one process of this machine at a time.
+
+    Raises:
+        MachineError: this machine could not run some of them. OutOfTimeError: sweep.minutes are over. Timeout: another
+            process was still training some of them after so many seconds.
+    """
+    end = time.monotonic() + seconds
+
+    def missing() -> list[Job]:
+        return [job for job in jobs if _value(folder / job.folder, objective) is None]
+
+    if not missing():
+        return
+    lock = folder / WORKERS / "confirm.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock, timeout=-1 if seconds == math.inf else max(0.0, seconds)):  # -1 waits for ever
+        wanted = missing()
+        while wanted:  # together: a launcher runs them in parallel
+            busy = _retrain(wanted, params, folder, run_jobs)
+            wanted = [job for job in missing() if job in busy]  # of a machine that does not see this one's locks
+            if wanted and time.monotonic() > end:
+                raise Timeout(str(lock))
+            if wanted:
+                time.sleep(POLL_SECONDS)
+
+
+def _retrain(
+    jobs: Sequence[Job], params: Mapping[int, Mapping[str, Any]], folder: Path, run_jobs: RunJobs
+) -> list[Job]:
+    """Run these jobs; one that fails for a reason of its own is logged. Returns those that another process runs.
 
     Args:
         params: the searched values of each trial.
@@ -105,15 +151,18 @@ def _retrain(jobs: Sequence[Job], params: Mapping[int, Mapping[str, Any]], folde
     Raises:
         MachineError: this machine could not run some of them.
     """
-    problems = []
+    problems, busy = [], []
     for job, ended in zip(jobs, run_jobs(jobs), strict=True):
         problem = machine_failure(ended.error, params[job.number])
         if problem is not None:
             problems.append(f"{folder / job.folder} is not confirmed: {problem}")
+        elif isinstance(ended.error, BusyError):
+            busy.append(job)
         elif ended.error is not None:
             log.warning("%s: not confirmed: %s", folder / job.folder, ended.reason)
     if problems:  # an error, not a seed less: another machine can still run them
         raise MachineError("\n".join(problems))
+    return busy
 
 
 def _job(space: SearchSpace, trial: FrozenTrial, seed: int) -> Job:

@@ -28,7 +28,7 @@ from da6401.sweep.model_folder import HandedOver
 from da6401.sweep.prepare import Sweep, prepare
 from da6401.sweep.run_trials import run_trials, trained_so_far
 from da6401.sweep.summary import write_summary
-from da6401.sweep.trial_timeout import deadline, end_at
+from da6401.sweep.trial_timeout import deadline, end_at, landing_seconds
 from da6401.training.tracking import track_sweep
 
 if TYPE_CHECKING:
@@ -66,8 +66,11 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
             if sweep.race is not None:
                 handed = _hand_over(sweep)
             elif is_last:
+                left = sweep.clock.left - landing_seconds(sweep.clock)
                 with deadline(sweep.clock):
-                    confirmed = confirm(sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.run_jobs)
+                    confirmed = confirm(
+                        sweep.study, sweep.space, sweep.folder, sweep.settings, sweep.run_jobs, seconds=left
+                    )
     except UserError as error:  # a worker's; it is raised after the summary
         problem = error
     finally:

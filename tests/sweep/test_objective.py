@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import statistics
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from da6401.api import load_sweep
 from da6401.cli import main
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
-from da6401.errors import PrunedError, RunError
+from da6401.errors import BusyError, PrunedError, RunError
 from da6401.report.collect import read_sweep
 from da6401.runs.atomic_files import write_yaml
 from da6401.runs.run_folder import RunResult, read_metrics, read_result, write_result
 from da6401.study.objective import ATTRIBUTE, Objective
-from da6401.sweep.confirm import confirm
+from da6401.sweep.confirm import Confirmed, confirm
 from da6401.sweep.jobs import Ended, Job
 from da6401.sweep.trial import earlier_end
 from tests.sweep.sweeps import FOLDER, GRID, RANDOM, SWEEP, N, folder, open_study, states, summary, sweep
@@ -141,6 +142,67 @@ def test_only_trials_within_the_limits_are_confirmed(tmp_path: Path) -> None:
     found = confirm(study, space, tmp_path, settings, launch)
     assert sorted(launched) == [1, 2]
     assert [(item.trial, item.mean) for item in found] == [(2, 0.2), (1, 0.1)]
+
+
+def winners(*accuracies: float) -> optuna.Study:
+    """A study of these completed trials."""
+    study = optuna.create_study(direction="maximize")
+    for number, accuracy in enumerate(accuracies):
+        distribution = {"optimizer.lr": FloatDistribution(0, 1)}
+        study.add_trial(
+            create_trial(params={"optimizer.lr": number / 10}, distributions={**distribution}, value=accuracy)
+        )
+    return study
+
+
+def test_of_two_commands_that_confirm_one_trains_and_both_have_all_seeds(tmp_path: Path) -> None:
+    space, settings = SearchSpace((), {}, {"model": "cnn"}), SweepConfig(confirm_top=1, confirm_seeds=2)
+    study, launched, trains, may_end = winners(0.5, 0.9), list[str](), threading.Event(), threading.Event()
+
+    def launch(jobs: Sequence[Job]) -> Sequence[Ended]:
+        trains.set()
+        may_end.wait(60)
+        for job in jobs:
+            launched.append(job.folder)
+            (tmp_path / job.folder).mkdir(parents=True)
+            write_result(tmp_path / job.folder, dataclasses.replace(DONE, val_accuracy=0.7))
+        return [Ended() for _ in jobs]
+
+    found = list[list[Confirmed]]()
+    commands = [
+        threading.Thread(target=lambda: found.append(confirm(study, space, tmp_path, settings, launch)))
+        for _ in range(2)
+    ]
+    commands[0].start()
+    assert trains.wait(60)
+    assert confirm(study, space, tmp_path, settings, launch, seconds=0.1) == []  # it has no time to wait
+    commands[1].start()
+    may_end.set()
+    for command in commands:
+        command.join()
+    assert len(launched) == len(set(launched)) == 2
+    assert [[len(item.values) for item in each] for each in found] == [[2], [2]]
+
+
+def test_a_retraining_that_another_machine_runs_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("da6401.sweep.confirm.POLL_SECONDS", 0.01)
+    space, settings, asked = (
+        SearchSpace((), {}, {"model": "cnn"}),
+        SweepConfig(confirm_top=1, confirm_seeds=2),
+        list[int](),
+    )
+
+    def launch(jobs: Sequence[Job]) -> Sequence[Ended]:
+        asked.append(len(jobs))
+        done, busy = (jobs, []) if len(asked) == 3 else (jobs[:-1], jobs[-1:])
+        for job in done:
+            (tmp_path / job.folder).mkdir(parents=True)
+            write_result(tmp_path / job.folder, dataclasses.replace(DONE, val_accuracy=0.7))
+        return [*(Ended() for _ in done), *(Ended(error=BusyError("busy")) for _ in busy)]
+
+    (found,) = confirm(winners(0.9), space, tmp_path, settings, launch)
+    assert asked == [2, 1, 1]
+    assert len(found.values) == 2
 
 
 def test_two_objectives_follow_their_directions_within_the_limits() -> None:

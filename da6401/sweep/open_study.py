@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +16,14 @@ from da6401.errors import ConfigError
 from da6401.registry import METRICS
 from da6401.runs.run_folder import DATABASE
 from da6401.study.objective import ATTRIBUTE, Objective
+from da6401.study.retrying_storage import reason_of
 from da6401.study.roles import CHOSEN, DEFAULT, GIVEN, ROLE
-from da6401.study.storage import is_in_memory, sqlite_address
+from da6401.study.storage import is_in_memory, read_only, sqlite_address
 
 WARM_TRIALS = 3  # of the study that sweep.warm_start names
+HAS_FIRST = "has_first"  # user attribute of a study: what it tries first was enqueued, where there is such a thing
+FIRST_SECONDS = 5.0  # how long a process that has created a study may take to enqueue that
+POLL_SECONDS = 0.1
 
 
 def storage_of(storage: str | None, folder: Path, *, alone: bool) -> str:
@@ -53,8 +58,33 @@ def open_study(*, name: str, storage: BaseStorage, objective: Objective) -> tupl
             return study, False
         optuna.delete_study(study_name=name, storage=storage)  # without trials nothing depends on it
         return open_study(name=name, storage=storage, objective=objective)
+    created.set_user_attr(HAS_FIRST, False)
     created.set_user_attr(ATTRIBUTE, objective.as_json())
     return created, True
+
+
+def is_begun(name: str, storage: BaseStorage) -> bool:
+    """Whether there is a study of this name, and what it tries first was enqueued."""
+    try:
+        return _has_first(optuna.load_study(study_name=name, storage=storage))
+    except KeyError:
+        return False
+
+
+def lacks_first(study: optuna.Study, *, seconds: float) -> bool:
+    """Whether a study that another process has created still lacks what it tries first after so many seconds: that
+    process was killed, or its command was refused."""
+    end = time.monotonic() + seconds
+    while not _has_first(study):
+        if time.monotonic() >= end:
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+def _has_first(study: optuna.Study) -> bool:
+    recorded = study.user_attrs.get(HAS_FIRST)  # older versions recorded nothing
+    return bool(study.get_trials(deepcopy=False)) if recorded is None else bool(recorded)
 
 
 def directions_of(study: optuna.Study) -> list[str]:
@@ -113,7 +143,8 @@ def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[Frozen
     own, *others = space.given_points()
     of_others = [space.inside({key_of(name): value for name, value in trial.params.items()}) for trial in warm]
     role_of_own = CHOSEN if space.default is None else DEFAULT
-    for role, point in [(role_of_own, own), *((GIVEN, each) for each in [*others, *of_others])]:
+    first = [(role_of_own, own), *((GIVEN, each) for each in [*others, *of_others])]
+    for role, point in first:
         if point:
             study.enqueue_trial(point, user_attrs={ROLE: role}, skip_if_exists=True)
 
@@ -124,19 +155,31 @@ def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenT
     It is looked for beside this sweep's folder, then in this sweep's storage.
 
     Raises:
-        ConfigError: there is no such study.
+        ConfigError: there is no such study, or it cannot be read.
     """
     database = folder.parent / name / DATABASE
+    if not database.exists():
+        try:
+            return _best(optuna.load_study(study_name=name, storage=storage))
+        except KeyError as error:
+            others = [each for each in optuna.get_all_study_names(storage) if each != folder.name]
+            known = f"; it has {', '.join(others[:10])}" if others else ""
+            where = f"at {database}, and none of that name in this sweep's storage"
+            raise ConfigError([f"sweep.warm_start={name}: there is no study {where}{known}"]) from error
     try:
-        if database.exists():
-            study = optuna.load_study(study_name=None, storage=sqlite_address(database))
-        else:
-            study = optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        others = [each for each in optuna.get_all_study_names(storage) if each != folder.name]
-        known = f"; it has {', '.join(others[:10])}" if others else ""
-        where = f"at {database}, and none of that name in this sweep's storage"
-        problem = f"sweep.warm_start={name}: there is no study {where}{known}"
-        raise ConfigError([problem]) from error
+        with read_only(sqlite_address(database)) as other:
+            names = optuna.get_all_study_names(other)
+            if name in names or len(names) == 1:  # a folder that was renamed has a study of another name
+                return _best(optuna.load_study(study_name=name if name in names else names[0], storage=other))
+    except Exception as error:  # databases' own errors have no common base, and each means the same here
+        raise ConfigError(
+            [f"sweep.warm_start={name}: {database} cannot be read ({reason_of(error)}); repair it, or name another "
+             "study"]
+        ) from error  # fmt: skip
+    held = f"holds the studies {', '.join(names[:10])}, and none is called {name}" if names else "holds no study"
+    raise ConfigError([f"sweep.warm_start={name}: {database} {held}"])
+
+
+def _best(study: optuna.Study) -> list[FrozenTrial]:
     objective = Objective.of_study(study.user_attrs, directions_of(study))
     return [each.trial for each in objective.candidates(study.get_trials(deepcopy=False))][:WARM_TRIALS]

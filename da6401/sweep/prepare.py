@@ -31,8 +31,12 @@ from da6401.sweep.checkpoint_retention import Checkpoints
 from da6401.sweep.failures import RETRY_OF, retried, retry_failed
 from da6401.sweep.jobs import JobComposer, RunJobs, job_runner
 from da6401.sweep.open_study import (
+    FIRST_SECONDS,
+    HAS_FIRST,
     best_of_study,
     enqueue_first,
+    is_begun,
+    lacks_first,
     open_study,
     storage_of,
 )
@@ -115,9 +119,11 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     else:
         folder.mkdir(parents=True, exist_ok=True)
         storage = open_storage(address, minutes=settings.storage_minutes)
+    # Before the study is created: a command that is refused here leaves none.
+    is_new = leads and not is_begun(name, storage)
+    warm = best_of_study(settings.warm_start, folder, storage) if is_new and settings.warm_start else []
     study, created = open_study(name=name, storage=storage, objective=Objective.of(settings))
     space = space.named_as(names_in(study))
-    is_new = created or not (is_shared(address) or study.get_trials(deepcopy=False))
     check_same_plugins(study)
     if leads:  # a worker has the leader's command with other overrides
         check_owner(folder, name, write=not settings.dry_run)
@@ -127,9 +133,10 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     # TPE ranks hyperband's brackets apart.
     study.pruner = build_pruner(pruner, steps=settings.folds or int(config.trainer.epochs))
     is_race = settings.strategy == "race"
-    if leads and is_new and not in_order and not is_race:
-        warm = best_of_study(settings.warm_start, folder, storage) if settings.warm_start else []
-        enqueue_first(study, space, warm)
+    if is_new and (created or lacks_first(study, seconds=0 if settings.dry_run else FIRST_SECONDS)):
+        if not in_order and not is_race:
+            enqueue_first(study, space, warm)
+        study.set_user_attr(HAS_FIRST, True)
     if leads and settings.retry_failed:
         retry_failed(study)
     trials = study.get_trials(deepcopy=False)

@@ -165,6 +165,27 @@ def test_a_warm_start_takes_the_best_of_a_study_in_the_same_storage(capfd: pytes
     assert "it has first, second" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("values", ["choice(0.01,0.1)", "interval(0.01,0.1)"])
+def test_a_study_to_start_from_must_be_one_that_can_be_read(values: str, capfd: pytest.CaptureFixture[str]) -> None:
+    words = [*SWEEP, *TINY, f"optimizer.lr={values}", f"{N}1"]
+    damaged, several = FOLDER.with_name("damaged"), FOLDER.with_name("several")
+    for place, content in ((damaged, b"no database"), (FOLDER.with_name("empty"), b"")):
+        place.mkdir(parents=True)
+        (place / "study.db").write_bytes(content)
+    several.mkdir()
+    for name in ("x", "y"):
+        optuna.create_study(study_name=name, storage=f"sqlite:///{several}/study.db")
+    for name, told in (
+        ("none", "there is no study at"), ("damaged", "damaged/study.db cannot be read (file is not a database)"),
+        ("empty", "empty/study.db cannot be read"), ("several", "holds the studies x, y, and none is called several"),
+    ):  # fmt: skip
+        assert main([*words, f"sweep.warm_start={name}"]) == 2
+        assert told in " ".join(capfd.readouterr().err.split())
+    assert FOLDER.with_name("empty").joinpath("study.db").read_bytes() == b""
+    optuna.create_study(study_name="several", storage=f"sqlite:///{several}/study.db")
+    assert main([*words, "sweep.warm_start=several"]) == 0
+
+
 def test_a_key_that_the_command_line_fixes_is_said_not_to_be_searched(capfd: pytest.CaptureFixture[str]) -> None:
     params = "hydra.sweeper.params={model.filters: 'choice(2,4)', seed: 'choice(0,1)'}"
     conditional = "hydra.sweeper.conditional=[{when: 'seed=0', params: {model.dropout: 'choice(0,0.1)'}}]"

@@ -16,7 +16,7 @@ from da6401.runs.run_folder import read_metrics, read_result
 from da6401.study.objective import Objective
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.trial import TrialWatcher
-from tests.sweep.sweeps import FOLDER, GRID, RATE, N, folder, open_study, states, summary, sweep
+from tests.sweep.sweeps import FOLDER, GRID, RATE, SWEEP, N, folder, open_study, states, summary, sweep
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +75,7 @@ def test_the_defaults_of_the_config_are_the_first_trial() -> None:
 
 
 def test_a_warm_start_from_nowhere_is_a_message(capfd: pytest.CaptureFixture[str]) -> None:
-    sweep(RATE, "sweep.warm_start=nothing", f"{N}1", code=2)
+    assert main([*SWEEP, RATE, "sweep.warm_start=nothing", f"{N}1"]) == 2  # and leaves no study
     assert "sweep.warm_start=nothing" in capfd.readouterr().err
 
 

@@ -35,6 +35,8 @@ from da6401.study.retrying_storage import RetryingStorage, outages
 from da6401.study.storage import is_shared, open_storage
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.leases import ATTEMPTS, HEARTBEAT, OWNER, Worker, owner_of
+from da6401.sweep.open_study import HAS_FIRST, is_begun, lacks_first
+from da6401.sweep.open_study import open_study as create_or_open
 from da6401.sweep.suggest import Draft
 from da6401.sweep.trial import TrialWatcher
 from da6401.training.run import run
@@ -228,6 +230,51 @@ def test_silence_counts_from_when_the_storage_could_be_heard(tmp_path: Path, mon
     assert other.claim(total=1) is None, "nobody could be heard: that is not silence"
     monkeypatch.setattr("da6401.sweep.leases.time.monotonic", lambda: now + 20 * LEASE)
     assert other.claim(total=1) is not None
+
+
+# ---- what a study tries first -------------------------------------------------------------------------------------
+
+
+def first_rates(address: str, *words: str, total: int) -> list[float]:
+    """The learning rates of a sweep's trials, as the study that it leaves has them."""
+    rate = "optimizer.lr=interval(0.0005,0.01)"
+    assert main([*SWEEP, rate, f"{N}{total}", f"hydra.sweeper.storage={address}", *words]) == 0
+    study = optuna.load_study(study_name="s", storage=open_storage(address, minutes=1))
+    return [trial.params["optimizer.lr"] for trial in study.trials]
+
+
+def test_a_command_that_is_refused_leaves_a_study_its_first_trials(tmp_path: Path) -> None:
+    address, given = f"journal://{tmp_path}/study.log", "hydra.sweeper.first=[{optimizer.lr: 0.007}]"
+    words = [*SWEEP, "optimizer.lr=interval(0.0005,0.01)", f"hydra.sweeper.storage={address}"]
+    assert main([*words, given, "sweep.warm_start=mistyped"]) == 2
+    assert first_rates(address, given, total=2) == [0.001, 0.007]
+
+
+def test_a_study_whose_creator_was_killed_gets_its_first_trials_and_those_of_older_versions_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("da6401.sweep.prepare.FIRST_SECONDS", 0.3)
+    given = "hydra.sweeper.first=[{optimizer.lr: 0.007}]"
+    killed, older = f"journal://{tmp_path}/killed.log", f"journal://{tmp_path}/older.log"
+    study, _ = create_or_open(name="s", storage=open_storage(killed, minutes=1), objective=ACCURACY)
+    study.enqueue_trial({"optimizer.lr": 0.001})  # in the middle of it
+    assert first_rates(killed, given, total=2) == [0.001, 0.007]
+    optuna.create_study(study_name="s", storage=open_storage(older, minutes=1), direction="maximize").enqueue_trial(
+        {"optimizer.lr": 0.002}
+    )
+    assert 0.007 not in first_rates(older, given, total=3)
+
+
+def test_of_two_processes_that_start_a_study_one_enqueues(tmp_path: Path) -> None:
+    storage = open_storage(f"journal://{tmp_path}/study.log", minutes=1)
+    first, created = create_or_open(name="s", storage=storage, objective=ACCURACY)
+    second, again = create_or_open(name="s", storage=storage, objective=ACCURACY)
+    assert (created, again) == (True, False)
+    assert not is_begun("s", storage)
+    assert lacks_first(second, seconds=0)
+    threading.Timer(0.2, first.set_user_attr, [HAS_FIRST, True]).start()
+    assert not lacks_first(second, seconds=60)
+    assert is_begun("s", storage)
 
 
 # ---- storages -----------------------------------------------------------------------------------------------------

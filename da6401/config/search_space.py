@@ -97,11 +97,14 @@ class SearchSpace:
     def given_points(self) -> list[Point]:
         """The defaults, then ``first`` where it departs from them; without values that the space does not have."""
         points: list[Point] = []
-        for values in ({}, *self.first):
-            point = self.inside({**self.known, **values})
+        for point in (self.inside(self.known), *self.first_points()):
             if point not in points:
                 points.append(point)
         return points
+
+    def first_points(self) -> list[Point]:
+        """The points of ``first``; without values that the space does not have."""
+        return [self.inside({**self.known, **values}) for values in self.first]
 
     @property
     def default(self) -> Point | None:

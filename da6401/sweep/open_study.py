@@ -11,7 +11,7 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from da6401.config.search_space import SearchSpace, key_of
+from da6401.config.search_space import Point, SearchSpace, key_of
 from da6401.errors import ConfigError
 from da6401.registry import METRICS
 from da6401.runs.run_folder import DATABASE
@@ -137,16 +137,30 @@ def _said(names: Sequence[str], directions: Sequence[str]) -> str:
     return " and ".join(f"{name} is {direction.removesuffix('ize')}ised" for name, direction in pairs)
 
 
-def enqueue_first(study: optuna.Study, space: SearchSpace, warm: Sequence[FrozenTrial]) -> None:
+def enqueue_first(
+    study: optuna.Study, space: SearchSpace, warm: Sequence[FrozenTrial], *, in_order: bool = False
+) -> None:
     """Enqueue what a new study tries first: the configuration's defaults, hydra.sweeper.first, and the best trials of
-    another study."""
+    another study.
+
+    Args:
+        in_order: the study takes the points of the space in order: its defaults have their place among them.
+    """
     own, *others = space.given_points()
     of_others = [space.inside({key_of(name): value for name, value in trial.params.items()}) for trial in warm]
     role_of_own = CHOSEN if space.default is None else DEFAULT
     first = [(role_of_own, own), *((GIVEN, each) for each in [*others, *of_others])]
+    if in_order:
+        first = [(GIVEN, _completed(space, each)) for each in [*space.first_points(), *of_others]]
     for role, point in first:
         if point:
             study.enqueue_trial(point, user_attrs={ROLE: role}, skip_if_exists=True)
+
+
+def _completed(space: SearchSpace, given: Point) -> Point:
+    """The first point of a finite space that has these values; an empty one where none has."""
+    point = space.draw(lambda parameter: given.get(parameter.name, next(iter(parameter.domain))))
+    return point if given and given.items() <= point.items() else {}
 
 
 def best_of_study(name: str, folder: Path, storage: BaseStorage) -> list[FrozenTrial]:

@@ -134,8 +134,8 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     study.pruner = build_pruner(pruner, steps=settings.folds or int(config.trainer.epochs))
     is_race = settings.strategy == "race"
     if is_new and (created or lacks_first(study, seconds=0 if settings.dry_run else FIRST_SECONDS)):
-        if not in_order and not is_race:
-            enqueue_first(study, space, warm)
+        if not is_race:
+            enqueue_first(study, space, warm, in_order=in_order)
         study.set_user_attr(HAS_FIRST, True)
     if leads and settings.retry_failed:
         retry_failed(study)

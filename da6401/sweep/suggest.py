@@ -22,6 +22,7 @@ from da6401.config.search_space import Parameter, Point, SearchSpace
 from da6401.study.optuna_internals import Parameter as StoredParameter
 from da6401.study.optuna_internals import write_parameters
 from da6401.study.retrying_storage import RetryingStorage
+from da6401.study.roles import ENQUEUED
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.failures import retried
 from da6401.sweep.samplers import reseed
@@ -59,9 +60,11 @@ def next_point(space: SearchSpace, trials: Sequence[FrozenTrial], number: int) -
     Workers need no communication: each leaves the first free points to the trials with smaller numbers that have no
     point yet.
     """
-    taken = {space.identity(trial.params) for trial in trials if trial.params}
+    own = [trial.params or trial.system_attrs.get(ENQUEUED, {}) for trial in trials]
+    taken = {space.identity(point) for point in own if point}
     ahead = sum(
-        not trial.params and trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials[:number]
+        not point and trial.state in (TrialState.RUNNING, TrialState.WAITING)
+        for trial, point in zip(trials[:number], own, strict=False)
     )
     for point in space.points():
         if space.identity(point) in taken:
@@ -179,7 +182,7 @@ class Suggester:
 
         An enqueued or requeued trial keeps its parameters.
         """
-        given = bool(claimed.params or claimed.system_attrs.get("fixed_params"))
+        given = bool(claimed.params or claimed.system_attrs.get(ENQUEUED))
         if self.in_order and not given:
             return self._written(claimed, self._next_point(claimed))
         for attempt in range(REPEATS):

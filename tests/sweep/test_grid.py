@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState, create_trial
 from PIL import Image
 
 from da6401.cli import main
+from da6401.config.domains import Choices
+from da6401.config.search_space import Parameter, SearchSpace
 from da6401.runs.run_folder import read_yaml
+from da6401.study.roles import CHOSEN, GIVEN, role_of
+from da6401.sweep.suggest import next_point
 from tests.sweep.sweeps import FOLDER, GRID, RANDOM, RATE, SWEEP, N, folder, open_study, states, sweep
 from tests.tiny_runs import SMALL
 
@@ -163,6 +168,26 @@ def test_a_warm_start_takes_the_best_of_a_study_in_the_same_storage(capfd: pytes
     assert best[0].params["optimizer.lr"] in {trial.params["optimizer.lr"] for trial in second.trials[:2]}
     assert main([*words, "study=third", "sweep.warm_start=nowhere"]) == 2
     assert "it has first, second" in capfd.readouterr().err
+
+
+def test_a_grid_takes_given_points_first_and_each_of_its_points_once() -> None:
+    words = (*TINY, "optimizer.lr=choice(0.01,0.001,0.1)", "model.dropout=choice(0.0,0.1)")
+    assert main([*SWEEP, *TINY, "study=first", "optimizer.lr=0.1", "model.dropout=choice(0.1)"]) == 0
+    study = sweep(*words, "hydra.sweeper.first=[{optimizer.lr: 0.001}]", "sweep.warm_start=first")
+    tried = [(trial.params["optimizer.lr"], trial.params["model.dropout"]) for trial in study.trials]
+    assert tried == [(0.001, 0.0), (0.01, 0.1), (0.01, 0.0), (0.001, 0.1), (0.1, 0.0), (0.1, 0.1)]
+    assert [role_of(trial) for trial in study.trials] == [GIVEN] * 2 + [CHOSEN] * 4
+
+
+def test_a_slot_of_a_grid_leaves_a_given_point_to_its_trial() -> None:
+    choices = CategoricalDistribution((1, 2, 3))
+    space = SearchSpace((Parameter("seed", "seed", Choices((1, 2, 3))),), {}, {})
+    given = create_trial(state=TrialState.RUNNING, system_attrs={"fixed_params": {"seed": 2}})
+    begun = create_trial(state=TrialState.RUNNING)
+    done = create_trial(state=TrialState.COMPLETE, value=1, params={"seed": 1}, distributions={"seed": choices})
+    assert next_point(space, [given, begun, begun], 1) == {"seed": 1}
+    assert next_point(space, [given, begun, begun], 2) == {"seed": 3}
+    assert next_point(space, [given, done, begun], 2) == {"seed": 3}
 
 
 @pytest.mark.parametrize("values", ["choice(0.01,0.1)", "interval(0.01,0.1)"])

@@ -255,6 +255,10 @@ def _best_by_model(trials: Sequence[FrozenTrial], objective: Objective) -> dict[
 
 
 def _epochs(run: Path) -> int:
+    """The epochs that a trial has trained; of several folds, whose own metrics are the mean, those of all."""
+    folds = fold_folders(run)
+    if folds:
+        return sum(map(_epochs, folds))
     try:
         return len(read_metrics(run))
     except RunError:

@@ -68,6 +68,7 @@ def test_a_trial_is_the_mean_of_its_folds_and_is_tested_against_the_winner(
         assert each["values"] == values[number]
         assert each["deviation"] == pytest.approx(statistics.stdev(values[number]))
     assert summary()["not_told_from_best"] == others  # three folds can show nothing
+    assert summary()["epochs_run"] == 3 * len(study.trials)
     flat = " ".join(out.split())
     assert "sd of 3 folds" in flat
     assert "the least p that 3 folds can give is 0.500: no difference can show; sweep.folds=7 could" in flat

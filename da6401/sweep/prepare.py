@@ -171,6 +171,7 @@ def _space(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sea
 def _total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: int | None) -> int:
     """The study's total of trials; logged where it is not the number that was asked for."""
     space, retries = suggester.space, len(retried(trials))
+    last = max((trial.number for trial in trials if RETRY_OF in trial.user_attrs), default=-1)
     trials = [trial for trial in trials if RETRY_OF not in trial.user_attrs]
     wanted = n_trials or (COUNTED if suggester.in_order else DEFAULT_TRIALS)
     total = wanted if suggester.extend else total_trials(space, trials, wanted)
@@ -185,7 +186,7 @@ def _total(suggester: Suggester, trials: Sequence[FrozenTrial], n_trials: int | 
         )
     elif suggester.in_order:
         log.info("%d of %d configurations, one after the other", total, points)
-    return total + retries
+    return max(total + retries, last + 1)  # a worker takes no trial beyond the total
 
 
 def _custom_search_space(name: str | None) -> Callable[[DictConfig, optuna.Trial], None] | None:

@@ -89,6 +89,15 @@ def test_what_runs_again_is_no_failure_any_more(monkeypatch: pytest.MonkeyPatch)
     assert main([*words, RETRY]) == 0
 
 
+def test_what_runs_again_does_so_with_a_total_below_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Broken("trial-1", "trial-2")
+    monkeypatch.setattr("da6401.training.run.fit", broken)
+    assert main([*SWEEP, "optimizer.lr=0.1,0.2,0.3"]) == 0
+    broken.names = set()
+    assert main([*SWEEP, "optimizer.lr=0.1,0.2,0.3", RETRY, N + "1"]) == 0
+    assert states() == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+
+
 def test_a_retry_has_a_folder_of_its_own_where_folders_are_named_by_values(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ",".join(sorted({word.partition("=")[0] for word in (*SWEEP, RETRY) if "=" in word}))
     words = [

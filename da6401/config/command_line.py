@@ -22,13 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from da6401.config.arguments import parse_flags
 from da6401.config.compose import config_of, plain_tree
-from da6401.config.domains import Interval
+from da6401.config.domains import Interval, Value
 from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
 from da6401.config.objective_rules import fold_problems, objective_problems, race_problems, validated_problems
 from da6401.config.own_keys import CHOSEN, OWN
 from da6401.config.schema import RunConfig
 from da6401.config.search_path import SearchPath, as_job
-from da6401.config.search_space import SearchSpace, parse_override
+from da6401.config.search_space import Parameter, Point, SearchSpace, parse_override
 from da6401.config.sweep_space import Search, option_problems, sweep_space
 from da6401.config.sweeper_schema import sweeper_problems
 from da6401.config.validate import config_from_tree, option_has_key, value_problems
@@ -121,8 +121,12 @@ def check_command_line(
         keys = ", ".join(dict.fromkeys(parameter.key for parameter in space.parameters))
         command = as_sweep or shlex.join(["da6401", "train", "--multirun", *files.flags, *overrides])
         problems.append(f"{keys}: searched by a YAML file, which needs --multirun: {command}")
-    for each in configs:
+    for number, each in enumerate(configs):
         _give_first_values(each, space)
+        if space.parameters and _verdict(each, overrides, files):  # what the searched values replace need not fit
+            point = _first_values(space, options[number] if options else "")
+            searched_values = files.compose([*fixed, *space.overrides(point)])
+            configs[number] = each if _verdict(searched_values, overrides, files) else searched_values
     problems += _config_problems(configs, overrides, fixed, files)
     problems += _keys_of_no_option(space, configs)
     if problems:
@@ -133,7 +137,7 @@ def check_command_line(
         study = _study(composed, typed) if multirun else str(composed.study)
         if study != composed.study:
             words.append(f"study={study}")
-        return CheckedCommand(None if options else config_of(composed), words, study, space)
+        return CheckedCommand(None if options else config_of(configs[0]), words, study, space)
 
 
 def _with_keys_of_their_own(space: SearchSpace) -> list[str]:
@@ -167,8 +171,17 @@ def _give_first_values(composed: DictConfig, space: SearchSpace) -> None:
     for parameter in space.parameters:
         value = OmegaConf.select(composed, parameter.key, throw_on_resolution_failure=False)
         if isinstance(value, str) and value_problems(parameter.key, value):
-            first = parameter.domain.low if isinstance(parameter.domain, Interval) else next(iter(parameter.domain))
-            OmegaConf.update(composed, parameter.key, first)
+            OmegaConf.update(composed, parameter.key, _first_value(parameter))
+
+
+def _first_values(space: SearchSpace, option: str) -> Point:
+    """The point of the first value of each searched key; of a group the searched option, ``model=cnn``, "" of none."""
+    group, _, name = option.partition("=")
+    return space.draw(lambda parameter: name if parameter.key == group else _first_value(parameter))
+
+
+def _first_value(parameter: Parameter) -> Value:
+    return parameter.domain.low if isinstance(parameter.domain, Interval) else next(iter(parameter.domain))
 
 
 def _typed(

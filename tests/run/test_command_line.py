@@ -158,3 +158,17 @@ def test_divergence_ends_in_exit_code_3(tmp_path: Path) -> None:
     assert code == 3, errors
     assert errors.startswith("da6401: training diverged")
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=timm", "model.arch=resnet18,resnet10t"],  # whose default names no architecture
+        ["model=cnn", "data=synthetic", "data.image_size=16", "model.filters=[4],[8]"],  # a list sets the blocks, too
+        ["model=cnn", "data=synthetic", "data.image_size=16", "model.blocks=2,3"],
+    ],
+)
+def test_what_the_searched_values_replace_need_not_fit(words: list[str]) -> None:
+    assert check_command_line(words, multirun=True).space.parameters
+    with pytest.raises(ConfigError, match="model.blocks=5: block5 receives"):
+        check_command_line(["model=cnn", "data=synthetic", "data.image_size=16", "model.blocks=8,9"], multirun=True)

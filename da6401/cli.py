@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import logging
 import os
@@ -158,7 +157,7 @@ def _train(words: list[str], *, typed: list[str]) -> int:
     except OmegaConfBaseException as error:
         raise ConfigError([hydra_problem(error)]) from error
     except OSError as error:  # Hydra makes the folder of the run or the sweep
-        refused = error.errno in (*REMEDIES, errno.ENOTDIR) and not os.path.exists(error.filename or ".")
+        refused = error.errno in REMEDIES and not os.path.exists(error.filename or ".")
         if not refused and not isinstance(error, FileExistsError):
             raise
         raise WriteError(write_problem(error, error.filename, elsewhere, resumes=True)) from error

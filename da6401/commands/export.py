@@ -174,7 +174,7 @@ class Export:
                 elif INT8_KEY in before and before.get(DIGEST) == about[DIGEST]:
                     about[INT8_KEY] = before[INT8_KEY]  # it stays
                 write_json(made / ABOUT, about)
-                if others := files_of_another(self.target, formats, about[DIGEST]):
+                if others := files_of_another(self.target, formats, about):
                     lines.append(removed(others, known=DIGEST in before))
                     for path in (path for paths in others.values() for path in paths):
                         path.unlink()

@@ -22,13 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from da6401.config.arguments import parse_flags
 from da6401.config.compose import config_of, plain_tree
-from da6401.config.domains import Interval, Value
 from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
 from da6401.config.objective_rules import fold_problems, objective_problems, race_problems, validated_problems
-from da6401.config.own_keys import CHOSEN, OWN
+from da6401.config.own_keys import CHOSEN
 from da6401.config.schema import RunConfig
 from da6401.config.search_path import SearchPath, as_job
-from da6401.config.search_space import Parameter, Point, SearchSpace, parse_override
+from da6401.config.search_space import SearchSpace, parse_override
 from da6401.config.sweep_space import Search, option_problems, sweep_space
 from da6401.config.sweeper_schema import sweeper_problems
 from da6401.config.validate import config_from_tree, option_has_key, value_problems
@@ -106,27 +105,27 @@ def check_command_line(
         problems += hydra_key_problems(composed, multirun=multirun)
         if composed.hydra.runtime.choices["hydra/sweeper"] == OUR_SWEEPER:
             problems += sweeper_problems(_sweeper_node(composed))
-        problems += objective_problems(composed.sweep, _sweeper_node(composed)) if multirun else []
-        problems += fold_problems(composed.sweep, composed.data.get("fold")) if multirun else []
-        problems += validated_problems(composed.trainer) if multirun else []
+        if multirun:
+            problems += objective_problems(composed.sweep, _sweeper_node(composed))
+            problems += fold_problems(composed.sweep, composed.data.get("fold")) + validated_problems(composed.trainer)
         arguments = [text for text, _ in (typed if multirun else single)]
         space = _space(composed, arguments, groups, problems, lambda name: _network(files, fixed, name))
-        searched = {parameter.key for parameter in space.parameters}
-        problems += race_problems(composed.sweep, _sweeper_node(composed), searched) if multirun else []
-        options = _with_keys_of_their_own(space)
+        keys = [parameter.key for parameter in space.parameters]
+        problems += race_problems(composed.sweep, _sweeper_node(composed), keys) if multirun else []
+        options = space.options_with_own_keys()
         configs = [files.compose([*fixed, text]) for text in options] or [composed]
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError([*problems, hydra_problem(error)]) from error
-    if space.parameters and runs and not multirun:
-        keys = ", ".join(dict.fromkeys(parameter.key for parameter in space.parameters))
+    if keys and runs and not multirun:
         command = as_sweep or shlex.join(["da6401", "train", "--multirun", *files.flags, *overrides])
-        problems.append(f"{keys}: searched by a YAML file, which needs --multirun: {command}")
+        listed = ", ".join(dict.fromkeys(keys))
+        problems.append(f"{listed}: searched by a YAML file, which needs --multirun: {command}")
     for number, each in enumerate(configs):
         _give_first_values(each, space)
-        if space.parameters and _verdict(each, overrides, files):  # what the searched values replace need not fit
-            point = _first_values(space, options[number] if options else "")
-            searched_values = files.compose([*fixed, *space.overrides(point)])
-            configs[number] = each if _verdict(searched_values, overrides, files) else searched_values
+        if keys and _verdict(each, overrides, files):  # what the searched values replace need not fit
+            text = options[number] if options else ""
+            searching = files.compose([*fixed, *space.overrides(space.first_values(text))])
+            configs[number] = each if _verdict(searching, overrides, files) else searching
     problems += _config_problems(configs, overrides, fixed, files)
     problems += _keys_of_no_option(space, configs)
     if problems:
@@ -138,17 +137,6 @@ def check_command_line(
         if study != composed.study:
             words.append(f"study={study}")
         return CheckedCommand(None if options else config_of(configs[0]), words, study, space)
-
-
-def _with_keys_of_their_own(space: SearchSpace) -> list[str]:
-    """The searched options that have other keys than the others of their group, as overrides."""
-    return [
-        f"{each.key}={option}"
-        for each in space.parameters
-        if each.key in CHOSEN and not isinstance(each.domain, Interval)
-        for option in dict.fromkeys(map(str, each.domain))
-        if each.key in ("model", "data") or option in OWN[each.key]
-    ]
 
 
 def _keys_of_no_option(space: SearchSpace, configs: Sequence[DictConfig]) -> list[str]:
@@ -171,17 +159,7 @@ def _give_first_values(composed: DictConfig, space: SearchSpace) -> None:
     for parameter in space.parameters:
         value = OmegaConf.select(composed, parameter.key, throw_on_resolution_failure=False)
         if isinstance(value, str) and value_problems(parameter.key, value):
-            OmegaConf.update(composed, parameter.key, _first_value(parameter))
-
-
-def _first_values(space: SearchSpace, option: str) -> Point:
-    """The point of the first value of each searched key; of a group the searched option, ``model=cnn``, "" of none."""
-    group, _, name = option.partition("=")
-    return space.draw(lambda parameter: name if parameter.key == group else _first_value(parameter))
-
-
-def _first_value(parameter: Parameter) -> Value:
-    return parameter.domain.low if isinstance(parameter.domain, Interval) else next(iter(parameter.domain))
+            OmegaConf.update(composed, parameter.key, parameter.first)
 
 
 def _typed(

@@ -126,7 +126,10 @@ class ScheduleConfig:
         0.0, "share of the run in which the rate rises before the shape starts", unit="of all steps", low=0, below=1
     )
     final_factor: float = key(
-        0.0, "the last learning rate of cosine and onecycle as a share of the highest", low=0, high=1
+        0.0,
+        "what the rate of cosine and onecycle falls to by the end of the last step, as a share of the highest",
+        low=0,
+        high=1,
     )
     step_epochs: int = key(10, "step: epochs between two drops", unit="epochs", low=1, high=10_000)
     step_factor: float = key(0.1, "step: what a drop multiplies the rate by", above=0, high=1)

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Glob, Override, Sweep
 from hydra.errors import OverrideParseException
 
 from da6401.config.domains import Domain, Interval, Value, same_value, written
-from da6401.config.own_keys import CHOSEN
+from da6401.config.own_keys import CHOSEN, OWN
 from da6401.config.validate import option_has_key
 from da6401.runs.renamed_keys import older_names, renamed_text
 
@@ -47,6 +47,11 @@ class Parameter:
     key: str
     domain: Domain
     conditions: tuple[Condition, ...] = ()
+
+    @property
+    def first(self) -> Value:
+        """Its first or lowest value."""
+        return self.domain.low if isinstance(self.domain, Interval) else next(iter(self.domain))
 
     @property
     def is_finite(self) -> bool:
@@ -111,6 +116,21 @@ class SearchSpace:
         """The configuration without a search; None where the space does not have each of its values."""
         point = self.inside(self.known)
         return point if self.is_whole(point) else None
+
+    def options_with_own_keys(self) -> list[str]:
+        """The searched options that have other keys than the others of their group, as overrides."""
+        return [
+            f"{each.key}={option}"
+            for each in self.parameters
+            if each.key in CHOSEN and not isinstance(each.domain, Interval)
+            for option in dict.fromkeys(map(str, each.domain))
+            if each.key in ("model", "data") or option in OWN[each.key]
+        ]
+
+    def first_values(self, option: str) -> Point:
+        """The point of the first value of each key; of a group the given option, as in ``model=cnn``, "" of none."""
+        group, _, name = option.partition("=")
+        return self.draw(lambda parameter: name if parameter.key == group else parameter.first)
 
     def is_whole(self, point: Mapping[str, Any]) -> bool:
         """Whether it has a value for each parameter that applies to it."""

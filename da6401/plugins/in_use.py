@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from da6401.config.quoting import quoted
 from da6401.config.schema import RunConfig
 from da6401.errors import DivergedError, PluginError
 from da6401.plugins.registered import LOADED, REGISTERED, SPENT, Registered, as_plugin_error
@@ -48,10 +51,11 @@ def named_where_diverged(cfg: RunConfig) -> Iterator[None]:
 
 
 @contextmanager
-def told_to_go_on(*, alone: bool) -> Iterator[None]:
+def told_to_go_on(out: Path, *, alone: bool) -> Iterator[None]:
     """Let what a plugin raises in the block, a run's training, say how the run goes on when the plugin is mended.
 
     Args:
+        out: the run's folder, which the next command may have to name.
         alone: the run is no trial, which its sweep reports as failed.
     """
     try:
@@ -60,8 +64,9 @@ def told_to_go_on(*, alone: bool) -> Iterator[None]:
         of_plugin = error if isinstance(error, PluginError) else as_plugin_error(error)
         if of_plugin is None or not alone or any(plugin.python for plugin in LOADED):  # whose objects are gone by then
             raise
-        changed = " with --plugin-changed" if any(plugin.is_file for plugin in LOADED) else ""
-        raise PluginError(f"{of_plugin}\n  then: the same command{changed} goes on with the run") from error
+        words = ["--plugin-changed"] if any(plugin.is_file for plugin in LOADED) else []
+        added = shlex.join([*words, *quoted([f"hydra.run.dir={out}"])])
+        raise PluginError(f"{of_plugin}\n  then: the same da6401 train with {added} goes on with the run") from error
 
 
 class PluginTime:

@@ -125,8 +125,10 @@ def observations(sweep: SweepRecord) -> list[Block]:
     metric, winner = sweep.objective.metrics[0], sweep.winners[0]
     value, name = winner.values[metric.index], word(metric.name)
     said = [f"The best {name} of {len(sweep.trials)} trials is {number(value)}, by trial {winner.trial.number}."]
-    default = sweep.default
-    if default is not None and default.values:
+    default = sweep.trained_default
+    if default is winner.trial:
+        said.append("The default configuration itself is the best.")
+    elif default is not None and default.values:
         start = default.values[metric.index]
         said.append(f"The default configuration, trial {default.number}, has {number(start)}: the search gained "
                     f"{value - start:+.4g}.")  # fmt: skip

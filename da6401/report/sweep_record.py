@@ -83,6 +83,11 @@ class SweepRecord:
         return next((trial for trial in self.trials[:1] if trial.role == DEFAULT), None)
 
     @functools.cached_property
+    def trained_default(self) -> TrialRecord | None:
+        """The longest complete training of the default configuration: a race trains it for longer and longer."""
+        return None if self.default is None else longest(self.default, self.complete)
+
+    @functools.cached_property
     def winners(self) -> list[Candidate[TrialRecord]]:
         """The best configuration within the hard limits; of several metrics the Pareto set."""
         return self.objective.best(self.trials)
@@ -96,7 +101,7 @@ class SweepRecord:
         if over_folds.folds:
             return over_folds
         known = self.default is not None and not (self.winners and self.winners[0].is_repeated)
-        default = longest(self.default, self.complete).number if self.default and known else None
+        default = self.trained_default.number if self.trained_default and known else None
         return told_apart(folders, best, self.objective, default=default)
 
     @property

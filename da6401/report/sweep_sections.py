@@ -49,7 +49,7 @@ def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
     tail = [("Completed trials", counts["complete"], ", ".join(others)), ("Training time", duration(busy), span)]
     if not sweep.best:
         return [facts(*tail), text("No trial was completed within the limits; the table below has the reasons.")]
-    winner, default = sweep.winners[0], sweep.default
+    winner, default = sweep.winners[0], sweep.trained_default
     best, value = winner.trial, winner.values[metric.index]
     of_all = f"trial {best.number} of {len(sweep.trials)}"
     if winner.is_repeated:
@@ -76,10 +76,16 @@ def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
                 for c in confirmed]  # fmt: skip
         columns = ["trial", "in the sweep", "mean", "deviation", "regression to the mean", "seeds"]
         notes.append(table("Confirmed: retrained with fresh seeds, ranked by the mean", columns, rows))
-    elif len(sweep.complete) >= 5 and sweep.objective.alone is not None and not winner.is_repeated:
+    elif _can_confirm(sweep, winner):
         notes.append(text(f"The best of {len(sweep.complete)} noisy trials is partly luck, and one seed each: "
                            "sweep.confirm_top=3 retrains the best with fresh seeds."))  # fmt: skip
     return [facts(*items, *tail), *notes]
+
+
+def _can_confirm(sweep: SweepRecord, winner: Candidate[TrialRecord]) -> bool:
+    """Whether more seeds would tell more; a race takes no confirmation."""
+    is_race = "ledger" in sweep.summary
+    return len(sweep.complete) >= 5 and sweep.objective.alone is not None and not (winner.is_repeated or is_race)
 
 
 def _against_default(

@@ -15,11 +15,13 @@ import yaml
 from da6401.errors import MachineError, RunError
 from da6401.redact import json_text
 
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)
 # What the user can do, by the operating system's reason for refusing a write; {elsewhere} is a place that would do.
 REMEDIES = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "your quota on that disk is used up: make room",
     errno.EFBIG: "files may not grow so large here: see `ulimit -f`, or choose another file system",
+    **dict.fromkeys(IN_THE_WAY, "a file is in the way: move it, or {elsewhere}"),
     errno.EISDIR: "that is a folder: {elsewhere}",
     errno.EROFS: "that disk is read-only: {elsewhere}",
     errno.EACCES: "you may not write there: change the permissions or {elsewhere}",
@@ -73,7 +75,7 @@ def name_elsewhere(elsewhere: str, *, resumes: bool = False) -> Iterator[None]:
 def write_problem(error: OSError, path: object, elsewhere: str = ELSEWHERE, *, resumes: bool = False) -> str:
     """A failed write in one sentence: where, why, what to do."""
     remedy = REMEDIES.get(error.errno or 0, "{elsewhere}").format(elsewhere=elsewhere)
-    goes_on = ", and the same command goes on from there" if resumes else ""
+    goes_on = ", and the same command goes on from there" if resumes and error.errno not in IN_THE_WAY else ""
     return (
         f"{path}: cannot be written ({error.strerror or error}); {remedy}. What was there before is untouched{goes_on}"
     )

@@ -155,6 +155,6 @@ def refuse_other_data(run: Path, fingerprint: str, class_names: Sequence[str]) -
     if isinstance(classes, list) and classes != list(class_names):
         what = f"the classes were {listed(classes)}, and are {listed(class_names)}"
     raise ChangedDataError(
-        f"{run}: the data has changed since this run began: {what}. Put the images back to resume it, start anew with "
-        f"trainer.resume=never, or {ELSEWHERE}"
+        f"{run}: the data has changed since this run began: {what}. Put the images back to resume it (a trial with "
+        f"sweep.retry_failed=true), start anew with trainer.resume=never, or {ELSEWHERE}"
     )

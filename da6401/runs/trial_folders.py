@@ -100,7 +100,8 @@ def check_name(name: str, number: int, others: Iterable[Trial]) -> None:
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is a sweep's: it holds a study, the summary of one, or trials under their usual names."""
-    return any((folder / name).is_file() for name in (SUMMARY, DATABASE)) or any(folder.glob("trial-*/"))
+    named = any((folder / name).is_file() for name in (SUMMARY, DATABASE))
+    return named or any(USUAL.fullmatch(each.name) for each in folder.glob("trial-*/"))
 
 
 def found_runs(sweep: Path) -> Iterator[Path]:

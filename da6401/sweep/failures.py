@@ -12,8 +12,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from da6401.errors import AllFailedError, NoDeviceError, UnreachableError, UserError
+from da6401.runs.trial_folders import FOLDER, folder_name
 from da6401.study.trial_store import TrialStore
-from da6401.sweep.leases import ATTEMPTS, REASON, SKIPPED
+from da6401.sweep.leases import ATTEMPTS, REASON, RESUMABLE, SKIPPED
+from da6401.sweep.race_trials import OF_THE_RACE
 from da6401.training.machine_failures import machine_problem
 
 log = logging.getLogger(__name__)
@@ -67,12 +69,18 @@ def commonest_reason(failed: Sequence[FrozenTrial]) -> str:
 
 
 def retry_failed(study: optuna.Study) -> None:
-    """Enqueue a copy of each failed trial: a finished trial cannot be changed. Copies add to the study's total."""
+    """Enqueue a copy of each failed trial: a finished trial cannot be changed. Copies add to the study's total.
+
+    The copy of a race's training is one, too; that of a trial whose images had changed resumes in its folder.
+    """
     failed, store = _failed(study.get_trials(deepcopy=False)), TrialStore(study)
     for trial in failed:
+        kept = {name: value for name, value in trial.user_attrs.items() if name in OF_THE_RACE}
+        if RESUMABLE in trial.user_attrs:
+            kept[FOLDER] = folder_name(trial)
         copy = create_trial(
             state=TrialState.WAITING, params=trial.params, distributions=trial.distributions,
-            user_attrs={ATTEMPTS: 1, RETRY_OF: trial.number},
+            user_attrs={**kept, ATTEMPTS: 1, RETRY_OF: trial.number},
         )  # fmt: skip
         store.create(copy)
     numbers = ", ".join(str(trial.number) for trial in failed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from da6401.errors import RunError
 from da6401.metrics.scores import accuracy
 from da6401.models.ensemble import resized
 from da6401.models.stages import StagedModel
-from da6401.runs.run_folder import AVERAGE, BEST, CONFIG, read_metrics, read_result
+from da6401.runs.run_folder import AVERAGE, BEST, CONFIG, data_fingerprint, read_metrics, read_result
 from da6401.study.objective import Objective
 from da6401.sweep.model_folder import (
     HandedOver,
@@ -44,6 +45,8 @@ from da6401.training.device import choose_device, prepare, restore_torch_setting
 from da6401.training.trained_model import load_network
 from da6401.training.validation import evaluate
 from da6401.tune.race import image_losses, is_lower
+
+log = logging.getLogger(__name__)
 
 
 def trained_runs(runs: Sequence[Path], objective: Objective) -> list[Trained]:
@@ -73,9 +76,13 @@ def keep_best(folder: Path, trained: Sequence[Trained], *, seconds: float) -> Ha
     best = trained[0]
     if (current := current_model(folder, best)) is not None:
         return current
+    cfg = saved_config(best.run / CONFIG)
+    if not _saw_these_images(best.run, cfg):
+        log.warning("the images have changed since %s was trained: no model is made of it", best.run)
+        return None
     content = load_checkpoint(best.run / BEST)
     alone = Option((Weights(best.run),), flips=False, probabilities_NK=_probabilities(content))
-    write_model(folder, alone, [best], saved_config(best.run / CONFIG), content["class_names"], seconds=seconds)
+    write_model(folder, alone, [best], cfg, content["class_names"], seconds=seconds)
     return current_model(folder, best)
 
 
@@ -146,6 +153,11 @@ def choose(options: Sequence[Option], labels_N: npt.NDArray[np.int64]) -> Option
     return options[best] if shown else options[0]
 
 
+def _saw_these_images(run: Path, cfg: RunConfig) -> bool:
+    """Whether a run's answers are of the images that are there now; a run of an older version does not say."""
+    return data_fingerprint(run) in (None, load_training_data(cfg.data).fingerprint)
+
+
 def _probabilities(best: Checkpoint) -> Probabilities:
     """Those on the validation images, from a run's checkpoint."""
     found: Probabilities = best["probabilities"].numpy().astype(np.float64)
@@ -185,7 +197,8 @@ class _Loaded:
     def fits(self, first: _Loaded) -> bool:
         """Whether it answers the same question: the same classes, of the same images at any size."""
         data = dataclasses.replace(self.cfg.data, image_size=first.cfg.data.image_size)
-        return (self.class_names, data) == (first.class_names, first.cfg.data)
+        same = (self.class_names, data) == (first.class_names, first.cfg.data)
+        return same and data_fingerprint(self.trained.run) == data_fingerprint(first.trained.run)
 
     def is_alike(self, other: _Loaded) -> bool:
         """Whether the other one differs in its epochs alone: a longer training gains nothing by a shorter one."""

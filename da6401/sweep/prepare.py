@@ -145,6 +145,8 @@ def prepare(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> Sw
     total = len(trials) if is_race else _total(suggester, trials, keys.n_trials)
     clock = worker_pool.clock_of(study, settings.minutes)
     race = RaceTrials(study, space, composer, folder, clock, seed, settings.members) if is_race else None
+    if race is not None and leads and not settings.dry_run:
+        race.check_images()
     return Sweep(
         study=study, space=space, suggester=suggester, folder=folder, storage=address, total=total, pruner=pruner,
         settings=settings, max_failures=math.inf if is_race else keys.max_failure_rate * total, composer=composer,

@@ -20,10 +20,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from da6401.config.schema import PretrainedConfig, RunConfig
 from da6401.config.search_space import Point, SearchSpace
+from da6401.data.sources import load_training_data
 from da6401.errors import RunError, UserError
 from da6401.redact import duration
 from da6401.runs.predictions import read_predictions
-from da6401.runs.run_folder import VALIDATION_CSV
+from da6401.runs.run_folder import VALIDATION_CSV, data_fingerprint
 from da6401.runs.trial_folders import trial_folder
 from da6401.study.clock import Clock
 from da6401.study.objective import is_complete
@@ -39,6 +40,7 @@ from da6401.tune.race import Losses, Race, Step, Tried, image_losses, plan_words
 log = logging.getLogger(__name__)
 
 CANDIDATE, EPOCHS, PHASE, PLANNED = "candidate", "epochs", "phase", "planned_seconds"  # user attributes of a trial
+OF_THE_RACE = (CANDIDATE, EPOCHS, PHASE, PLANNED, ROLE)  # what each of its trials has
 TOTAL = "race_seconds"  # user attribute of the study: from the first training to the hand-over
 PLAN = "race_plan"  # and the trainings as they were planned at the start
 LEAST = "race_least_seconds"  # and what the first candidate's least epochs take
@@ -73,6 +75,24 @@ class RaceTrials:
                 self.points[number : number + 1] = [dict(kept)]
         self.points = [self._whole(point) for point in self.points]
         self.families = self._families()
+
+    def check_images(self) -> None:
+        """Refuse to go on with other images than the study's last training saw: what the race knows would not compare.
+
+        Raises:
+            UserError: the images are others; or the training's configuration cannot be read any more.
+        """
+        done = [trial for trial in self.study.get_trials(deepcopy=False) if CANDIDATE in trial.user_attrs]
+        last = next(filter(is_complete, reversed(done)), None)
+        before = None if last is None else data_fingerprint(trial_folder(self.folder, last))
+        if last is None or before is None:
+            return
+        data = self._config(int(last.user_attrs[CANDIDATE])).data
+        if load_training_data(data).fingerprint != before:
+            raise UserError(
+                f"the images have changed since trial {last.number} of the study {self.study.study_name} was trained: "
+                "put them back, or search on the new ones in a new study (study=...)"
+            )
 
     def extend(self) -> int:
         """Add the next training, unless one waits already, or none is worth it; returns the study's number of trials.

@@ -139,6 +139,8 @@ def _which(sweep: Sweep, claimed: FrozenTrial) -> str:
     if sweep.race is None:
         return f"{claimed.number + 1} of {sweep.total}"
     attributes = claimed.user_attrs
+    if PHASE not in attributes:  # of an older version, which repeated a failed trial without them
+        return "again"
     kind = "to judge it" if attributes[PHASE] == "judge" else "a long training"
     left = duration(max(0.0, sweep.clock.left))
     return f"{kind}, {attributes[EPOCHS]} epochs, about {duration(attributes[PLANNED])} of {left} left"

@@ -10,7 +10,7 @@ import optuna
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from da6401.config.domains import Interval, Value
 from da6401.config.search_space import Parameter, SearchSpace
@@ -19,8 +19,12 @@ from da6401.runs.renamed_keys import renamed_text
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME
 from da6401.study.optuna_internals import rewrite_distribution, storage_of, with_cache
 from da6401.study.retrying_storage import RetryingStorage
+from da6401.study.roles import ENQUEUED
 from da6401.study.trial_store import TrialStore
+from da6401.sweep.failures import RETRY_OF
 from da6401.sweep.jobs import JobComposer
+from da6401.sweep.leases import ATTEMPTS, REASON, SKIPPED
+from da6401.sweep.race_trials import OF_THE_RACE
 from da6401.sweep.suggest import distribution_of
 
 # User attributes of the study: the distribution of each searched key; and the values of all other keys, those that an
@@ -207,15 +211,29 @@ def _rewrite_choices(study: optuna.Study, name: str, distribution: BaseDistribut
 
 
 def _trim_enqueued(study: optuna.Study, trials: Sequence[FrozenTrial], space: SearchSpace) -> None:
-    """Remove from enqueued trials the values that the space no longer has."""
+    """Remove from the trials that wait the values that the space no longer has.
+
+    One that has begun ends, and another one takes its place: the values of a trial that has some cannot change.
+    """
     domains = {parameter.name: parameter.domain for parameter in space.parameters}
     store = TrialStore(study)
     for trial in trials:
-        given = trial.system_attrs.get("fixed_params")
-        if trial.state is TrialState.WAITING and given and not trial.params:
-            kept = {name: value for name, value in given.items() if name in domains and value in domains[name]}
-            if kept != given:
-                store.storage.set_trial_system_attr(store.id_of(trial.number), "fixed_params", kept)
+        given = trial.params or trial.system_attrs.get(ENQUEUED) or {}
+        kept = {name: value for name, value in given.items() if name in domains and value in domains[name]}
+        if trial.state is not TrialState.WAITING or kept == given:
+            continue
+        if not trial.params:
+            store.storage.set_trial_system_attr(store.id_of(trial.number), ENQUEUED, kept)
+            continue
+        attributes = {name: value for name, value in trial.user_attrs.items() if name in OF_THE_RACE}
+        new = create_trial(
+            state=TrialState.WAITING, system_attrs={ENQUEUED: kept},
+            user_attrs={**attributes, ATTEMPTS: 1, RETRY_OF: trial.number},
+        )  # fmt: skip
+        reason = f"the search space has changed; trial {store.create(new).number} takes its place"
+        for name, value in ((SKIPPED, True), (REASON, reason)):
+            store.set_user_attr(trial.number, name, value)
+        store.set_state(trial.number, TrialState.FAIL)
 
 
 def _changes_of_space(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def run_study(sweeper: StudySweeper, given: Setup, arguments: Sequence[str]) -> 
     except UserError as error:  # a worker's; it is raised after the summary
         problem = error
     finally:
-        seconds = sweep.clock.spent
+        seconds = sweep.clock.spent if sweep.settings.minutes else time.perf_counter() - sweep.started
         try:
             if sweep.race is not None and handed is None:  # a signal, or a worker's error
                 handed = keep_best(sweep.folder, trained_so_far(sweep), seconds=seconds)

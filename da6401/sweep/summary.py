@@ -23,7 +23,7 @@ from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
 from da6401.runs.reproduce_command import plugin_words, reproduce_command
-from da6401.runs.run_folder import CONFIG, SUMMARY, data_fingerprint, read_metrics
+from da6401.runs.run_folder import CONFIG, SUMMARY, data_fingerprint, read_metrics, read_yaml
 from da6401.runs.trial_folders import MODEL, fold_folders, trial_folder
 from da6401.study.gain import gain_words, longest
 from da6401.study.objective import Candidate, Objective, is_complete
@@ -173,9 +173,11 @@ def data_lines(trials: Sequence[FrozenTrial], folder: Path) -> list[str]:
         if fingerprint is not None:  # it began; the table says why another did not
             found.setdefault(fingerprint, []).append(trial)
     wordings = [dict.fromkeys(_data_words(trial) for trial in mine) for mine in found.values()]
-    seen = Counter(words for each in wordings for words in each)
-    if not any(seen) and len(found) < 2:
+    if not any(words for each in wordings for words in each) and len(found) < 2:
         return []
+    seen = Counter(
+        node for mine in found.values() for node in {_data_keys(trial_folder(folder, each)) for each in mine}
+    )
     lines = [
         f"data {fingerprint[:12]}: trial {', '.join(str(trial.number) for trial in mine)}"
         + (f" ({words})" if (words := ", ".join(filter(None, each))) else "")
@@ -187,6 +189,15 @@ def data_lines(trials: Sequence[FrozenTrial], folder: Path) -> list[str]:
             "trial saw them, or search on the new ones in a new study (study=...)."
         )
     return lines
+
+
+def _data_keys(run: Path) -> str:
+    """The keys of data that a trial was trained with."""
+    run = next(iter(fold_folders(run)), run)
+    try:
+        return repr(read_yaml(run / CONFIG).get("data"))
+    except RunError:
+        return ""
 
 
 def _data_words(trial: FrozenTrial) -> str:
@@ -206,7 +217,8 @@ def progress_line(
     else:
         outcome = f"{trial.state.name.lower()} {trial.user_attrs.get('reason', '')}".strip()
     done = sum(counts[state] for state in FINISHED)
-    parts = [f"{done}/{max(total, len(trials))} done"]  # another worker may have added some to a race
+    begun = sum(item.state is not TrialState.WAITING for item in trials)  # another worker may have added some to a race
+    parts = [f"{done}/{max(total, begun)} done"]
     for state, word in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"), (TrialState.RUNNING, "running")):
         if counts[state]:
             parts.append(f"{counts[state]} {word}")

@@ -88,7 +88,7 @@ def run(
             callbacks = Callbacks(cfg, out, watcher, plugin_time)
             with stop_on_signals() as stop, writer.tracker() as tracker:
                 try:
-                    with told_to_go_on(alone=watcher is None), named_where_diverged(cfg):
+                    with told_to_go_on(out, alone=watcher is None), named_where_diverged(cfg):
                         callbacks.run_begins()
                         with together(cfg.trainer, chosen, out, resumes=resumed is not None) as ranks:
                             hooks = RunHooks(tracker, callbacks, stop)
@@ -97,7 +97,7 @@ def run(
                     if ending := ending_of(error, cfg):
                         callbacks.run_done(writer.finish(tracker, *ending))
                     raise
-                with told_to_go_on(alone=watcher is None):
+                with told_to_go_on(out, alone=watcher is None):
                     result = writer.finish(tracker, "completed")
                 callbacks.run_done(result)
                 value = reached(cfg, result, images=len(data.validation.names))

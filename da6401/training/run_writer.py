@@ -86,6 +86,7 @@ class RunWriter:
             settle_best(out, history.best_epoch)
             self.started -= history.seconds
             log.info("resuming after epoch %d, in %s", history.epochs_run, out)
+        history.seconds = time.perf_counter() - self.started  # reading the images and building the network count, too
         write_yaml(out / CONFIG, tree_of(setup.cfg))
         for name, text in {**files, **copies()}.items():
             write_text(out / name, text)

@@ -229,7 +229,10 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
             errors = _refused(["train", *SMALL, *words], tmp_path)
             key = words[-1].partition("=")[0]
             assert "cannot be written (" in errors
-            assert f"; choose another folder ({key}=...). What was there before" in errors
+            assert (
+                f"; a file is in the way: move it, or choose another folder ({key}=...). What was there before"
+                in errors
+            )
 
 
 @pytest.fixture

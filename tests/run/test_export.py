@@ -377,11 +377,16 @@ def test_a_folder_keeps_files_of_one_model_alone(
     told = capsys.readouterr().out
     assert "removed, for they were of another model or other settings: " in told
     assert all(str(out / name) in told for name in names)
-    assert "; --to onnx writes them of this one" in told
+    assert "; --to onnx --int8 writes them of this one" in told
     about = json.loads((out / "model.json").read_text())
     assert about["mirror_images"] is True
     (out / "model.json").write_text(json.dumps({key: about[key] for key in about if key != "digest"}))
-    assert main(["export", str(finished), "--to", "torchscript", "--out", str(out), "--tta"]) == 0
+    words[3] = "torchscript"
+    assert main([*words, "--tta"]) == 0
+    assert "removed" not in capsys.readouterr().out, "an older version's folder with the same settings"
+    (out / "model.json").write_text(json.dumps({key: about[key] for key in about if key != "digest"}))
+    (out / "model.torchscript").unlink()
+    assert main(words) == 0
     assert {path.name for path in out.iterdir()} == {"model.json", "model.torchscript", "notes.txt"}
     assert "removed, for their version does not say of which model: " in capsys.readouterr().out
 

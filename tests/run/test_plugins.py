@@ -174,7 +174,7 @@ def test_a_run_goes_on_when_its_plugin_is_mended(tmp_path: Path) -> None:
     code, _, err = typed(*words, "hydra.run.dir=run", cwd=tmp_path)
     assert code == 2
     assert "line 11: raised KeyError: 'val_acuracy'" in err
-    assert "then: the same command with --plugin-changed goes on with the run" in err
+    assert "then: the same da6401 train with --plugin-changed hydra.run.dir=run goes on with the run" in err
     write(tmp_path, LATE.replace("acuracy", "accuracy"))
     code, out, err = typed(*words, "hydra.run.dir=run", "--plugin-changed", cwd=tmp_path)
     assert code == 0, err

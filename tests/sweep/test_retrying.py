@@ -7,12 +7,16 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from da6401.cli import main
 from da6401.runs.run_folder import read_result, read_yaml
+from da6401.runs.trial_folders import FOLDER as FOLDER_OF
 from da6401.runs.trial_folders import folder_name
 from da6401.study.storage import open_storage
-from da6401.sweep.failures import RETRY_OF
+from da6401.sweep.failures import RETRY_OF, retry_failed
+from da6401.sweep.leases import ATTEMPTS, REASON, RESUMABLE
+from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE, PLANNED
 from da6401.training.loop import fit
 from tests.sweep.sweeps import FOLDER, RATE, SWEEP, N, states, trials
 
@@ -113,3 +117,15 @@ def test_a_retry_has_a_folder_of_its_own_where_folders_are_named_by_values(monke
     names = ["optimizer.lr=0.1", "optimizer.lr=0.2", "optimizer.lr=0.1-retry-2"]
     assert [folder_name(trial) for trial in trials()] == names
     assert [read_result(FOLDER / name).val_accuracy for name in names[1:]] == [trial.value for trial in trials()[1:]]
+
+
+def test_a_copy_stays_a_training_of_its_race_and_resumes_where_images_had_changed() -> None:
+    study = optuna.create_study()
+    of_race = {CANDIDATE: 2, EPOCHS: 7, PHASE: "long", PLANNED: 3.0}
+    for attributes in ({**of_race, RESUMABLE: True}, {REASON: "diverged"}):
+        study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes))
+    retry_failed(study)
+    first, second = study.trials[2:]
+    assert {name: first.user_attrs[name] for name in of_race} == of_race
+    assert first.user_attrs[FOLDER_OF] == "trial-0"
+    assert second.user_attrs == {ATTEMPTS: 1, RETRY_OF: 1}

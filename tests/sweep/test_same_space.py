@@ -10,14 +10,20 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from da6401.cli import main
+from da6401.config.domains import Interval
 from da6401.config.read_space import NOT_SEARCHED
+from da6401.config.search_space import Parameter, SearchSpace
 from da6401.config.validate import documented_keys
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME, read_yaml
-from da6401.sweep.same_space import BASE, SPACE
+from da6401.study.roles import ENQUEUED
+from da6401.sweep.failures import RETRY_OF
+from da6401.sweep.leases import ATTEMPTS, OWNER, REASON
+from da6401.sweep.race_trials import CANDIDATE
+from da6401.sweep.same_space import BASE, SPACE, _trim_enqueued
 from tests.sweep.sweeps import FOLDER, SWEEP, N, states, trials
 from tests.sweep.sweeps import open_study as study
 from tests.tiny_runs import SMALL
@@ -178,3 +184,22 @@ def test_a_study_of_an_older_version_goes_on_and_is_held_to_what_it_knows(capfd:
         assert told in capfd.readouterr().err
     assert main([*words, N + "2"]) == 0
     assert main([*words, "optimizer.weight_decay=0.5", N + "2"]) == 2, "from now on all of it is known"
+
+
+def test_a_trial_that_has_begun_gives_its_place_to_one_of_the_new_space() -> None:
+    made = optuna.create_study()
+    begun = {"optimizer.a": 0.001, "model.dropout": 0.25}
+    distributions: dict[str, BaseDistribution] = dict.fromkeys(begun, FloatDistribution(0.0, 1.0))
+    made.add_trial(optuna.trial.create_trial(
+        state=TrialState.WAITING, params=begun, distributions=distributions, user_attrs={CANDIDATE: 3, OWNER: "x"},
+    ))  # fmt: skip
+    space = SearchSpace((Parameter("model.dropout", "model.dropout", Interval(0.0, 0.5)),), {}, {})
+    _trim_enqueued(made, made.trials, space)
+    before, after = made.trials
+    assert before.state is TrialState.FAIL
+    assert before.user_attrs[REASON] == "the search space has changed; trial 1 takes its place"
+    assert (after.state, after.params) == (TrialState.WAITING, {})
+    assert after.system_attrs[ENQUEUED] == {"model.dropout": 0.25}
+    assert after.user_attrs == {CANDIDATE: 3, ATTEMPTS: 1, RETRY_OF: 0}
+    _trim_enqueued(made, made.trials, space)
+    assert len(made.trials) == 2

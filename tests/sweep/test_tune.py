@@ -423,3 +423,16 @@ def test_the_same_command_once_the_minutes_are_over_writes_one_summary(place: Pa
     assert (said + complained).count("what could be handed over") <= 1
     assert "has not ended" not in said + complained
     assert "Traceback" not in said + complained
+
+
+def test_a_race_does_not_go_on_with_other_images(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / FOLDER, tmp_path / FOLDER)
+    monkeypatch.chdir(tmp_path)
+    for receipt in FOLDER.glob("trial-*/receipt.json"):
+        receipt.write_text(json.dumps({**json.loads(receipt.read_text()), "data_fingerprint": "other"}))
+    before = (FOLDER / "sweep.json").read_bytes()
+    assert main([*RACE, "sweep.minutes=2"]) == 2
+    assert "the images have changed since trial" in " ".join(capsys.readouterr().err.split())
+    assert (FOLDER / "sweep.json").read_bytes() == before

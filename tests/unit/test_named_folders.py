@@ -14,6 +14,7 @@ from da6401.errors import RunError
 from da6401.report.chosen_run import chosen_run
 from da6401.report.index import index_sections
 from da6401.runs.named_folders import folder_of, held_in, trained_at
+from da6401.runs.trial_folders import is_sweep
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -126,3 +127,10 @@ def test_the_index_lists_all_newest_first_and_damage_is_a_row(outputs: Path) -> 
     assert "result.json: cannot be read" in columns["status"][3]
     assert columns["what"][0]["href"] == "./sweeps/confirmed/report.html"
     assert columns["what"][1]["href"] == "./sweeps/killed/"
+
+
+def test_a_run_that_repeats_a_trial_makes_no_sweep_of_the_folder_it_is_in(tmp_path: Path) -> None:
+    (tmp_path / "trial-0-all-2026-01-01").mkdir()
+    assert not is_sweep(tmp_path)
+    (tmp_path / "trial-0").mkdir()
+    assert is_sweep(tmp_path)

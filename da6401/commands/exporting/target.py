@@ -53,12 +53,17 @@ def check_target(target: Path, formats: Iterable[str]) -> None:
         )
 
 
-def files_of_another(target: Path, formats: Sequence[str], digest: str) -> dict[str, list[Path]]:
+def files_of_another(target: Path, formats: Sequence[str], about: Mapping[str, Any]) -> dict[str, list[Path]]:
     """By format that is not exported now: its files in the folder, where they are of another model or other settings.
 
-    A folder of an older version does not say of which model it is: its files count as another's.
+    A folder of an older version does not say of which weights it is: equal settings count as the same model.
+
+    Args:
+        about: of the model that is exported now.
     """
-    if about_of(target).get(DIGEST) == digest:
+    before = about_of(target)
+    names = (DIGEST,) if DIGEST in before else tuple(name for name in SETTINGS if name in before)
+    if names and all(before[name] == about.get(name) for name in names):
         return {}
     own = _own_files(target)
     others = {name: files for name, files in FILES_OF.items() if name not in formats}
@@ -74,7 +79,8 @@ def removed(found: Mapping[str, Sequence[Path]], *, known: bool) -> str:
     """
     why = "they were of another model or other settings" if known else "their version does not say of which model"
     names = ", ".join(safe(file) for files in found.values() for file in files)
-    again = shlex.join(word for name in found for word in ("--to", name))
+    has_int8 = any(file.name == INT8 for files in found.values() for file in files)
+    again = shlex.join([*(word for name in found for word in ("--to", name)), *(["--int8"] if has_int8 else [])])
     return f"removed, for {why}: {names}; {again} writes them of this one"
 
 

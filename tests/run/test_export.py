@@ -230,6 +230,60 @@ def test_the_script_refuses_what_it_cannot_read_and_goes_on(
     assert "JPEG, PNG" in done.stderr
 
 
+def test_the_script_stops_when_nobody_reads_its_output(exported: Path, pictures: list[Path]) -> None:
+    """As `da6401 predict`, which ends in 141."""
+    line = [sys.executable, "-c", STRANGER, str(exported / "predict.py"), str(pictures[0])]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.close()
+        assert started.stderr.read() == ""
+    assert started.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("words", [["predict.py", shipped.SMALL], ["check.py"]])
+def test_output_that_cannot_be_written_is_told(exported: Path, words: list[str]) -> None:
+    line = [sys.executable, *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, cwd=exported, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(f"{words[0]}: the output cannot be written: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.onnx", None, "model.onnx"),
+        ("model.onnx", b"no model", "model.onnx"),
+        ("preprocess.json", None, "preprocess.json"),
+        ("preprocess.json", b"{", "preprocess.json: damaged"),
+        ("preprocess.json", b"[]", "preprocess.json: damaged"),
+        ("parity.json", None, "parity.json"),
+        ("parity.json", b"{}", "parity.json: damaged (KeyError('pictures'))"),
+        (shipped.SMALL, None, shipped.SMALL),
+    ],
+)
+def test_what_is_missing_or_damaged_in_an_exported_folder_is_told_in_a_line(
+    exported: Path, pictures: list[Path], tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    """check.py keeps 1 for answers that differ."""
+    moved = tmp_path / "moved"
+    shutil.copytree(exported, moved)
+    if content is None:
+        (moved / name).unlink()
+    else:
+        (moved / name).write_bytes(content)
+    needed = name in ("model.onnx", "preprocess.json")
+    for file, words in (("predict.py", pictures[:1]), ("check.py", []))[0 if needed else 1 :]:
+        done = by_stranger(moved / file, *words)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"{file}: ")
+        assert said in line
+
+
 def test_both_files_say_what_the_json_says(exported: Path) -> None:
     import onnxruntime
 

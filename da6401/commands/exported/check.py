@@ -1,5 +1,7 @@
 """Does this folder answer on this machine as it did on the one that exported it? 0 where it does, else 1 and why.
 
+2 where it cannot compare: a file is missing or damaged.
+
 parity.json has the answers that PyTorch gave there to the pictures beside it; of 8 bits those of onnxruntime. Another
 version of Pillow may decode other pixels; another version of onnxruntime, or another processor, may compute otherwise.
 """
@@ -7,20 +9,20 @@ version of Pillow may decode other pixels; another version of onnxruntime, or an
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 
 import numpy as np
-from predict import FLOAT32, HERE, INT8, answer, load, picture  # type: ignore[import-not-found]  # it lies beside
+from predict import FLOAT32, HERE, INT8, answer, exit_code, load, picture, saved  # type: ignore[import-not-found]  # it lies beside
 
 
 def main() -> int:
     """Compare, and print a line on each picture and model."""
-    known = json.loads((HERE / "parity.json").read_text(encoding="utf-8"))
+    known = saved("parity.json", "pictures", "allowed")
+    models = [model for model in (FLOAT32, INT8) if (HERE / model).exists()]
+    if not models:
+        raise FileNotFoundError(f"{HERE}: no {FLOAT32} is here; `da6401 export RUN` writes it")
     failed = 0
-    for model in (FLOAT32, INT8):
-        if not (HERE / model).exists():
-            continue
+    for model in models:
         about, session = load(model)
         for name, expected in known["pictures"].items():
             pixels = picture(HERE / name, about)
@@ -39,4 +41,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

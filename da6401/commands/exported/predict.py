@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +120,18 @@ def one_line(text: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
 
 
+def saved(name: str, *keys: str) -> dict[str, Any]:
+    """These values of the JSON object in a file of this folder; a ValueError names a file that has them not."""
+    try:
+        values = json.loads((HERE / name).read_text(encoding="utf-8"))
+        return {key: values[key] for key in keys}
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"{HERE / name}: damaged ({error!r}); `da6401 export RUN` writes it anew") from error
+
+
 def load(model: str = FLOAT32) -> tuple[dict[str, Any], onnxruntime.InferenceSession]:
     """What preprocess.json says, and the model of a file of this folder."""
-    about = json.loads((HERE / "preprocess.json").read_text(encoding="utf-8"))
+    about = saved("preprocess.json", "formats", "image_size", "resize", "class_names")
     Image.init()
     about["formats"] = [name for name in about["formats"] if name in Image.OPEN]
     warnings.simplefilter("ignore")  # Pillow's, about metadata
@@ -171,5 +182,30 @@ def main() -> int:
     return 2 if refused else 0
 
 
+def exit_code(program: Callable[[], int]) -> int:
+    """What the program returns; 141 where nobody reads its output further, 2 and a line where it cannot go on."""
+    try:
+        try:
+            return program()
+        finally:
+            print(end="", flush=True)  # now, since Python tells what fails at its own end in lines of its own
+    except Exception as error:
+        of_runtime = type(error).__module__.startswith("onnxruntime")
+        if not (of_runtime or isinstance(error, (OSError, ValueError))):
+            raise
+        problem = one_line(error)
+        if of_runtime:
+            problem += "; `da6401 export RUN` writes the model anew"
+        try:
+            print(end="", flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more as it ends
+            problem = f"the output cannot be written: {problem}"
+        if isinstance(error, BrokenPipeError):  # `predict.py ... | head`
+            return 141
+        print(f"{Path(sys.argv[0]).name}: {problem}", file=sys.stderr)
+        return 2
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, PermissionError):  # what raises it may have read: writes say so themselves
             remedy = "change its permissions, or name another path (of a run: hydra.run.dir=...)"
             problem = f"{path}: cannot be read or written ({error.strerror}); {remedy}"
+        elif error.errno == errno.ENAMETOOLONG:  # likewise
+            problem = f"{path}: cannot be read or written ({error.strerror}); name a shorter path"
         else:
             problem = write_problem(error, path)
         print(f"da6401: {safe(problem)}", file=sys.stderr)

@@ -33,6 +33,7 @@ from da6401.machine.terminal import with_progress
 from da6401.redact import json_text, one_line, safe
 from da6401.runs.atomic_files import name_elsewhere, write_atomic
 from da6401.runs.looks import record_look
+from da6401.runs.named_folders import is_folder_there
 from da6401.runs.user_outputs import OutputKind
 from da6401.training.device import restore_torch_settings
 
@@ -152,7 +153,7 @@ def image_files(words: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for word in words:
-        if word.is_dir():
+        if is_folder_there(word):
             inside = sorted(path for path in word.rglob("*") if _is_image(path) and not _hidden(path, word))
             if not inside:
                 raise DataError(f"{word}: has no image file in it ({', '.join(SUFFIXES)})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,13 +100,18 @@ def given_folder(root: str) -> Path:
     """The folder that data.root names, ``~`` expanded.
 
     Raises:
-        DataError: it is not there, or is no folder.
+        DataError: it is not there, is no folder, or has too long a name for one.
     """
     top = Path(root).expanduser()
-    if not top.is_dir():
+    try:
+        if top.is_dir():
+            return top
         what = "is not a folder" if top.exists() else link_problem(top) or "does not exist"
-        raise DataError(f"The data set's folder, {top.absolute()}, {what}.")
-    return top
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        what = "does not exist: its name is too long"
+    raise DataError(f"The data set's folder, {top.absolute()}, {what}.")
 
 
 def holds_splits(root: str) -> bool:

@@ -22,7 +22,7 @@ from da6401.errors import RunError
 from da6401.notebook.notebook_html import card, chart, number, table
 from da6401.redact import safe
 from da6401.runs.looks import Look, read_looks, times
-from da6401.runs.named_folders import folder_of
+from da6401.runs.named_folders import folder_of, is_folder_there
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import (
     CONFIG,
@@ -46,9 +46,9 @@ def load_run(folder: Path | str) -> Run:
         RunError: it holds no run.
     """
     folder = Path(folder)
-    if not (folder.exists() or folder.is_absolute()):
+    if not (is_folder_there(folder) or folder.is_absolute()):
         folder = folder_of(folder)
-    if not (folder / CONFIG).is_file():
+    if not (is_folder_there(folder) and (folder / CONFIG).is_file()):
         raise RunError(f"{folder}: holds no run (no {CONFIG}); name a run folder")
     return Run(folder)
 

@@ -17,7 +17,7 @@ from da6401.notebook.run_results import Run, load_run, write_report
 from da6401.redact import safe
 from da6401.report.assignment import ASSIGNMENT_PAGE
 from da6401.report.chosen_run import chosen_run
-from da6401.runs.named_folders import folder_of
+from da6401.runs.named_folders import folder_of, is_folder_there
 from da6401.runs.run_folder import CONFIG, DATABASE, SUMMARY, read_json, read_yaml
 from da6401.runs.trial_folders import found_runs, order, trial_folder
 from da6401.study.objective import ATTRIBUTE, Objective
@@ -38,9 +38,9 @@ def load_sweep(folder: Path | str, *, storage: str | None = None) -> Sweep:
         RunError: it holds no sweep.
     """
     folder = Path(folder)
-    if not (folder.exists() or folder.is_absolute()):
+    if not (is_folder_there(folder) or folder.is_absolute()):
         folder = folder_of(folder)
-    if not (folder / SUMMARY).is_file() and not (folder / DATABASE).is_file():
+    if not is_folder_there(folder) or not any((folder / name).is_file() for name in (SUMMARY, DATABASE)):
         raise RunError(f"{folder}: holds no sweep (neither {SUMMARY} nor {DATABASE}); name the folder of a study")
     return Sweep(folder, storage=storage)
 

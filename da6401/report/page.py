@@ -22,7 +22,7 @@ from da6401.report.assignment import ASSIGNMENT_PAGE, assignment_data
 from da6401.report.contents import report_data
 from da6401.report.pdf import PDF, find_browser, pdf_of, print_page
 from da6401.runs.atomic_files import name_elsewhere, write_text
-from da6401.runs.named_folders import folder_of, held_in, is_one
+from da6401.runs.named_folders import folder_of, held_in, is_folder_there, is_one
 from da6401.runs.user_outputs import OutputKind
 
 SCRIPTS = ("page_blocks.js", "page_charts.js", "page.js")  # one script to the browser
@@ -85,7 +85,7 @@ def report(
 
 def _place(word: Path, storage: str | None, *, alone: bool) -> Path:
     """The folder that a word names. With a study elsewhere any folder may be a sweep's."""
-    if word.is_dir() and (storage is not None or (alone and not is_one(word) and held_in(word))):
+    if is_folder_there(word) and (storage is not None or (alone and not is_one(word) and held_in(word))):
         return word
     return folder_of(word)
 

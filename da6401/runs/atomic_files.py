@@ -23,6 +23,7 @@ REMEDIES = {
     errno.EFBIG: "files may not grow so large here: see `ulimit -f`, or choose another file system",
     **dict.fromkeys(IN_THE_WAY, "a file is in the way: move it, or {elsewhere}"),
     errno.EISDIR: "that is a folder: {elsewhere}",
+    errno.ENAMETOOLONG: "a name in it, or all of it, is too long: {elsewhere}",
     errno.EROFS: "that disk is read-only: {elsewhere}",
     errno.EACCES: "you may not write there: change the permissions or {elsewhere}",
     errno.EPERM: "you may not write there: change the permissions or {elsewhere}",

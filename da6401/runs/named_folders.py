@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,17 @@ def trained_at(folder: Path) -> float:
 
 def is_one(folder: Path) -> bool:
     """Whether a folder is a run's or a sweep's."""
-    return folder.is_dir() and (holds_run(folder) or is_sweep(folder))
+    return is_folder_there(folder) and (holds_run(folder) or is_sweep(folder))
+
+
+def is_folder_there(path: Path) -> bool:
+    """Whether a folder is there; a path that is too long for the file system is not, such as a long name of a study."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
@@ -94,14 +105,14 @@ def _changed(path: Path) -> float:
 
 
 def _not_one(named: Path) -> str:
-    inside = held_in(named) if named.is_dir() else []
+    inside = held_in(named) if is_folder_there(named) else []
     if inside:
         newest = listed(inside, most=LISTED)
         return (
             f"{safe(named)}: holds {len(inside)} runs and sweeps ({newest}); name one of them, or `{LATEST}`. "
             f"da6401 report {safe(named)} lists them all"
         )
-    if named.is_dir():
+    if is_folder_there(named):
         return f"{safe(named)}: holds neither a run nor a sweep; name a run folder (it has {CONFIG}) or a sweep's"
     known = [path.name for path in held_in(OUTPUTS)]
     return (

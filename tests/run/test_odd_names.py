@@ -121,6 +121,26 @@ def test_a_sweep_and_its_workers(place: Path) -> None:
     done("report", f"sweeps/{ODD}", cwd=place)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["report", "NAME"], "NAME: is neither a folder nor a study's name"),
+        (["predict", "RUN", "NAME"], "NAME: cannot be read: File name too long"),
+        (["data", "check", "NAME"], "NAME, does not exist: its name is too long"),
+        (["data", "fetch", "inaturalist12k", "--to", "NAME"], "(File name too long); name a shorter path"),
+        (["train", *TINY, "data.root=NAME"], "NAME, does not exist: its name is too long"),
+        (["train", "--multirun", "sweep=part_a", "data=folder", "data.root=NAME"], "its name is too long"),
+        (["train", *SMALL, "hydra.run.dir=NAME"], "is too long: choose another folder (hydra.run.dir=...)"),
+        (["report", "RUN", "--out", "NAME"], "is too long: name another file (--out FILE)"),
+    ],
+)
+def test_a_name_that_is_too_long_is_told(words: list[str], told: str, place: Path) -> None:
+    name = "x" * 300
+    meant = [word.replace("NAME", name).replace("RUN", f"runs/{ODD}") for word in words]
+    _, err = done(*meant, cwd=place, code=2)
+    assert told.replace("NAME", name) in err
+
+
 def test_folders_whose_names_are_not_utf8(place: Path) -> None:
     name = os.fsdecode(b"d\xff")
     tree(place / name)

@@ -81,6 +81,17 @@ def test_what_is_ambiguous_or_not_there_is_one_message(outputs: Path, tmp_path: 
         folder_of("latest")
 
 
+def test_a_path_too_long_for_the_file_system_is_not_there(outputs: Path) -> None:
+    word = "x" * 300
+    for path in (word, f"runs/{word}", f"/{word}"):
+        for load in (folder_of, load_run, load_sweep):
+            with pytest.raises(RunError, match=r"x{300}: (is neither a folder nor a study|holds no (run|sweep))"):
+                load(path)
+    summary = outputs / "sweeps/confirmed/sweep.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "study": word}))
+    assert folder_of(word) == summary.parent
+
+
 def test_a_link_to_a_folder_is_not_a_second_one(outputs: Path) -> None:
     Path("confirmed").symlink_to("outputs/sweeps/confirmed")
     assert folder_of("confirmed") == Path("confirmed")

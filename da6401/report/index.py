@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from datetime import datetime
@@ -57,12 +58,13 @@ def _row(each: Path, above: Path) -> list[Any]:
     name = str(each.relative_to(above))
     kind = "run" if holds_run(each) else "sweep"
     time = datetime.fromtimestamp(trained_at(each)).astimezone().strftime("%Y-%m-%d %H:%M")
-    href = quote(f"./{name}/{PAGE}" if (each / PAGE).is_file() else f"./{name}/", safe="/.")
+    path = f"./{name}/{PAGE}" if (each / PAGE).is_file() else f"./{name}/"
+    href = quote(os.fsencode(path), safe="/.")  # the bytes, since a name may be no UTF-8
     try:
         own = _run(each) if kind == "run" else _sweep(each)
     except RunError as error:
         own = [None, f"cannot be read: {safe(error)}", *[None] * 6]
-    return [Link(name, href), kind, time, *own]
+    return [Link(safe(name), href), kind, time, *own]
 
 
 def _sweep(sweep: Path) -> list[Any]:

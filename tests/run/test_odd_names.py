@@ -149,6 +149,9 @@ def test_folders_whose_names_are_not_utf8(place: Path) -> None:
     for words in (["evaluate"], ["report"], ["predict", f"{name}/test/cat (1)/0.png"]):
         done(words[0], f"run {name}", *words[1:], cwd=place)
     done("reproduce", f"run {name}", f"data.root={name}", cwd=place)
+    shutil.copytree(place / f"run {name}", place / "several" / name)
+    done("report", "several", cwd=place)
+    assert '"text":"d\\\\udcff","href":"./d%FF/' in (place / "several" / "report.html").read_text(encoding="utf-8")
     words = [*TINY, f"data.root={name}", f"hydra.sweep.dir={name}", "seed=1"]
     _, err = done("train", "--multirun", *words, cwd=place, code=2)
     assert "a study needs a folder whose path is UTF-8; choose another" in err

@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding has not
     logging.raiseExceptions = False  # a full disk or a closed pipe costs a line of the log, not a screen of traceback
     try:
+        _check_working_folder()
         return _verb_of(words)
     except (UserError, DivergedError, InterruptedRun) as error:
         kind = "training diverged: " if isinstance(error, DivergedError) else ""
@@ -73,6 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             problem = write_problem(error, path)
         print(f"da6401: {safe(problem)}", file=sys.stderr)
         return UserError.exit_code
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the folder that you are in was removed: cd to another") from error
 
 
 def _verb_of(words: list[str]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from da6401.cli import main
 from da6401.config.command_line import check_command_line
 from da6401.config.schema import CnnConfig
 from da6401.config.search_path import CONFIG_NAME, SearchPath, conf_dir
@@ -151,6 +152,17 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "result.json").exists()
     assert (tmp_path / "out" / ".hydra" / "overrides.yaml").exists()
     assert "epoch 2/2" in (tmp_path / "out" / "train.log").read_text()
+
+
+def test_a_working_folder_that_was_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["train", *SMALL]) == 2
+    assert capsys.readouterr().err == "da6401: the folder that you are in was removed: cd to another\n"
 
 
 def test_divergence_ends_in_exit_code_3(tmp_path: Path) -> None:

@@ -327,6 +327,8 @@ def test_a_zip_of_something_else_leaves_nothing(tmp_path: Path) -> None:
 def test_only_http_is_fetched_and_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must begin with https"):
         fetch_inaturalist(size="100", to=tmp_path, url_base="file:///etc")
+    with pytest.raises(DataError, match=r"--url-base http://\[bad: is no address \(Invalid IPv6 URL\)"):
+        fetch_inaturalist(size="100", to=tmp_path, url_base="http://[bad")
     (tmp_path / "inaturalist_100").mkdir()
     with pytest.raises(DataError, match="move it away"):
         fetch_inaturalist(size="100", to=tmp_path, url_base=fetch.URL_BASE)

@@ -38,9 +38,13 @@ def fetch_inaturalist(*, size: Size, to: Path, url_base: str) -> Fetched:
     and the next call resumes.
 
     Raises:
-        DataError: see download and unpack; or the archive holds no train/.
+        DataError: see download and unpack; or the archive holds no train/, or url_base is no address of the web.
     """
-    if urlsplit(url_base).scheme not in ("http", "https"):
+    try:
+        scheme = urlsplit(url_base).scheme
+    except ValueError as error:  # a bracket that is not closed, say
+        raise DataError(f"--url-base {url_base}: is no address ({error}), such as {URL_BASE}") from error
+    if scheme not in ("http", "https"):
         raise DataError(f"--url-base {url_base}: it must begin with https:// or http://")
     root = to / f"inaturalist_{size}"
     archive = to / f"nature_{size}.zip"

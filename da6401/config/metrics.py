@@ -40,6 +40,10 @@ class Metric:
         """A number by which values are sorted, best first."""
         return -value if self.maximise else value
 
+    def sign_word(self, gap: float) -> str:
+        """ "better" or "worse" of a difference, where less is better; "" where its sign says so, or there is none."""
+        return "" if self.maximise or not gap else "better" if gap < 0 else "worse"
+
     def text(self, value: float) -> str:
         """A value for people, without the metric's name."""
         return (METRICS[self.name].form if self.name in METRICS else "{:.4g}").format(value)

@@ -10,6 +10,7 @@ alone.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from da6401.runs.predictions import Predictions
 
 TOP = 5  # classes that top5 accepts
+LEAST = sys.float_info.epsilon  # what a probability of 0 counts as in the log loss, as in scikit-learn's
 
 
 @metric("accuracy", "accuracy", maximise=True, is_share=True)
@@ -68,11 +70,16 @@ def top5(labels_N: Labels, probabilities_NK: Probabilities) -> float:
 @metric("log_loss", "log loss", maximise=False)
 def log_loss(labels_N: Labels, probabilities_NK: Probabilities) -> float:
     """Mean cross-entropy in nats; a probability counts as at least 2.2e-16."""
+    return float(log_losses(labels_N, probabilities_NK).mean())
+
+
+def log_losses(labels_N: Labels, probabilities_NK: Probabilities) -> Probabilities:
+    """(N,): each image's part in the log loss."""
     import numpy as np
 
-    eps = float(np.finfo(np.float64).eps)
-    right_N = np.clip(probabilities_NK[np.arange(len(labels_N)), labels_N].astype(np.float64), eps, 1 - eps)
-    return float(-np.log(right_N).mean())
+    right_N = np.clip(probabilities_NK[np.arange(len(labels_N)), labels_N].astype(np.float64), LEAST, 1 - LEAST)
+    losses_N: Probabilities = -np.log(right_N)
+    return losses_N
 
 
 @metric("macro_auroc", "macro AUROC", maximise=True)

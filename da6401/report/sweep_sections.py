@@ -68,8 +68,9 @@ def _headline(sweep: SweepRecord, metric: Metric) -> list[Block]:
     if rival is not None:
         name = str(rival.trial.run.config["model"]["name"])
         theirs = rival.values[metric.index]
+        sign = f"; {said}" if (said := metric.sign_word(value - theirs)) else ""
         items.append(("Against Part " + ("A" if name == "cnn" else "B"), f"{value - theirs:+.4g}",
-                      f"{name}, trial {rival.trial.number}: {number(theirs)}"))  # fmt: skip
+                      f"{name}, trial {rival.trial.number}: {number(theirs)}{sign}"))  # fmt: skip
     confirmed = sweep.summary.get("confirmed") or []
     if confirmed:
         rows = [[c["trial"], c["value"], c["mean"], c["deviation"], c["mean"] - c["value"], len(c["values"])]
@@ -98,8 +99,9 @@ def _against_default(
     if sweep.objective.alone is None:
         note = f"{word(metric.name)}, trial {winner.trial.number} less {note}"
     if (found := sweep.told.gain) is None:
-        return "Against the default", f"{winner.values[metric.index] - own:+.4g}", note
-    return "Against the default", f"{found.value:+.4g}", f"{note}; {gain_words(found)}"
+        gap = winner.values[metric.index] - own
+        return "Against the default", f"{gap:+.4g}", "; ".join(filter(None, (note, metric.sign_word(gap))))
+    return "Against the default", f"{found.value:+.4g}", f"{note}; {gain_words(found, metric)}"
 
 
 def _looks(sweep: SweepRecord) -> list[Block]:

@@ -15,12 +15,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from da6401.config.metrics import Metric
 from da6401.metrics.intervals import Z
 from da6401.metrics.paired import Difference, difference, on_same_images
+from da6401.metrics.scores import log_losses
 from da6401.runs.predictions import Predictions
 
 SPLITS = 200
-TINY = 1e-7  # the least probability whose logarithm counts, as in the log loss
 BY_IMAGE = {"accuracy": 1.0, "log_loss": -1.0}  # metrics that are a mean over images, and the sign of "better"
 
 
@@ -83,14 +84,13 @@ def _scores(name: str, answers: Predictions) -> npt.NDArray[np.float64]:
     """(N,): each image's part in the metric."""
     if name == "accuracy":
         return np.asarray(answers.predicted == answers.labels_N, dtype=np.float64)
-    chosen_N = answers.probabilities_NK[np.arange(len(answers.labels_N)), answers.labels_N].astype(np.float64)
-    losses_N: npt.NDArray[np.float64] = -np.log(np.clip(chosen_N, TINY, 1.0))
-    return losses_N
+    return np.asarray(log_losses(answers.labels_N, answers.probabilities_NK), dtype=np.float64)
 
 
-def gain_words(found: Difference) -> str:
-    """Its interval in words, whether it shows anything, and on which images."""
+def gain_words(found: Difference, metric: Metric) -> str:
+    """What its sign means, its interval in words, whether it shows anything, and on which images."""
     low, high = found.interval
+    sign = f"{word}; " if (word := metric.sign_word(found.value)) else ""
     verdict = "" if found.is_shown else ", no gain shown"
     where = ", on images that did not choose the winner" if found.test == "nested hold-out" else ""
-    return f"95% interval {low:+.3f} to {high:+.3f}, n = {found.images}{where}{verdict}"
+    return f"{sign}95% interval {low:+.3f} to {high:+.3f}, n = {found.images}{where}{verdict}"

@@ -112,7 +112,8 @@ def write_summary(
         parts = (_which(best[0]), objective.text(best[0].values), parameters(best[0].trial))
         console.print(escape(f"winner: {', '.join(filter(None, parts))}"))
     if told.gain is not None and default is not None:
-        console.print(f"against the default, trial {default.number}: {told.gain.value:+.4f} ({gain_words(told.gain)})")
+        words = gain_words(told.gain, objective.metrics[0])
+        console.print(f"against the default, trial {default.number}: {told.gain.value:+.4f} ({words})")
     console.print(f"retrain it: [bold]{escape(command or '')}[/bold]")
     if handed is not None:
         console.print(f"on train and validation: {escape(command or '')} trainer.train_on=all")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
+from da6401.config.metrics import Metric
 from da6401.metrics.scores import accuracy, score
 from da6401.runs.predictions import Predictions
 from da6401.study.gain import gain, gain_words, longest
 
 CLASSES, IMAGES = 10, 400
+ACCURACY, LOSS = Metric(0, "val_accuracy", maximise=True), Metric(0, "val_log_loss", maximise=False)
 
 
 def drawn(rng: np.random.Generator, rates: list[float]) -> dict[int, Predictions]:
@@ -60,7 +62,7 @@ def test_a_real_gain_is_found_and_not_overstated() -> None:
             found.append(one)
     assert np.mean([each.value for each in found]) == pytest.approx(0.095, abs=0.015)
     assert sum(each.is_shown for each in found) >= 0.8 * len(found)
-    assert "on images that did not choose the winner" in gain_words(found[0])
+    assert "on images that did not choose the winner" in gain_words(found[0], ACCURACY)
 
 
 def test_two_trials_that_every_half_ranks_alike_have_the_plain_difference() -> None:
@@ -71,6 +73,29 @@ def test_two_trials_that_every_half_ranks_alike_have_the_plain_difference() -> N
         assert found is not None
         assert found.value == pytest.approx(values[1] - values[0], abs=1e-6)
         assert found.is_shown
+
+
+def test_the_log_loss_of_a_gain_has_the_floor_of_the_metric() -> None:
+    answers = drawn(np.random.default_rng(2), [0.2, 0.9])
+    labels_N, probabilities_NK = answers[0].labels_N, answers[0].probabilities_NK.copy()
+    wrong_N = probabilities_NK.argmax(1) != labels_N
+    probabilities_NK[np.flatnonzero(wrong_N), labels_N[wrong_N]] = 1e-12
+    answers[0] = Predictions(answers[0].class_names, answers[0].names, labels_N, probabilities_NK)
+    values = [score("log_loss", each.labels_N, each.probabilities_NK) for each in answers.values()]
+    found = gain("log_loss", answers, 1, 0)
+    assert found is not None
+    assert found.value == pytest.approx(values[1] - values[0], abs=1e-6)
+
+
+def test_of_a_loss_the_words_say_whether_the_sign_is_better() -> None:
+    answers = drawn(np.random.default_rng(2), [0.2, 0.9])
+    better = gain("log_loss", answers, 1, 0)
+    more = gain("accuracy", answers, 1, 0)
+    assert better is not None
+    assert more is not None
+    assert (better.value < 0, gain_words(better, LOSS).startswith("better; 95% interval -")) == (True, True)
+    assert gain_words(replace(better, value=0.1), LOSS).startswith("worse; 95% interval")
+    assert gain_words(more, ACCURACY).startswith("95% interval +")
 
 
 def test_without_something_to_compare_there_is_no_gain() -> None:
@@ -84,7 +109,7 @@ def test_without_something_to_compare_there_is_no_gain() -> None:
     macro = gain("macro_f1", answers, 1, 0)
     assert macro is not None
     assert macro.test == "paired bootstrap"
-    assert "did not choose" not in gain_words(macro)
+    assert "did not choose" not in gain_words(macro, ACCURACY)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,19 @@ from scipy.stats import binomtest
 
 from da6401.config.metrics import Metric
 from da6401.metrics.intervals import interval_of, wilson
+from da6401.metrics.scores import log_loss
 from da6401.registry import METRICS
 from da6401.runs.predictions import Predictions, write_predictions
-from da6401.runs.run_folder import VALIDATION_CSV
+from da6401.runs.run_folder import VALIDATION_CSV, RunResult, write_result
 from da6401.study.objective import Objective
 from da6401.study.told_apart import ToldApart, score_name, told_apart
 from tests.answers import answers
 
 LABELS = [0, 1, 2, 0] * 25  # 100 images
+RESULT = RunResult(
+    status="completed", val_accuracy=0.5, val_loss=1.0, best_epoch=1, epochs_run=1, test_accuracy=None, test_loss=None,
+    parameters=1, macs=1, seconds=1.0, reason="",
+)  # fmt: skip
 
 
 def objective(*names: str) -> Objective:
@@ -67,6 +73,24 @@ def test_a_loss_is_the_log_loss_of_the_answers(tmp_path: Path) -> None:
     told = told_apart(found, 0, objective("val_loss"))
     assert told.same == {1}
     assert told.intervals[2] == pytest.approx(interval_of("log_loss", unsure))
+
+
+def test_a_loss_that_the_answers_do_not_have_is_left_out(tmp_path: Path) -> None:
+    """A network that is sure of a wrong class has a loss of hundreds; its answers, whose floor is 2.2e-16, of 36."""
+    plain, saturated = answers(LABELS), answers(LABELS, wrong=range(50), sure=1.0)
+    losses = {number: log_loss(each.labels_N, each.probabilities_NK) for number, each in enumerate([plain] * 2)}
+    found = folders(tmp_path, {0: plain, 1: plain, 2: saturated})
+    for number, loss in {**losses, 2: 240.0}.items():
+        write_result(found[number], replace(RESULT, val_loss=loss))
+    told = told_apart(found, 0, objective("val_loss"), default=1)
+    assert (set(told.intervals), set(told.same), told.tested, told.left_out) == ({0, 1}, {1}, 1, (2,))
+    assert told.gain is None
+    assert told.sentence.splitlines()[1] == (
+        "no interval and no test for trial 2, and no gain over the default: val_loss differs there from the log "
+        "loss of validation.csv, in which a probability counts as at least 2.2e-16"
+    )
+    assert told_apart(found, 2, objective("val_loss")).left_out == (2,)
+    assert told_apart(found, 0, objective("val_log_loss")).left_out == ()
 
 
 def test_only_what_was_asked_about_the_same_images_is_tested(tmp_path: Path) -> None:

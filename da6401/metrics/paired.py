@@ -12,11 +12,11 @@ import numpy as np
 
 from da6401.errors import UndefinedMetricError
 from da6401.metrics.intervals import Interval, Values, Z, resampled
+from da6401.metrics.means import DECIMALS
 from da6401.metrics.scores import score
 from da6401.runs.predictions import Predictions
 
 EXACT = 50  # pairs, up to which the signed-rank test is exact
-DECIMALS = 12  # of paired differences: equal gaps of shares, such as 3/60, else differ in their last bits
 LEVEL = 0.05  # a difference is shown where the p-value, corrected for many, is below it
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,6 +21,8 @@ from da6401.errors import ConfigError
 from da6401.registry import METRICS, SCORES
 from da6401.runs.run_folder import RunResult
 from da6401.study.objective import ATTRIBUTE, Objective
+from da6401.sweep.confirm import Confirmed
+from da6401.sweep.cross_validation import mean_of
 from tests.tiny_runs import SMALL, compose
 
 RESULT = RunResult(
@@ -128,6 +132,25 @@ def test_the_mean_over_seeds_wins_and_the_median_seed_stands_for_it() -> None:
     assert lowest.trial.params == {"seed": 2, "depth": 0}
     assert of("val_accuracy").best(trials[3:5])[0].trial.number == 4  # of two in the middle the better one
     assert of("val_loss").best(trials[3:5])[0].trial.number == 3
+
+
+@pytest.mark.parametrize("maximise", [True, False])
+def test_of_equal_means_the_earlier_wins_whatever_their_last_bits_are(maximise: bool) -> None:
+    """Over seeds and over folds; of 80 images 54 are right in both."""
+    high, low = (0.9, 0.6, 0.6, 0.6), (0.7, 0.6, 0.7, 0.7)
+    assert statistics.fmean(high) > statistics.fmean(low), "the noise of rounding that this test is about"
+    rows = (low, high) if maximise else (high, low)
+    trials = [
+        Trial(4 * depth + seed, [value], {"seed": seed, "depth": depth})
+        for depth, row in enumerate(rows)
+        for seed, value in enumerate(row)
+    ]
+    objective = of("val_accuracy" if maximise else "val_loss")
+    assert objective.best(trials)[0].trial.params["depth"] == 0
+    assert objective.so_far(trials)[-1][1] == 0.675
+    assert mean_of([(value,) for value in high]) == mean_of([(value,) for value in low]) == (0.675,)
+    confirmed = [Confirmed(0, 0.7, values, Path("run")) for values in (high, low)]
+    assert confirmed[0].mean == confirmed[1].mean
 
 
 def test_without_a_searched_seed_each_trial_stands_for_itself() -> None:

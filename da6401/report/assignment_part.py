@@ -131,7 +131,7 @@ def observations(sweep: SweepRecord) -> list[Block]:
     elif default is not None and default.values:
         start = default.values[metric.index]
         said.append(f"The default configuration, trial {default.number}, has {number(start)}: the search gained "
-                    f"{value - start:+.4g}.")  # fmt: skip
+                    f"{metric.cost(start) - metric.cost(value):+.4g}.")  # fmt: skip
     if (summary := correlation(sweep, metric)) is not None:
         key, rank = summary["rows"][0]
         said.append(f"The strongest rank correlation with {name} is that of {key}: {rank:+.2f} over "
@@ -201,8 +201,11 @@ def _shown(value: Any) -> Any:
 
 def _saved_on(sweep: SweepRecord) -> str:
     """How many epochs and seconds the search took, and how many epochs it was spared."""
-    run = sum(len(trial.run.epochs) for trial in sweep.trials)
-    planned = sum(int(_trainer(trial).get("epochs", 0)) for trial in sweep.trials)
+    run = sum(trial.run.epochs_run for trial in sweep.trials)
+    planned = sum(
+        int(_node(trial, "trainer").get("epochs") or 0) * int(_node(trial, "sweep").get("folds") or 1)
+        for trial in sweep.trials
+    )
     pruned = sum(trial.state == "pruned" for trial in sweep.trials)
     failed = sum(trial.state == "fail" for trial in sweep.trials)
     busy = sum(trial.run.result.seconds for trial in sweep.trials if trial.run.result)
@@ -213,8 +216,8 @@ def _saved_on(sweep: SweepRecord) -> str:
     return said + (f": {planned - run} were saved." if planned > run else ".")
 
 
-def _trainer(trial: TrialRecord) -> Mapping[str, Any]:
-    found = trial.run.config.get("trainer")
+def _node(trial: TrialRecord, name: str) -> Mapping[str, Any]:
+    found = trial.run.config.get(name)
     return found if isinstance(found, Mapping) else {}
 
 

@@ -166,7 +166,7 @@ def _against(part: Part, run: RunRecord, scratch: Part | None) -> list[Block]:
 def _budget(sweep: SweepRecord | None, run: RunRecord) -> list[Any]:
     runs = [trial.run for trial in sweep.trials] if sweep else [run]
     seconds = sum(each.result.seconds for each in runs if each.result)
-    return [len(runs), sum(len(each.epochs) for each in runs), duration(seconds)]
+    return [len(runs), sum(each.epochs_run for each in runs), duration(seconds)]
 
 
 def _depths(run: RunRecord) -> str:

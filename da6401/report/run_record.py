@@ -26,6 +26,7 @@ from da6401.runs.run_folder import (
     read_result,
     read_yaml,
 )
+from da6401.runs.trial_folders import epochs_run, fold_folders
 
 Content = TypeVar("Content")
 
@@ -46,6 +47,16 @@ class RunRecord:
     @property
     def status(self) -> str:
         return self.result.status if self.result else "unfinished"
+
+    @functools.cached_property
+    def folds(self) -> list[Path]:
+        """The folders of a trial's folds; [] of a run that is one training."""
+        return fold_folders(self.folder)
+
+    @property
+    def epochs_run(self) -> int:
+        """The epochs that were trained, of all folds."""
+        return epochs_run(self.folder) if self.folds else len(self.epochs)
 
 
 def read_run(folder: Path, *, predictions: bool = False) -> RunRecord:

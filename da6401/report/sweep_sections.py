@@ -175,7 +175,7 @@ def _trials(sweep: SweepRecord, told: ToldApart) -> Block:
                 "mark": f" {MARK}" if trial.number in told.same else "",
                 "interval": told.cell(trial.number),
                 "seconds": took,
-                "epochs": len(trial.run.epochs), "parameters": result.parameters if result else None,
+                "epochs": trial.run.epochs_run, "parameters": result.parameters if result else None,
                 "macs": result.macs if result else None, "reason": safe(trial.reason), "slot": trial.slot,
                 "attempts": trial.attempts, "folder": safe(trial.run.folder), "changes": _differences(sweep, trial),
                 "command": command(trial.run.folder)["text"] if trial.run.config else None,

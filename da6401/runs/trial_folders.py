@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from da6401.errors import UserError
-from da6401.runs.run_folder import DATABASE, SUMMARY, holds_run
+from da6401.errors import RunError, UserError
+from da6401.runs.run_folder import DATABASE, SUMMARY, holds_run, read_metrics
 
 FOLDER = "folder"  # user attribute of a trial: its run's folder, relative to the sweep's
 CONFIRMATIONS = "confirm"  # in a sweep's folder: the runs that train its best trials again
@@ -134,6 +134,17 @@ def fold_folders(run: Path) -> list[Path]:
     """Those that are there, in their order; none of a trial that is one training."""
     numbers = itertools.takewhile(lambda number: fold_folder(run, number).is_dir(), itertools.count(1))
     return [fold_folder(run, number) for number in numbers]
+
+
+def epochs_run(run: Path) -> int:
+    """The epochs that a trial has trained; of several folds, whose own metrics are the mean, those of all."""
+    folds = fold_folders(run)
+    if folds:
+        return sum(map(epochs_run, folds))
+    try:
+        return len(read_metrics(run))
+    except RunError:
+        return 0
 
 
 def every_run(sweep: Path) -> Iterator[Path]:

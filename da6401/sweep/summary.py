@@ -18,13 +18,12 @@ from rich.markup import escape
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import key_of
-from da6401.errors import RunError
 from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
 from da6401.runs.reproduce_command import plugin_words, reproduce_command
-from da6401.runs.run_folder import CONFIG, SUMMARY, data_fingerprint, read_metrics, read_yaml
-from da6401.runs.trial_folders import MODEL, fold_folders, trial_folder
+from da6401.runs.run_folder import CONFIG, SUMMARY, data_fingerprint, read_yaml
+from da6401.runs.trial_folders import MODEL, epochs_run, fold_folders, trial_folder
 from da6401.study.gain import gain_words, longest
 from da6401.study.objective import Candidate, Objective, is_complete
 from da6401.study.roles import DEFAULT, role_of
@@ -79,7 +78,7 @@ def write_summary(
                 if settings.strategy == "race"
                 else {}
             ),
-            "epochs_run": sum(_epochs(trial_folder(folder, trial)) for trial in trials),
+            "epochs_run": sum(epochs_run(trial_folder(folder, trial)) for trial in trials),
             "seconds": seconds,
         },
     )
@@ -265,14 +264,3 @@ def _best_by_model(trials: Sequence[FrozenTrial], objective: Objective) -> dict[
         return {}
     best = {model: objective.best(t for t in trials if str(t.params.get("model")) == model) for model in models}
     return {model: found[0] for model, found in best.items() if found}
-
-
-def _epochs(run: Path) -> int:
-    """The epochs that a trial has trained; of several folds, whose own metrics are the mean, those of all."""
-    folds = fold_folders(run)
-    if folds:
-        return sum(map(_epochs, folds))
-    try:
-        return len(read_metrics(run))
-    except RunError:
-        return 0

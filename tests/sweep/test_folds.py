@@ -14,6 +14,7 @@ from da6401.metrics.paired import corrected, signed_rank
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import VALIDATION_CSV, read_metrics, read_result, read_yaml
 from da6401.training import loop, run
+from tests.outcomes import page_data
 from tests.sweep.sweeps import FOLDER, SWEEP, N, folder, states, summary, sweep, trials
 from tests.tiny_runs import typed
 
@@ -148,6 +149,17 @@ def test_a_trial_is_pruned_between_folds_by_its_mean_so_far() -> None:
     assert len(list(folder(1).glob("fold-*"))) == done
     result = read_result(folder(1))
     assert (result.status, result.reason.startswith(f"pruned after fold {done} with val_accuracy")) == ("pruned", True)
+    epochs = 4 * (4 + done)
+    assert main(["report", str(FOLDER)]) == 0
+    blocks = [
+        b for part in page_data(FOLDER / "report.html")["parts"] for each in part["sections"] for b in each["blocks"]
+    ]
+    (table,) = [block for block in blocks if block["kind"] == "trials"]
+    assert [row["epochs"] for row in table["trials"]] == [16, 4 * done]
+    assert main(["report", str(FOLDER), "--assignment", "--out", "assignment.html"]) == 0
+    text = Path("assignment.html").read_text(encoding="utf-8")
+    assert f"; {epochs} epochs in " in text
+    assert f"All trials in full would have been 32 epochs: {32 - epochs} were saved." in text
 
 
 def test_seeds_give_more_pairs_and_enough_folds_can_show_a_difference() -> None:

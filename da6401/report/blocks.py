@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from da6401.errors import RunError
 from da6401.redact import safe
-from da6401.runs.reproduce_command import reproduce_command
+from da6401.runs.reproduce_command import reproduce_command, retraining_command
+from da6401.runs.run_folder import SUMMARY, read_json
+from da6401.runs.trial_folders import fold_folders, sweep_of
 
 Block = dict[str, Any]
 
@@ -52,4 +55,20 @@ def cell(value: Any) -> Any:
 
 
 def command(folder: Path) -> Block:
-    return {"kind": "command", "text": reproduce_command(folder)}
+    """What trains a run again; where it is a sweep's winner over folds, what trains its config as the sweep says it."""
+    sweep = _won(folder) if fold_folders(folder) else None
+    words = reproduce_command(folder) if sweep is None else retraining_command(sweep, folder, absolute=True)
+    return {"kind": "command", "text": words}
+
+
+def _won(folder: Path) -> Path | None:
+    """The sweep that names this run as its winner."""
+    sweep = sweep_of(folder)
+    if sweep is None:
+        return None
+    try:
+        winner = str(read_json(sweep / SUMMARY).get("winner"))  # as the sweep saw it: the folder may have moved since
+    except RunError:
+        return None
+    parts = folder.resolve().relative_to(sweep).parts
+    return sweep if Path(winner).parts[-len(parts) :] == parts else None

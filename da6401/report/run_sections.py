@@ -28,6 +28,10 @@ def run_sections(run: RunRecord) -> list[dict[str, Any]]:
         notes.append(text("This run is unfinished: there is no result.json yet.", "warning"))
     elif result.status != "completed":
         notes.append(text(f"This run did not complete ({result.status}): {safe(result.reason)}", "warning"))
+    if run.folds:
+        notes.append(text(f"A trial of {len(run.folds)} folds, with no network of its own: its metrics are means over "
+                          "the folds. The tables below are of the answers of all folds together, whose metrics can "
+                          "differ from the means."))  # fmt: skip
     if run.looks:
         notes += [text(each, "warning") for each in choice_warnings(run.folder)]
     sections = [section("Result", *notes, _reached(run), command(run.folder) if run.config else None, _looks(run))]
@@ -42,7 +46,8 @@ def run_sections(run: RunRecord) -> list[dict[str, Any]]:
         sections.append(section("Predictions", text(f"There are no predictions in this folder yet; {remedy}.")))
     else:
         found = run.predictions[split]
-        which = text(f"On the {split} split, n = {len(found.labels_N)} images.")
+        where = "The answers of all folds together" if run.folds else f"On the {split} split"
+        which = text(f"{where}, n = {len(found.labels_N)} images.")
         sections += [
             section("Confusion matrix", which, run_figures.confusion(found)),
             section("Classes", which, _classes(found)),
@@ -108,7 +113,8 @@ def _metrics(run: RunRecord) -> Block:
                     "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"]  # fmt: skip
         rows.append(row)
     heads = [head for split, found in run.predictions.items()
-             for head in (f"{split}, n = {len(found.labels_N)}", "95% interval")]  # fmt: skip
+             for head in (f"{'all folds together' if run.folds else split}, n = {len(found.labels_N)}",
+                          "95% interval")]  # fmt: skip
     return table("Metrics (intervals: Wilson's for shares of images, else the bootstrap's)", ["metric", *heads], rows)
 
 

@@ -8,6 +8,7 @@ from typing import TypeGuard
 
 from da6401.errors import RunError
 from da6401.runs.run_folder import PLUGIN_FILES, RECEIPT, read_json
+from da6401.runs.trial_folders import fold_folders
 
 
 def reproduce_command(folder: Path, *, absolute: bool = False) -> str:
@@ -17,6 +18,16 @@ def reproduce_command(folder: Path, *, absolute: bool = False) -> str:
     """
     run = folder.absolute() if absolute else folder
     return shlex.join(["da6401", "reproduce", str(run), *plugin_words(folder, absolute=absolute)])
+
+
+def retraining_command(sweep: Path, winner: Path, *, absolute: bool = False) -> str:
+    """The command that trains a sweep's winner; one of several folds, by best.yaml, on the ordinary split."""
+    folds = fold_folders(winner)
+    if not folds:
+        return reproduce_command(winner, absolute=absolute)
+    own = (sweep.absolute() if absolute else sweep) / "best"
+    words = ["da6401", "train", "--config-path", str(sweep.absolute()), "--config-name", "best"]
+    return shlex.join([*words, f"hydra.run.dir={own}", *plugin_words(folds[0], absolute=absolute)])
 
 
 def plugin_words(folder: Path, *, absolute: bool = False) -> list[str]:

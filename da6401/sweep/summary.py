@@ -21,7 +21,7 @@ from da6401.config.search_space import key_of
 from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text
-from da6401.runs.reproduce_command import plugin_words, reproduce_command
+from da6401.runs.reproduce_command import plugin_words, retraining_command
 from da6401.runs.run_folder import CONFIG, SUMMARY, data_fingerprint, read_yaml
 from da6401.runs.trial_folders import MODEL, epochs_run, fold_folders, trial_folder
 from da6401.study.gain import gain_words, longest
@@ -50,7 +50,7 @@ def write_summary(
     states = Counter(trial.state.name.lower() for trial in trials)
     winner = confirmed[0].run if confirmed else trial_folder(folder, best[0].trial) if best else None
     winner = handed.runs[0] if handed else winner
-    command = None if winner is None else _retraining(folder, winner, folds=settings.folds)
+    command = None if winner is None else retraining_command(folder, winner)
     completed = {trial.number: trial_folder(folder, trial) for trial in trials if is_complete(trial)}
     stands = best[0].trial.number if best else None
     default = _default(trials) if best and not best[0].is_repeated else None
@@ -96,7 +96,7 @@ def write_summary(
     for model, each in _best_by_model(trials, objective).items():
         console.print(f"best {escape(model)}: {objective.text(each.values)} ({_which(each)})")
     if (winner / CONFIG).exists():
-        elsewhere = _retraining(folder, winner, folds=settings.folds, absolute=True)
+        elsewhere = retraining_command(folder, winner, absolute=True)
         head = f"# study {study.study_name}: the winner, {winner.name}\n# {elsewhere}\n"
         write_text(folder / "best.yaml", head + (winner / CONFIG).read_text(encoding="utf-8"))
         if settings.plot_by:
@@ -123,16 +123,6 @@ def _default(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     complete = [trial for trial in trials if is_complete(trial)]
     first = next((trial for trial in complete if role_of(trial) == DEFAULT), None)
     return None if first is None else longest(first, complete)
-
-
-def _retraining(folder: Path, winner: Path, *, folds: int, absolute: bool = False) -> str:
-    """The command that trains the winner again; one of several folds on the ordinary split."""
-    if not folds:
-        return reproduce_command(winner, absolute=absolute)
-    own = (folder.absolute() if absolute else folder) / "best"
-    words = ["da6401", "train", "--config-path", str(folder.absolute()), "--config-name", "best"]
-    plugins = plugin_words(next(iter(fold_folders(winner)), winner), absolute=absolute)
-    return shlex.join([*words, f"hydra.run.dir={own}", *plugins])
 
 
 def _print_model(console: Console, handed: HandedOver, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,7 +83,13 @@ def test_a_trial_is_the_mean_of_its_folds_and_is_tested_against_the_winner(
     page = (FOLDER / "report.html").read_text(encoding="utf-8")
     assert "sd of 3 folds" in page
     assert "cannot be told from the winner over 3 folds" in page
-    assert main(["report", str(folder(0))]) == 0
+    for number in values:
+        assert main(["report", str(folder(number))]) == 0
+        data = json.dumps(page_data(folder(number) / "report.html"))
+        assert "all folds together, n = 60" in data
+        assert "its metrics are means over the folds" in data
+        assert "On the validation split" not in data
+        assert f"da6401 reproduce {folder(number)}" in data
 
 
 def test_best_yaml_trains_the_winner_on_the_ordinary_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +101,10 @@ def test_best_yaml_trains_the_winner_on_the_ordinary_split(tmp_path: Path, capsy
     assert best["data"]["fold"] == ""
     words = " ".join(command.split()).replace("da6401 train ", "").split()
     assert words[0] == "--config-path"
+    assert main(["report", str(folder(0))]) == 0
+    (part,) = page_data(folder(0) / "report.html")["parts"]
+    (block,) = [each for each in part["sections"][0]["blocks"] if each["kind"] == "command"]
+    assert block["text"].startswith(f"da6401 train --config-path {FOLDER.absolute()} --config-name best hydra.run.dir=")
     code, _, err = typed("train", *words, cwd=tmp_path)
     assert code == 0, err
     assert read_yaml(FOLDER / "best/config.yaml")["data"]["fold"] == ""

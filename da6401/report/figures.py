@@ -12,6 +12,7 @@ from da6401.registry import METRICS
 from da6401.report.charts import Chart, Focus, axis, chart, epochs, label, number
 from da6401.report.sweep_record import SweepRecord, TrialRecord
 from da6401.runs.looks import times
+from da6401.study.objective import keeps_limits
 
 COLOURS = {"complete": "@accent", "pruned": "@pruned", "fail": "@failed", "running": "@running", "waiting": "@muted"}
 STATES = {**{state: state for state in COLOURS}, "fail": "failed"}  # in words
@@ -163,10 +164,12 @@ def joined(lines: Iterable[tuple[TrialRecord, Sequence[tuple[float, float]]]]) -
 
 
 def pareto(sweep: SweepRecord, one: Metric, other: Metric) -> Chart:
-    """Two metrics against each other; the front are the trials that no other beats in both."""
+    """Two metrics against each other; the front are the trials within the hard limits that no other of these beats."""
     front = sweep.objective.by(one).ranked(sweep.best)  # the line of steps joins neighbours
     chosen = {t.number for t in front}
     rest = [t for t in sweep.complete if t.number not in chosen]
+    over = [t for t in rest if not keeps_limits(t)]
+    beaten = [t for t in rest if keeps_limits(t)]
     traces = [
         {
             "type": "scatter", "mode": mode, "name": name, "x": [t.reached(one) for t in trials],
@@ -176,17 +179,20 @@ def pareto(sweep: SweepRecord, one: Metric, other: Metric) -> Chart:
             "hovertemplate": "trial %{customdata}: %{x:.4f}, %{y:.5g}<extra></extra>",
         }
         for name, trials, mode, size, colour, shape in (
-            ("beaten", rest, "markers", 7, "@pruned", "linear"),
+            ("beaten", beaten, "markers", 7, "@pruned", "linear"),
+            *([("over the limit", over, "markers", 7, "@failed", "linear")] if over else []),
             ("Pareto front", front, "lines+markers+text", 9, "@accent", "vh"),
         )
     ]  # fmt: skip
+    within = f" within the limit are beaten by no other; {len(over)} over it cannot win" if over else ""
     return chart(
         "Pareto front",
-        f"{word(one.name).capitalize()} against {word(other.name)}: {len(front)} of {len(sweep.complete)} completed "
-        "trials are beaten by no other.",
+        f"{word(one.name).capitalize()} against {word(other.name)}: {len(front)} of {len(sweep.complete) - len(over)} "
+        f"completed trials{within or ' are beaten by no other'}.",
         traces, {"xaxis": axis(word(one.name)), "yaxis": axis(word(other.name)), "showlegend": True},
-        columns=["trial", word(one.name), word(other.name), "on the front"],
-        rows=[[t.number, t.reached(one), t.reached(other), t.number in chosen] for t in sweep.complete],
+        columns=["trial", word(one.name), word(other.name), "on the front", *(["over the limit"] if over else [])],
+        rows=[[t.number, t.reached(one), t.reached(other), t.number in chosen, *([t in over] if over else [])]
+              for t in sweep.complete],
     )  # fmt: skip
 
 

@@ -164,6 +164,18 @@ def test_of_two_metrics_the_front_is_best() -> None:
     assert on_front == [True, True, False, False]
 
 
+def test_a_trial_over_a_hard_limit_is_named_so_and_not_beaten() -> None:
+    values = [(0.5, 10.0), (0.9, 20.0), (0.4, 15.0)]
+    over: dict[int, dict[str, float]] = {1: {"parameters": 5.0}}
+    found = sweep([trial(n, each, constraints=over.get(n, {})) for n, each in enumerate(values)], (ACCURACY, SIZE))
+    drawn = figures.pareto(found, ACCURACY, SIZE)
+    named = {trace["name"]: trace["customdata"] for trace in drawn["traces"]}
+    assert named == {"beaten": [2], "over the limit": [1], "Pareto front": [0]}
+    assert "1 of 2 completed trials within the limit are beaten by no other; 1 over it cannot win." in drawn["summary"]
+    assert drawn["columns"][3:] == ["on the front", "over the limit"]
+    assert [row[3:] for row in drawn["rows"]] == [[True, False], [False, True], [False, False]]
+
+
 def test_history_marks_what_was_pruned_and_what_failed() -> None:
     trials = [trial(0, (0.5,)), trial(1, None), trial(2, None, state="fail"), trial(3, (0.4,)), trial(4, (0.7,))]
     drawn = figures.history(sweep(trials), ACCURACY)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from da6401.errors import UndefinedMetricError
 from da6401.metrics.intervals import Interval, Values, Z, resampled
-from da6401.metrics.means import DECIMALS
+from da6401.metrics.means import DECIMALS, mean
 from da6401.metrics.scores import score
 from da6401.runs.predictions import Predictions
 
@@ -106,6 +107,15 @@ def signed_rank(gaps: Sequence[float]) -> float:
     if ties and len(nonzero) <= EXACT:
         return _signed_rank_with_ties(nonzero)
     return float(wilcoxon(nonzero, method="exact" if len(nonzero) <= EXACT else "approx").pvalue)
+
+
+def over_folds(gaps: Sequence[float], images: int) -> Difference:
+    """The mean of two or more differences, one of each fold: Student's interval, and Wilcoxon's signed-rank test."""
+    from scipy.stats import t
+
+    value = mean(gaps)
+    half = float(t.ppf(0.975, len(gaps) - 1)) * statistics.stdev(gaps) / math.sqrt(len(gaps))
+    return Difference(value, (value - half, value + half), signed_rank(gaps), images, "Wilcoxon's signed-rank test")
 
 
 def _signed_rank_with_ties(gaps: Sequence[float]) -> float:

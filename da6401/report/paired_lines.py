@@ -7,11 +7,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from da6401.config.metrics import chosen_metric, word
-from da6401.errors import UndefinedMetricError
-from da6401.metrics.paired import LEVEL, Difference, corrected, difference, on_same_images, only_right
-from da6401.registry import SCORES
+from da6401.errors import RunError, UndefinedMetricError
+from da6401.metrics.paired import LEVEL, Difference, corrected, difference, on_same_images, only_right, over_folds
+from da6401.registry import OF_VALIDATION, SCORES
 from da6401.report.run_record import RunRecord
-from da6401.runs.predictions import Predictions
+from da6401.runs.predictions import Predictions, read_predictions
+from da6401.runs.run_folder import VALIDATION_CSV, read_result
 from da6401.study.objective import Objective, number_of
 
 ALL_PAIRS = 4  # runs; of more each is compared with the best
@@ -29,6 +30,7 @@ class Compared:
     metric: str
     answers: tuple[Predictions, Predictions]
     difference: Difference
+    folds: int = 0  # over which it is a mean; 0 where it is one of these answers
 
 
 def paired_lines(labels: Sequence[str], runs: Sequence[RunRecord]) -> list[str]:
@@ -74,11 +76,33 @@ def _compared(runs: Sequence[RunRecord], pairs: Sequence[Pair]) -> Iterator[Comp
             if same is None:
                 continue
             for metric in dict.fromkeys(["accuracy", *_chosen(runs[one]), *_chosen(runs[other])]):
+                gaps = _gaps_of_folds(runs[one], runs[other], metric) if split == "validation" else []
+                if gaps:
+                    found = over_folds(gaps, len(same.labels_N))
+                    yield Compared((one, other), split, metric, (answers[0], same), found, len(gaps))
+                    continue
                 try:
                     gap = difference(metric, answers[0], same)
                 except UndefinedMetricError:
                     continue
                 yield Compared((one, other), split, metric, (answers[0], same), gap)
+
+
+def _gaps_of_folds(one: RunRecord, other: RunRecord, metric: str) -> list[float]:
+    """By fold, a metric of one trial less that of the other; [] unless both are trials of the same folds."""
+    if len(one.folds) < 2 or len(one.folds) != len(other.folds):
+        return []
+    gaps = []
+    for folders in zip(one.folds, other.folds, strict=True):
+        try:
+            answers = [read_predictions(folder / VALIDATION_CSV) for folder in folders]
+            values = [number_of(read_result(folder), OF_VALIDATION + metric) for folder in folders]
+        except RunError:  # unfinished
+            return []
+        if on_same_images(*answers) is None or values[0] is None or values[1] is None:
+            return []
+        gaps.append(values[0] - values[1])
+    return gaps
 
 
 def _chosen(run: RunRecord) -> list[str]:
@@ -89,8 +113,10 @@ def _chosen(run: RunRecord) -> list[str]:
 def _line(labels: Sequence[str], each: Compared) -> str:
     one, other = (labels[index] for index in each.pair)
     gap, (low, high) = each.difference, each.difference.interval
-    counts = ""
-    if each.metric == "accuracy":
+    counts, over = "", f"n = {gap.images}"
+    if each.folds:
+        over = f"mean over {each.folds} folds, n = {gap.images}"
+    elif each.metric == "accuracy":
         alone, other_alone = only_right(*each.answers)
         counts = f", only {one} right on {alone} and only {other} on {other_alone}"
     metric = chosen_metric(each.metric)
@@ -99,5 +125,5 @@ def _line(labels: Sequence[str], each: Compared) -> str:
     words = f"{each.split} {word(metric.name).removeprefix('validation ')}"
     return (
         f"{words}, {one} - {other}: {gap.value:+.4f} (95% interval "
-        f"{low:+.4f} to {high:+.4f}, n = {gap.images}){counts}; {gap.test}, p = {gap.p:.3g}: {verdict}"
+        f"{low:+.4f} to {high:+.4f}, {over}){counts}; {gap.test}, p = {gap.p:.3g}: {verdict}"
     )

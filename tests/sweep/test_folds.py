@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import ttest_1samp
 
 from da6401.cli import main
 from da6401.metrics.paired import corrected, signed_rank
@@ -83,6 +84,15 @@ def test_a_trial_is_the_mean_of_its_folds_and_is_tested_against_the_winner(
     page = (FOLDER / "report.html").read_text(encoding="utf-8")
     assert "sd of 3 folds" in page
     assert "cannot be told from the winner over 3 folds" in page
+    capsys.readouterr()
+    assert main(["compare", str(folder(0)), str(folder(1))]) == 0
+    line = next(
+        each for each in capsys.readouterr().out.splitlines() if each.startswith("validation accuracy, A - B: ")
+    )
+    gaps = [a - b for a, b in zip(values[0], values[1], strict=True)]
+    assert line.startswith(f"validation accuracy, A - B: {statistics.fmean(gaps):+.4f} (95% interval ")
+    low, high = ttest_1samp(gaps, 0).confidence_interval()
+    assert f"{low:+.4f} to {high:+.4f}, mean over 3 folds, n = 60); Wilcoxon's signed-rank test, p = " in line
     for number in values:
         assert main(["report", str(folder(number))]) == 0
         data = json.dumps(page_data(folder(number) / "report.html"))

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import key_of
+from da6401.errors import RunError
 from da6401.machine.terminal import table_console
 from da6401.redact import duration
 from da6401.runs.atomic_files import write_json, write_text

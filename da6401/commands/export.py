@@ -51,6 +51,7 @@ from da6401.data.sources import resize_of
 from da6401.errors import ModelError, UserError
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
+from da6401.plugins.needed import plugins_of
 from da6401.redact import is_utf8, safe
 from da6401.runs.atomic_files import explain_write_errors, name_elsewhere, write_json
 from da6401.training.device import prepare, restore_torch_settings
@@ -96,6 +97,11 @@ def export_run(folder: Path, wanted: Wanted, *, tta: bool, calibrated: bool) -> 
     if not is_utf8(str(target.absolute())):
         raise UserError(f"{target}: onnxruntime opens no path that is not UTF-8; name another folder with --out")
     check_target(target, wanted.formats)
+    with plugins_of(folder):
+        return _exported(folder, wanted, target, tta=tta, calibrated=calibrated)
+
+
+def _exported(folder: Path, wanted: Wanted, target: Path, *, tta: bool, calibrated: bool) -> int:
     model, cfg, class_names = load_model(folder, flips=tta, calibrated=calibrated)
     prepare(seed=cfg.seed, threads=cfg.trainer.threads, deterministic=cfg.trainer.deterministic)
     if "onnx" in wanted.formats:

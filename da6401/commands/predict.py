@@ -30,6 +30,7 @@ from da6401.data.sources import explain_read_errors, reads_files
 from da6401.data.table import SUFFIXES
 from da6401.errors import DataError, UserError
 from da6401.machine.terminal import with_progress
+from da6401.plugins.needed import plugins_of
 from da6401.redact import json_text, one_line, safe
 from da6401.runs.atomic_files import name_elsewhere, write_atomic
 from da6401.runs.looks import record_look
@@ -174,7 +175,8 @@ def record_test_files(folder: Path, cfg: RunConfig, images: Sequence[Path]) -> N
     Raises:
         UserError: it cannot be recorded.
     """
-    tested = _count_test_files(cfg, images)
+    with plugins_of(folder):
+        tested = _count_test_files(cfg, images)
     if tested:
         print_choice_warnings(folder)
         record_look(folder, verb="predict", purpose=f"answers on {tested} of its files")

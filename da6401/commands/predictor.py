@@ -17,6 +17,7 @@ from da6401.data.images import BadImageError, quiet_pillow, read_image, read_pic
 from da6401.data.sources import resize_of
 from da6401.models.ensemble import Ensemble
 from da6401.models.stages import StagedModel
+from da6401.plugins.needed import plugins_of
 from da6401.training.device import prepare
 from da6401.training.trained_model import load_model
 
@@ -43,7 +44,8 @@ class Predictor:
         Raises:
             RunError: it holds no run, or a damaged one.
         """
-        return cls(*load_model(folder, flips=tta, calibrated=calibrated))
+        with plugins_of(folder):
+            return cls(*load_model(folder, flips=tta, calibrated=calibrated))
 
     def read(self, picture: Picture) -> Pixels:
         """A picture as the model takes it: uint8 RGB (3, S, S).

@@ -63,8 +63,10 @@ class Run:
     def config(self) -> RunConfig:
         """The whole configuration, typed. Raises RunError or ConfigError where it is damaged."""
         from da6401.config.compose import saved_config
+        from da6401.plugins.needed import objects_of
 
-        return saved_config(self.folder / CONFIG)
+        with objects_of(self.folder):
+            return saved_config(self.folder / CONFIG)
 
     @property
     def result(self) -> RunResult:

@@ -14,6 +14,7 @@ from da6401.plugins.loading import changed_is_allowed
 from da6401.plugins.objects import again
 from da6401.plugins.registered import LOADED, Plugin
 from da6401.redact import safe
+from da6401.runs.members import read_members
 from da6401.runs.reproduce_command import plugin_words
 from da6401.runs.run_folder import PLUGINS, RECEIPT, read_json
 
@@ -88,8 +89,20 @@ def plugins_of(run: Path) -> Iterator[None]:
     Raises:
         PluginError: as ``require_plugins``.
     """
-    with again([str(entry.get("python")) for entry in _entries(run) if "python" in entry]):
+    with objects_of(run):
         require_plugins(run)
+        yield
+
+
+@contextmanager
+def objects_of(run: Path) -> Iterator[None]:
+    """Within the block the objects of Python that this process has given a run are there; its other plugins may not be.
+
+    Of a model that several runs make, those of each of them.
+    """
+    members = read_members(run)
+    runs = [run] if members is None else [run.parent / name for name in members.runs]
+    with again([str(entry.get("python")) for each in runs for entry in _entries(each) if "python" in entry]):
         yield
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from da6401.api import load_run, train
+from da6401.commands.export import Wanted, export_run
+from da6401.commands.predictor import Predictor
 from da6401.errors import PluginError, UserError
 from da6401.plugins import objects
 from da6401.plugins.registered import LOADED
@@ -79,6 +82,21 @@ def test_a_module_data_sets_and_a_metric(tmp_path: Path, monkeypatch: pytest.Mon
     assert code == 2
     assert "was trained with model=Sequential, train_data=Squares" in err
     assert "remedy: train again with them, or write them into a file" in err
+
+
+def test_what_a_run_answers_in_the_process_that_has_its_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8), (150, 150, 150)).save("a.png")
+    run = train(*FEW, "data.image_size=8", out="run", model=network(), train_data=Squares(24))
+    assert (run.config.model.name, run.config.data.source) == ("given", "given")
+    assert list(run.predict("a.png")["image"]) == ["a.png"]
+    assert run.explain()
+    assert Predictor.load(run.folder).resize == "stretch", "serve"
+    assert export_run(run.folder, Wanted(), tta=False, calibrated=False) == 0
+    assert "stretch to 8 px" in capsys.readouterr().out
+    assert not LOADED
 
 
 def test_a_factory_in_a_sweep_and_a_held_out_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from da6401.data.image_sets import ImageSet
 from da6401.data.sources import load_training_data
 from da6401.errors import DataError, RunError
 from da6401.models.stages import StagedModel
+from da6401.plugins.needed import plugins_of
 from da6401.redact import safe
 from da6401.report.explanations import ABOUT
 from da6401.runs.atomic_files import explain_write_errors, write_json
@@ -41,6 +42,11 @@ def explain_run(folder: Path, *, split: str) -> int:
     Raises:
         UserError: no such run, no such split, a device that is not here, or no room on the disk.
     """
+    with plugins_of(folder):
+        return _explained(folder, split)
+
+
+def _explained(folder: Path, split: str) -> int:
     about = folder / ABOUT
     out = about.parent
     model, cfg, class_names = load_network(folder)

@@ -21,6 +21,7 @@ from da6401.data.image_sets import ImageSet, ReadSplit, TrainingData, empty_imag
 from da6401.data.split import hold_out
 from da6401.errors import DataError, PluginError
 from da6401.plugins.needed import recorded
+from da6401.plugins.objects import registrations
 from da6401.plugins.registered import broken
 from da6401.registry import DATA_SOURCES
 
@@ -91,6 +92,9 @@ class OwnSource:
 
 class GivenSource(OwnSource):
     """The data sets that train(...) was given: validation is a part of train where there is no set of its own."""
+
+    def signature(self) -> str:
+        return f"{super().signature()} {registrations()}"  # the same data set may have other images by the next call
 
     def load_training(self) -> TrainingData:
         validation, val_labels_N, _ = self._given(VALIDATION)

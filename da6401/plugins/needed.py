@@ -11,7 +11,7 @@ from typing import Any
 
 from da6401.errors import PluginError
 from da6401.plugins.loading import changed_is_allowed
-from da6401.plugins.objects import again
+from da6401.plugins.objects import again, parts_of
 from da6401.plugins.registered import LOADED, Plugin
 from da6401.redact import safe
 from da6401.runs.members import read_members
@@ -98,11 +98,11 @@ def plugins_of(run: Path) -> Iterator[None]:
 def objects_of(run: Path) -> Iterator[None]:
     """Within the block the objects of Python that this process has given a run are there; its other plugins may not be.
 
-    Of a model that several runs make, those of each of them.
+    Of a model that several runs make, those of the first, whose config is the model's.
     """
     members = read_members(run)
-    runs = [run] if members is None else [run.parent / name for name in members.runs]
-    with again([str(entry.get("python")) for each in runs for entry in _entries(each) if "python" in entry]):
+    first = run if members is None else run.parent / members.runs[0]
+    with again([str(entry.get("python")) for entry in _entries(first) if "python" in entry]):
         yield
 
 
@@ -123,13 +123,18 @@ def _require(run: Path, entry: Mapping[str, Any]) -> None:
             )
         return
     if "python" in entry:
-        if not any(plugin.python == entry["python"] for plugin in LOADED):
-            raise PluginError(
-                f"{safe(run)}: was trained with {safe(entry.get('objects'))}, {NOT_ALONE}\n  rule: such objects last "
-                "as long as the Python process that gave them\n  remedy: train again with them, or write them into a "
-                "file and give it with plugins=[FILE]: docs/plugins.md"
-            )
-        return
+        if any(plugin.python == entry["python"] for plugin in LOADED):
+            return
+        objects = str(entry.get("objects", ""))
+        like_these = [each for each in LOADED if each.python and parts_of(objects) <= parts_of(each.objects)]
+        if like_these and changed_is_allowed():
+            return
+        remedy = "add plugin_changed=True if these are meant" if like_these else "train again with them"
+        raise PluginError(
+            f"{safe(run)}: was trained with {safe(objects)}, {NOT_ALONE}\n  rule: such objects last "
+            f"as long as the Python process that gave them\n  remedy: {remedy}, or write them into a "
+            "file and give it with plugins=[FILE]: docs/plugins.md"
+        )
     files = [plugin for plugin in LOADED if plugin.is_file]
     same = next((plugin for plugin in files if plugin.sha256 == sha256), None)
     if same is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import uuid
-from collections import OrderedDict
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from da6401.plugins.registered import LOADED, Plugin
 from da6401.registry import DATA_SOURCES, DataSourceEntry
 
 GIVEN = "given"  # the name of a model and of a data source from Python
-KEPT = 4  # calls whose objects are kept for Run.model() and Run.evaluate()
-_calls: OrderedDict[str, Objects] = OrderedDict()
+KEPT = 4  # calls whose data sets are kept for Run.evaluate() and Run.explain(), whoever else holds them
+_calls: dict[str, Objects] = {}  # all calls of this process by id, the latest last
+_registered = 0  # times that objects were registered
 
 Metric = Callable[[Any, Any], float]  # labels (N,) and probabilities (N, K) -> its value
 
@@ -51,6 +53,50 @@ class Objects:
         return ", ".join([*named, *(f"metric {name}" for name in self.metrics or {})])
 
 
+@dataclass(frozen=True, eq=False)
+class _Older:
+    """A data set of a call before the last ``KEPT``: it is there as long as the user's program holds it."""
+
+    name: str
+    data: Callable[[], Any]  # None where it is gone
+
+    @classmethod
+    def of(cls, data: Any) -> Any:
+        if data is None or isinstance(data, cls):
+            return data
+        try:
+            return cls(_name(data), weakref.ref(data))
+        except TypeError:  # a list, say
+            return cls(_name(data), lambda: None)
+
+
+def _held(data: Any) -> Any:
+    return data.data() if isinstance(data, _Older) else data
+
+
+def _are_same(one: Objects, other: Objects) -> bool:
+    """Whether two calls were given the same objects, not merely equal ones; an id serves for both then."""
+    pairs = [(one.model, other.model), (one.train_data, other.train_data), (one.val_data, other.val_data)]
+    if any(_held(first) is not _held(second) or (first is None) != (second is None) for first, second in pairs):
+        return False
+    mine, theirs = one.metrics or {}, other.metrics or {}
+    return list(mine) == list(theirs) and all(
+        function is theirs_of and direction == other_direction
+        for (function, direction), (theirs_of, other_direction) in zip(
+            map(_directed, mine.values()), map(_directed, theirs.values()), strict=True
+        )
+    )
+
+
+def _directed(metric: Metric | tuple[Metric, str]) -> tuple[Metric, str]:
+    return metric if isinstance(metric, tuple) else (metric, "maximize")
+
+
+def parts_of(words: str) -> set[str]:
+    """What ``Objects.words`` names that is registered: model, train_data, and each metric."""
+    return {part.partition("=")[0] for part in words.split(", ")} - {"val_data"}
+
+
 @contextmanager
 def given(objects: Objects) -> Iterator[None]:
     """Within the block the objects are registered, under names that ``overrides`` chooses.
@@ -63,32 +109,54 @@ def given(objects: Objects) -> Iterator[None]:
         return
     if objects.val_data is not None and objects.train_data is None:
         raise UserError("val_data is given without train_data: give both, or neither")
-    call = uuid.uuid4().hex
+    call = next((known for known, kept in _calls.items() if _are_same(kept, objects)), uuid.uuid4().hex)
+    _calls.pop(call, None)
     _calls[call] = objects
-    while len(_calls) > KEPT:
-        _calls.popitem(last=False)
+    for known in list(_calls)[:-KEPT]:
+        older = _calls[known]
+        _calls[known] = dataclasses.replace(
+            older, train_data=_Older.of(older.train_data), val_data=_Older.of(older.val_data)
+        )
     with again([call]):
         yield
 
 
 @contextmanager
 def again(calls: Sequence[str]) -> Iterator[None]:
-    """Within the block the objects of these calls are registered, as far as this process has them."""
-    plugins = []
+    """Within the block the objects of these calls are registered, as far as this process has them.
+
+    Those of another call, which have the same names, are not registered meanwhile.
+    """
     there = {plugin.python for plugin in LOADED}
+    wanted = [call for call in dict.fromkeys(calls) if call in _calls and call not in there]
+    others = [plugin for plugin in LOADED if plugin.python] if wanted else []
+    plugins = []
+    for plugin in reversed(others):
+        unload(plugin)
     try:
-        for call in calls:
-            if call in _calls and call not in there:
-                plugins.append(Plugin(Path(), python=call, objects=_calls[call].words))
-                LOADED.append(plugins[-1])
-                _register(_calls[call], call)
+        for call in wanted:
+            plugins.append(Plugin(Path(), python=call, objects=_calls[call].words))
+            LOADED.append(plugins[-1])
+            _register(_calls[call])
         yield
     finally:
         for plugin in reversed(plugins):
             unload(plugin)
+        for plugin in others:
+            plugin.names.clear()
+            plugin.undo.clear()
+            LOADED.append(plugin)
+            _register(_calls[plugin.python])
 
 
-def _register(objects: Objects, call: str) -> None:
+def registrations() -> int:
+    """A number that changes when objects are registered: what they hold may have changed in place since."""
+    return _registered
+
+
+def _register(objects: Objects) -> None:
+    global _registered
+    _registered += 1
     if objects.model is not None:
         kinds.model(GIVEN)(_factory(objects.model))
     if objects.train_data is not None:
@@ -99,7 +167,7 @@ def _register(objects: Objects, call: str) -> None:
             schema=entry.schema, source="da6401.data.own_source:GivenSource", function=entry.function
         )
     for name, metric in (objects.metrics or {}).items():
-        function_of, direction = metric if isinstance(metric, tuple) else (metric, "maximize")
+        function_of, direction = _directed(metric)
         if direction not in ("maximize", "minimize"):
             raise UserError(f"metrics[{name!r}]: the direction is maximize or minimize, not {direction!r}")
         kinds.metric(name, maximise=direction == "maximize")(_without_keys(function_of))
@@ -131,6 +199,8 @@ def _named(function: Callable[..., Any], of: Any) -> Callable[..., Any]:
 
 
 def _name(value: Any) -> str:
+    if isinstance(value, _Older):
+        return value.name
     return str(getattr(value, "__name__", type(value).__name__))
 
 
@@ -141,12 +211,19 @@ class _Splits:
     objects: Objects
 
     def __call__(self, split: str) -> tuple[list[Any], list[int], list[str]]:
-        data = {TRAIN: self.objects.train_data, VALIDATION: self.objects.val_data, TEST: None}[split]
+        kept = {TRAIN: self.objects.train_data, VALIDATION: self.objects.val_data, TEST: None}[split]
+        data = _held(kept)
+        if data is None and kept is not None:
+            raise UserError(
+                f"{split} data {_name(kept)}: is no longer held\n  rule: this process holds the data sets of the last "
+                f"{KEPT} calls of train(...), and an older one as long as your program does\n  remedy: keep it in a "
+                "variable of yours"
+            )
         pairs = [] if data is None else [data[index] for index in range(len(data))]
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
             raise UserError(f"{split} data {_name(data)}: gives other things than pairs of an image and a label")
         labels = [int(label) for _, label in pairs]
-        names = getattr(self.objects.train_data, "classes", None)
+        names = getattr(_held(self.objects.train_data), "classes", None)
         if names is None and split != TRAIN:
             names = self(TRAIN)[2]
         elif names is None:

@@ -31,8 +31,7 @@ def check_same_plugins(study: optuna.Study) -> None:
     if not changed_is_allowed():
         raise PluginError(
             f"the study {study.study_name} was trained with {_named(before)}, and this command has {_named(now)}\n"
-            "  rule: all trials of a study run the same plugins\n  remedy: give the same files, take another study "
-            "name, or add --plugin-changed"
+            f"  rule: all trials of a study run the same plugins\n  remedy: {_remedy(now)}"
         )
     study.set_user_attr(PLUGINS, now)
 
@@ -42,10 +41,19 @@ def _without_modules(plugin: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(plugins: list[dict[str, Any]]) -> str:
-    names = [
-        ", ".join(f"{file['file']} (sha256 {file['sha256'][:12]})" for file in (each, *each.get("modules", [])))
-        if "file" in each
-        else f"{each['package']} {each['version']}"
-        for each in plugins
-    ]
-    return ", ".join(names) or "no plugin"
+    return ", ".join(map(_name, plugins)) or "no plugin"
+
+
+def _remedy(now: list[dict[str, Any]]) -> str:
+    if any("python" in each for each in now):
+        return "give the same objects, take another study name, or add plugin_changed=True"
+    return "give the same files, take another study name, or add --plugin-changed"
+
+
+def _name(plugin: dict[str, Any]) -> str:
+    if "python" in plugin:
+        return f"{plugin['objects']} from Python (call {plugin['python'][:8]})"
+    if "file" not in plugin:
+        return f"{plugin['package']} {plugin['version']}"
+    files = (plugin, *plugin.get("modules", []))
+    return ", ".join(f"{file['file']} (sha256 {file['sha256'][:12]})" for file in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from da6401.api import load_run, train
 from da6401.commands.export import Wanted, export_run
 from da6401.commands.predictor import Predictor
-from da6401.errors import PluginError, UserError
+from da6401.errors import InterruptedRun, PluginError, UserError
 from da6401.plugins import objects
 from da6401.plugins.registered import LOADED
-from da6401.runs.run_folder import RECEIPT, read_json
+from da6401.runs.run_folder import RECEIPT, data_fingerprint, read_json
 from tests.run.test_plugins import write
 from tests.sweep.sweeps import open_study
 from tests.tiny_runs import SMALL_BACKBONE, typed
@@ -97,6 +99,67 @@ def test_what_a_run_answers_in_the_process_that_has_its_objects(
     assert export_run(run.folder, Wanted(), tta=False, calibrated=False) == 0
     assert "stretch to 8 px" in capsys.readouterr().out
     assert not LOADED
+
+
+def test_a_run_and_a_sweep_go_on_with_the_same_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given: Any = {"model": network(), "train_data": Squares(24), "metrics": {"price": (cost, "minimize")}}
+    words = (*FEW, "data.image_size=8", "optimizer.lr=choice(1e-3,1e-2,0.1,0.2)", "study=own")
+    train(*words, "hydra.sweeper.n_trials=1", multirun=True, **given)
+    train(*words, "hydra.sweeper.n_trials=2", multirun=True, **given)
+    with pytest.raises(PluginError, match=r"(?s)Sequential.* from Python .*and this command has .*plugin_changed=True"):
+        train(*words, "hydra.sweeper.n_trials=3", multirun=True, **{**given, "model": network()})
+    other: Any = {**given, "model": network(), "plugin_changed": True}
+    sweep = train(*words, "hydra.sweeper.n_trials=3", multirun=True, **other)
+    assert len(open_study("own").trials) == 3
+    assert [len(run.model()[1]) for run in sweep.runs()] == [2, 2, 2]
+
+    stop = StopsOnce()
+    alone = (*FEW, "data.image_size=8", "trainer.epochs=4", "trainer.metric=price")
+    with pytest.raises(InterruptedRun):
+        train(*alone, out="run", **{**given, "metrics": {"price": stop}})
+    with pytest.raises(PluginError, match=r"add plugin_changed=True"):
+        train(*alone, out="run", **{**given, "metrics": {"price": cost}})
+    run = train(*alone, out="run", **{**given, "metrics": {"price": (stop, "maximize")}})
+    assert (run.result.epochs_run, stop.calls > 3) == (4, True)
+
+
+class StopsOnce:
+    """A metric that sends Ctrl-C's signal once, in the training: it is called twice to be checked before."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, labels: Any, probabilities: Any) -> float:
+        self.calls += 1
+        if self.calls == 3:
+            signal.raise_signal(signal.SIGINT)
+        return 1.0
+
+
+def test_a_data_set_that_has_changed_in_place_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images, labels = torch.rand(20, 3, 8, 8), torch.arange(20) % 2
+    data = TensorDataset(images, labels)
+    first = train(*FEW, "data.image_size=8", out="first", model=network(), train_data=data)
+    images.mul_(0.5)
+    second = train(*FEW, "data.image_size=8", out="second", model=network(), train_data=data)
+    assert data_fingerprint(first.folder) != data_fingerprint(second.folder)
+
+
+def test_objects_of_earlier_calls_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(objects, "KEPT", 1)
+    kept = Squares(24)
+    runs = [
+        train(*FEW, "data.image_size=8", out=name, model=network(), train_data=data)
+        for name, data in (("kept", kept), ("gone", Squares(24)), ("last", Squares(24)))
+    ]
+    assert [run.model()[1] for run in runs] == [["dark", "bright"]] * 3
+    assert runs[0].explain()
+    with pytest.raises(UserError, match=r"(?s)train data Squares: is no longer held.*remedy: keep it in a variable"):
+        runs[1].explain()
+    assert list(runs[1].predict(np.zeros((8, 8, 3), np.uint8))["class"])
 
 
 def test_a_factory_in_a_sweep_and_a_held_out_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
-from da6401.errors import ConfigError
+from da6401.errors import ConfigError, UserError
 from da6401.notebook.run_results import Run, load_run
 from da6401.notebook.sweep_results import Sweep, load_sweep
 from da6401.runs.run_folder import holds_run
@@ -75,11 +75,17 @@ def train(
     from da6401.plugins.objects import Objects
     from da6401.plugins.objects import given as registered
 
+    if others := [word for word in overrides if not isinstance(word, str)]:
+        raise ConfigError(
+            [f"{others[0]!r}: is no text; write each override as a text of its own, or train(*OVERRIDES)"]
+        )
     own: dict[str, Any] = {name: value for name, value in given.items() if name in Objects.__dataclass_fields__}
     if unknown := given.keys() - own.keys() - {"plugins", "plugin_changed"}:
         raise TypeError(f"train() has no argument {sorted(unknown)[0]}")
     objects = Objects(**own)
     plugins = given.get("plugins", ())
+    if isinstance(plugins, (str, Path)):
+        raise UserError(f"plugins={str(plugins)!r}: is one file; write plugins=[{str(plugins)!r}]")
     with active(plugins, changed=given.get("plugin_changed", False)), registered(objects):
         return _train((*overrides, *objects.overrides), config_dir, out, multirun=multirun)
 

@@ -31,6 +31,8 @@ Images = Sequence[Any] | Tensor | npt.NDArray[Any]
 class OwnSource:
     """The source of data=NAME of a plugin: what its function gives for train, divided, and for test."""
 
+    test_split = "the function gives the test split"  # of the note
+
     def __init__(self, cfg: OwnDataConfig) -> None:
         self.cfg = cfg
 
@@ -41,7 +43,7 @@ class OwnSource:
         images, labels_N, class_names = self._given(TRAIN)
         return hold_out(
             self.cfg, class_names, labels_N, lambda places: self._read(TRAIN, images, labels_N, places),
-            origin=f"data={self.cfg.source}", test="the function gives the test split",
+            origin=f"data={self.cfg.source}", test=self.test_split,
         )  # fmt: skip
 
     def load_test(self, class_names: Sequence[str]) -> ImageSet:
@@ -63,6 +65,12 @@ class OwnSource:
         if len(images) != len(labels_N):
             raise self._broken(f"gave {len(images)} images and {len(labels_N)} labels for {split}")
         names = tuple(map(str, names))
+        twice = [name for place, name in enumerate(names) if name in names[:place]]
+        if twice:
+            raise self._broken(f"gave the class name {twice[0]!r} twice for {split}; each class has a name of its own")
+        if split == TRAIN and len(names) < 2:
+            alone = f"one class alone, {names[0]}" if names else "no class"
+            raise self._broken(f"gave {alone}: there is nothing to tell apart")
         if labels_N.ndim != 1 or (len(labels_N) and not np.issubdtype(labels_N.dtype, np.integer)):
             raise self._broken(f"gave labels of {labels_N.dtype} {labels_N.shape} for {split}")
         if len(labels_N) and not (labels_N.min() >= 0 and labels_N.max() < len(names)):
@@ -92,6 +100,8 @@ class OwnSource:
 
 class GivenSource(OwnSource):
     """The data sets that train(...) was given: validation is a part of train where there is no set of its own."""
+
+    test_split = "no test split"
 
     def signature(self) -> str:
         return f"{super().signature()} {registrations()}"  # the same data set may have other images by the next call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import operator
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,6 +71,34 @@ class _Older:
             return cls(_name(data), lambda: None)
 
 
+def _check_data(what: str, data: Any) -> None:
+    if data is None:
+        return
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, Mapping):
+        raise UserError(
+            f"{what}={_name(data)}: is no data set with len() and [number], which gives pairs of an image and a label; "
+            "of a DataLoader give its .dataset, of an iterable a list of its pairs"
+        )
+    if not len(data):
+        raise UserError(f"{what}={_name(data)}: has no image; leave it out, or give one with images")
+
+
+def _check_metrics(metrics: Any) -> None:
+    if metrics is None:
+        return
+    if not isinstance(metrics, Mapping):
+        raise UserError(f'metrics={_name(metrics)}: is no dictionary; write metrics={{"name": function}}')
+    for name, metric in metrics.items():
+        function, direction = metric if isinstance(metric, tuple) and len(metric) == 2 else (metric, "maximize")
+        if not isinstance(name, str) or not callable(function):
+            raise UserError(
+                f"metrics[{name!r}]: is no function under a name; write a function (labels, probabilities), or "
+                '(function, "minimize")'
+            )
+        if direction not in ("maximize", "minimize"):
+            raise UserError(f"metrics[{name!r}]: the direction is maximize or minimize, not {direction!r}")
+
+
 def _held(data: Any) -> Any:
     return data.data() if isinstance(data, _Older) else data
 
@@ -104,11 +133,14 @@ def given(objects: Objects) -> Iterator[None]:
     Raises:
         UserError: what was given is none of what it should be.
     """
-    if objects == Objects():
+    _check_metrics(objects.metrics)
+    if not objects.words:
         yield
         return
     if objects.val_data is not None and objects.train_data is None:
         raise UserError("val_data is given without train_data: give both, or neither")
+    _check_data("train_data", objects.train_data)
+    _check_data("val_data", objects.val_data)
     call = next((known for known, kept in _calls.items() if _are_same(kept, objects)), uuid.uuid4().hex)
     _calls.pop(call, None)
     _calls[call] = objects
@@ -168,8 +200,6 @@ def _register(objects: Objects) -> None:
         )
     for name, metric in (objects.metrics or {}).items():
         function_of, direction = _directed(metric)
-        if direction not in ("maximize", "minimize"):
-            raise UserError(f"metrics[{name!r}]: the direction is maximize or minimize, not {direction!r}")
         kinds.metric(name, maximise=direction == "maximize")(_without_keys(function_of))
 
 
@@ -204,6 +234,18 @@ def _name(value: Any) -> str:
     return str(getattr(value, "__name__", type(value).__name__))
 
 
+def _whole(label: Any, where: str) -> int:
+    """A label as a number: int() would cut 0.9 to 0."""
+    try:
+        return operator.index(label.item() if hasattr(label, "item") else label)
+    except (TypeError, ValueError, RuntimeError) as error:  # a text, a fraction; a tensor of several numbers
+        shown = repr(label) if isinstance(label, (str, float)) else type(label).__name__
+        raise UserError(
+            f"{where}: its label is {shown}\n  rule: a label is a whole number, the place of its class from 0\n"
+            "  remedy: give int(label), or the place of its name in classes"
+        ) from error
+
+
 @dataclass(frozen=True, eq=False)
 class _Splits:
     """A data set's splits as a plugin's function gives them."""
@@ -222,7 +264,7 @@ class _Splits:
         pairs = [] if data is None else [data[index] for index in range(len(data))]
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
             raise UserError(f"{split} data {_name(data)}: gives other things than pairs of an image and a label")
-        labels = [int(label) for _, label in pairs]
+        labels = [_whole(label, f"{split} data {_name(kept)}, pair {place}") for place, (_, label) in enumerate(pairs)]
         names = getattr(_held(self.objects.train_data), "classes", None)
         if names is None and split != TRAIN:
             names = self(TRAIN)[2]

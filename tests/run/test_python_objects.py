@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from da6401.api import load_run, train
 from da6401.commands.export import Wanted, export_run
@@ -40,6 +41,30 @@ class Squares:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return torch.full((3, 8, 8), (50 + 100 * (index % 2) + index) / 255), index % 2
+
+
+class Named(Squares):
+    """With these names of classes, each of which has images."""
+
+    def __init__(self, *classes: str) -> None:
+        super().__init__(24)
+        self.names = classes
+
+    @property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.names
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return super().__getitem__(index)[0], index % len(self.names)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(pairs(0, 1))
+
+
+def pairs(*labels: Any) -> list[tuple[Tensor, Any]]:
+    return [(torch.rand(3, 8, 8), label) for label in labels * 12]
 
 
 def cost(labels: Any, probabilities: Any) -> float:
@@ -202,6 +227,21 @@ def test_a_file_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not LOADED
 
 
+def test_an_override_that_is_no_text() -> None:
+    with pytest.raises(UserError, match=r"\['seed=1'\]: is no text; .* train\(\*OVERRIDES\)"):
+        train(["seed=1"])  # type: ignore[call-overload]
+
+
+def test_labels_that_are_tensors_and_the_note_of_no_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = pairs(torch.tensor(0), np.int64(1), torch.tensor([2]))
+    run = train(*FEW, "data.image_size=8", out="run", model=lambda k, s: nn.Sequential(nn.Flatten(), nn.Linear(192, k)),
+                train_data=data)  # fmt: skip
+    assert set(run.predictions()["class"]) == {"0", "1", "2"}
+    text = (run.folder / "train.log").read_text()
+    assert "data=given: 30 train, 6 validation (data.split_seed=0); no test split." in text
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -214,12 +254,32 @@ def test_a_file_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ({"model": nn.Flatten()}, "answers images .* with .*; it should be"),
         ({"metrics": {"accuracy": cost}}, "the name accuracy is taken"),
         ({"train_data": [1, 2, 3], "model": nn.Flatten()}, "gives other things than pairs"),
+        ({"train_data": pairs(0.9, 1.9)}, r"train data list, pair 0: its label is 0\.9\n  rule: .* whole number"),
+        ({"train_data": pairs(torch.tensor(0.9))}, "its label is Tensor"),
+        ({"train_data": pairs(torch.tensor([0, 1]))}, "its label is Tensor"),
+        ({"train_data": pairs("cat", "dog")}, "its label is 'cat'"),
+        ({"train_data": pairs(0)}, "gave one class alone, 0: there is nothing to tell apart"),
+        ({"train_data": Named("cat", "dog", "cat")}, "gave the class name 'cat' twice"),
+        ({"train_data": Squares(24), "val_data": []}, "val_data=list: has no image; leave it out"),
+        (
+            {"train_data": DataLoader[Any](TensorDataset(torch.rand(4, 3, 8, 8)))},
+            r"train_data=DataLoader: is no data set with len\(\).*its \.dataset",
+        ),
+        ({"train_data": Stream()}, "train_data=Stream: is no data set"),
+        ({"train_data": {"a": 1}}, "train_data=dict: is no data set"),
+        ({"metrics": [cost]}, "metrics=list: is no dictionary"),
+        ({"metrics": {"price": (cost, "minimize", 1)}}, r"metrics\['price'\]: is no function under a name"),
+        ({"metrics": {"price": 3}}, r"metrics\['price'\]: is no function under a name"),
+        ({"metrics": {"price": (cost, "min")}}, "the direction is maximize or minimize, not 'min'"),
+        ({"plugins": "file.py"}, r"plugins='file\.py': is one file; write plugins=\['file\.py'\]"),
     ],
 )
 def test_what_is_no_model_and_no_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if "train_data" in given:
+        given = {"model": network(), **given}
     with pytest.raises(UserError, match=said):
         train(*FEW, "data.image_size=8", out="run", **given)
     assert not LOADED

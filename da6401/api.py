@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,25 +105,26 @@ def _train(
     checked = check_command_line(typed, files=files, multirun=multirun, as_sweep="train(..., multirun=True)")
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     named = value_of(typed, key) if out is None else str(out)
+    composed, storage = checked.places
+    composed = composed if out is None else str(out)
     words = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
     if not multirun:
-        folder = Path(named or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+        folder = Path(composed or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
         if checked.config is not None and checked.config.trainer.resume == "never" and holds_run(folder):
             folder = new_beside(folder)
     elif named:
-        folder, words = Path(named), [*words, "--multirun"]
+        folder, words = Path(composed or named), [*words, "--multirun"]
     else:
-        folder, words = Path("outputs/sweeps", checked.study), [*words, "--multirun", f"study={checked.study}"]
+        folder = Path(composed or f"outputs/sweeps/{checked.study}")
+        words = [*words, "--multirun", f"study={checked.study}"]
     with _restore_process_state():
         run_command([*words, f"{key}={quote(str(folder))}"])
     if not multirun:
         return Run(folder)
-    storage = os.path.expandvars(ENVIRONMENT.sub(r"${\1}", value_of(typed, "hydra.sweeper.storage") or ""))
     return Sweep(folder, storage=storage or None)
 
 
 HYDRA_ERRORS = "HYDRA_FULL_ERROR"  # the command line sets it
-ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)\}")  # how a command keeps a password to itself
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from da6401.config.hydra_keys import LAUNCHER_EXTRAS, hydra_key_problems
 from da6401.config.objective_rules import fold_problems, objective_problems, race_problems, validated_problems
 from da6401.config.own_keys import CHOSEN
 from da6401.config.schema import RunConfig
-from da6401.config.search_path import SearchPath, as_job
+from da6401.config.search_path import SearchPath, as_job, places_of
 from da6401.config.search_space import SearchSpace, parse_override
 from da6401.config.sweep_space import Search, option_problems, sweep_space
 from da6401.config.sweeper_schema import sweeper_problems
@@ -50,6 +50,7 @@ class CheckedCommand:
     words: list[str]  # the overrides as Hydra is to get them
     study: str  # the sweep's name
     space: SearchSpace
+    places: tuple[str, str]  # the folder of the run or the sweep, and the study's database: see places_of
 
 
 def hydra_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -134,9 +135,9 @@ def check_command_line(
     words = [_added(text) if text.startswith(own) else _settable(text) for text in overrides]
     with as_job(composed, multirun=multirun):
         study = _study(composed, typed) if multirun else str(composed.study)
-        if study != composed.study:
-            words.append(f"study={study}")
-        return CheckedCommand(None if options else config_of(configs[0]), words, study, space)
+        words += [f"study={study}"] if study != composed.study else []
+        config = None if options else config_of(configs[0])
+        return CheckedCommand(config, words, study, space, places_of(composed, study, multirun=multirun))
 
 
 def _keys_of_no_option(space: SearchSpace, configs: Sequence[DictConfig]) -> list[str]:

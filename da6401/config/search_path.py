@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from da6401.config.hydra_internals import hydra_config
 from da6401.config.metrics import directions_of, names_of
@@ -226,6 +227,21 @@ def subdir_template(composed: DictConfig) -> str:
     sweep = OmegaConf.to_container(composed.hydra.sweep, resolve=False)
     assert isinstance(sweep, dict)
     return str(sweep["subdir"])
+
+
+def places_of(composed: DictConfig, study: str, *, multirun: bool) -> tuple[str, str]:
+    """The folder of the run or of the sweep of this name, and the study's database; "" where only Hydra knows it."""
+    with read_write(composed):
+        composed.study = study  # which names the folder
+    folder = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    return _text_at(composed, folder), _text_at(composed, "hydra.sweeper.storage")
+
+
+def _text_at(composed: DictConfig, key: str) -> str:
+    try:
+        return str(OmegaConf.select(composed, key) or "")
+    except OmegaConfBaseException:  # of a sweeper whose values are known as it runs
+        return ""
 
 
 @contextmanager

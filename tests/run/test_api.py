@@ -79,6 +79,23 @@ def test_a_run_without_a_place_goes_where_the_command_line_puts_it(
     assert logging.getLogger().handlers == handlers, "a notebook's own logging is no business of a run"
 
 
+def test_the_folder_and_the_database_are_those_of_the_whole_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(*SMALL, "trainer.epochs=1", "seed=3", "hydra.run.dir=runs/seed-${seed}").folder == Path("runs/seed-3")
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nhydra:\n  run:\n    dir: runs/mine\n  sweep:\n    dir: sweeps/${study}\n"
+        "  sweeper:\n    storage: journal://${study}.log\n"
+    )
+    words = (*SMALL, "trainer.epochs=1", "experiment=mine")
+    assert train(*words, config_dir="conf").result.status == "completed"
+    sweep = train(*words, "optimizer.lr=choice(1e-3)", "study=own", config_dir="conf", multirun=True)
+    assert (sweep.folder, sweep.storage) == (Path("sweeps/own"), "journal://own.log")
+    assert list(sweep.trials()["state"]) == ["complete"]
+
+
 def test_overrides_and_folders_of_configs_are_the_command_lines(tmp_path: Path) -> None:
     (tmp_path / "trainer").mkdir()
     (tmp_path / "trainer" / "quick.yaml").write_text("epochs: 1\n")

@@ -237,7 +237,8 @@ def _name(value: Any) -> str:
 def _whole(label: Any, where: str) -> int:
     """A label as a number: int() would cut 0.9 to 0."""
     try:
-        return operator.index(label.item() if hasattr(label, "item") else label)
+        value = label.item() if hasattr(label, "item") else label
+        return int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
     except (TypeError, ValueError, RuntimeError) as error:  # a text, a fraction; a tensor of several numbers
         shown = repr(label) if isinstance(label, (str, float)) else type(label).__name__
         raise UserError(

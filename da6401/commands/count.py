@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from rich import box
@@ -64,13 +65,16 @@ def count_network(words: Sequence[str], *, classes: int) -> int:
 def terms_of(module: nn.Module | None, layer: LayerCount) -> tuple[str, str]:
     """A layer's parameters and MACs as products and sums of its sizes; "" where they have no such form here.
 
-    Every text is arithmetic: with x read as times it gives the layer's numbers.
+    Every text is arithmetic: with x read as times it gives the layer's numbers. A layer that runs twice, or never, or
+    on parts of the image that are stacked as a batch, has other MACs than its output's shape says.
     """
     if isinstance(module, nn.Conv2d):
         high, wide = module.kernel_size
         kernel = f"{module.in_channels // module.groups} x {high} x {wide} x {module.out_channels}"
         bias = "" if module.bias is None else f" + {module.out_channels}"
-        return f"{kernel}{bias}", f"{layer.output_shape[1]} x {layer.output_shape[2]} x {kernel}"
+        product = " x ".join([*map(str, layer.output_shape[1:]), kernel])
+        once = layer.macs == math.prod(int(factor) for factor in product.split(" x "))
+        return f"{kernel}{bias}", product if once else ""
     if isinstance(module, nn.Linear):
         product = f"{module.in_features} x {module.out_features}"
         if layer.macs != module.in_features * module.out_features:  # it runs for each token

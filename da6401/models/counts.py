@@ -1,10 +1,11 @@
 """Parameters and multiply-accumulates (MACs), layer by layer and in closed form.
 
 A MAC is one multiplication and its addition; the additions of biases, batch norm, activations and pools count
-nothing, as in the assignment's closed form.
+nothing, as in the assignment's closed form. What counts are convolutions and products of matrices, attention's too,
+as in torch.utils.flop_counter.
 """
 
-# C channels, H height, W width, T tokens, E width of a token
+# T tokens, E width of a token
 
 from __future__ import annotations
 
@@ -12,14 +13,16 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from da6401.errors import ConfigError
+from da6401.models.operation_macs import operation_macs
 from da6401.models.stages import StagedModel
+from da6401.models.torch_internals import COMPILER, watch_operations
 
 _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Conv2d, "conv"),
@@ -33,9 +36,8 @@ _KINDS: tuple[tuple[type[nn.Module], str], ...] = (
 # Layers without MACs whose output has the shape of their input. They are skipped: the meta device computes their shapes
 # in Python, which takes longer than all convolutions together.
 SAME_SHAPE = (nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.GELU)
-COMPILER = "torch._dynamo"  # the meta device needs it, and importing it takes a second
 SMALL = 64 * 64  # px: such an image is computed as soon as on the meta device
-MODEST = 256 * 256  # px: and such a one sooner than the compiler is imported
+MODEST = 256 * 256  # px: and such a one sooner than the compiler, which the meta device needs, is imported
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class LayerCount:
     """One layer for one image."""
 
     name: str  # its path in the model
-    kind: str  # conv, linear, batch norm, layer norm, attention, or other: parameters outside all of these
+    kind: str  # conv, linear, batch norm, layer norm, attention, or other: parameters or MACs outside all of these
     output_shape: tuple[int, ...]  # without the batch; of a layer that runs twice, the last
     parameters: int
     macs: int
@@ -75,7 +77,7 @@ class Counts(NamedTuple):
 
 
 def count_layers(model: nn.Module, image_size: int | tuple[int, int]) -> list[LayerCount]:
-    """Every layer that has parameters, in the order in which the model lists them, for one RGB image."""
+    """Every layer that has parameters or MACs, in the order in which the model lists them, for one RGB image."""
     return count(model, image_size).layers
 
 
@@ -84,29 +86,41 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
 
     The shapes come from one forward pass of an image of zeros, which changes neither the model nor the random state. A
     larger image is on the meta device, which computes nothing: any size takes milliseconds once the compiler is there.
-    Attention is counted from its shapes, for its projections never run as layers: 4 T E^2 for the projections of
-    queries, keys, values and output, and 2 T^2 E for the scores (QK^T) and the weighted sum of the values.
+    The MACs come from the operations of this pass, for many networks multiply outside their convolutions and linear
+    layers. Each operation counts for the innermost module that runs: a module without parameters has a row of its own
+    if it multiplies. nn.MultiheadAttention has one row: 4 T E^2 for the projections of queries, keys, values and
+    output, and 2 T^2 E for the scores (QK^T) and the weighted sum of the values.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    layers = _layers(model)
-    macs = dict.fromkeys(layers, 0)
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(layers, ())
+    modules = _modules(model)
+    macs = dict.fromkeys(modules, 0)
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(modules, ())
+    running = [""]  # names, the innermost last
 
-    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-            result = output if isinstance(output, Tensor) else output[0]
-            macs[name] += _macs(layer, result)
-            shapes[name] = tuple(result.shape[1:])
+    def charge(operation: Any, arguments: tuple[Any, ...], result: Any) -> None:
+        macs[running[-1]] += operation_macs(operation.name(), arguments, result)
 
-        return layer.register_forward_hook(record)
+    def watch(name: str, module: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
+        def begin(_: nn.Module, inputs: Any) -> None:
+            running.append(name)
+
+        def end(_: nn.Module, inputs: Any, output: Any) -> None:
+            running.pop()
+            result = output[0] if isinstance(output, (tuple, list)) and output else output
+            if isinstance(result, Tensor):
+                shapes[name] = tuple(result.shape[1:])
+
+        return [module.register_forward_pre_hook(begin, prepend=True), module.register_forward_hook(end)]
 
     stage_shapes: list[tuple[int, ...]] = []
     stages = model.stages.values() if isinstance(model, StagedModel) else ()
     hooks = [stage.register_forward_hook(lambda _, x, y: stage_shapes.append(tuple(y.shape[1:]))) for stage in stages]
-    hooks += [watch(name, layer) for name, layer in layers.items()]
+    hooks += [hook for name, module in modules.items() for hook in watch(name, module)]
     modes = [(module, module.training) for module in model.modules()]
     same = [module for module, _ in modes if isinstance(module, SAME_SHAPE)]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)  # it runs attention as one operation, without its products
         for module, _ in modes:
             module.training = False
         for module in same:
@@ -115,9 +129,10 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
         small = height * width <= (SMALL if COMPILER in sys.modules else MODEST)
         device = "cpu" if small and not any(tensor.is_meta for tensor in tensors.values()) else "meta"
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-        with torch.no_grad():
+        with torch.no_grad(), watch_operations(charge):
             functional_call(model, tensors, (torch.zeros(1, 3, height, width, device=device),))
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, training in modes:
             module.training = training
         for module in same:
@@ -134,7 +149,8 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Counts:
             trained=sum(parameter.numel() for parameter in _own_parameters(layer) if parameter.requires_grad),
             stage=_stage(name),
         )
-        for name, layer in layers.items()
+        for name, layer in modules.items()
+        if macs[name] or _own_parameters(layer)
     ]
     return Counts(counts, stage_shapes)
 
@@ -207,7 +223,7 @@ def describe(counts: Sequence[LayerCount]) -> str:
     rows = [("layer", "kind", "output", "parameters", "MACs", "")]
     for layer in counts:
         shape = " x ".join(map(str, layer.output_shape))
-        state = "" if layer.trainable else "frozen"
+        state = "" if layer.trainable or not layer.parameters else "frozen"
         name = layer.name.removeprefix("stages.")
         rows.append((name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}", state))
     stages = count_stages(counts)
@@ -235,18 +251,17 @@ def _unchanged(x: Tensor) -> Tensor:
     return x
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules with parameters of their own, by name; an attention module stands for the projections inside it."""
-    layers: dict[str, nn.Module] = {}
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules by name; an attention module stands for the projections inside it."""
+    modules: dict[str, nn.Module] = {}
     inside: tuple[str, ...] = ()
     for name, module in model.named_modules():
         if name.startswith(inside) if inside else False:
             continue
-        if _own_parameters(module):
-            layers[name] = module
+        modules[name] = module
         if isinstance(module, nn.MultiheadAttention):
             inside = (*inside, f"{name}.")
-    return layers
+    return modules
 
 
 def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
@@ -255,18 +270,6 @@ def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
 
 def _kind(layer: nn.Module) -> str:
     return next((kind for known, kind in _KINDS if isinstance(layer, known)), "other")
-
-
-def _macs(layer: nn.Module, output: Tensor) -> int:
-    outputs = math.prod(output.shape[1:])
-    if isinstance(layer, nn.Conv2d):
-        return outputs * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
-    if isinstance(layer, nn.Linear):
-        return outputs * layer.in_features
-    if isinstance(layer, nn.MultiheadAttention):
-        tokens, width = output.shape[1:]
-        return 4 * tokens * width**2 + 2 * tokens**2 * width
-    return 0
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -126,7 +126,7 @@ def _images(image_size: int) -> Tensor:
 def _operations(modules: Sequence[nn.Module], x: Tensor) -> list[tuple[str, tuple[tuple[int, ...], ...]]]:
     done: list[tuple[str, tuple[tuple[int, ...], ...]]] = []
 
-    def record(operation: Any, arguments: tuple[Any, ...]) -> None:
+    def record(operation: Any, arguments: tuple[Any, ...], result: Any) -> None:
         name = str(operation).replace("_.", ".")  # the tracer writes x += y as x = x + y: the same numbers
         done.append((name, tuple(tuple(each.shape) for each in arguments if isinstance(each, Tensor))))
 

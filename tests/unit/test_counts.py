@@ -13,11 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from da6401.cli import main
 from da6401.config.cnn_shapes import filters_of, kernels_of
-from da6401.config.schema import CnnConfig, Organisation, PretrainedConfig
+from da6401.config.schema import CnnConfig, LibraryConfig, Organisation, PretrainedConfig
 from da6401.models.build import build_model
 from da6401.models.counts import closed_form, count_layers, describe
 from tests.networks import cnn
@@ -99,6 +101,63 @@ def test_torchs_own_counter_agrees(name: str, image_size: int) -> None:
     assert sum(c.parameters for c in counts) == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("library", "arch", "image_size"),
+    [
+        ("timm", "vit_tiny_patch16_224", 32),
+        ("timm", "levit_128s", 64),
+        ("timm", "tf_efficientnet_cc_b0_4e", 32),  # its convolutions get weights that depend on the image
+        ("torchvision", "swin_t", 64),
+        ("torchvision", "swin_v2_t", 64),
+    ],
+)
+def test_torchs_own_counter_agrees_on_networks_of_the_libraries(library: str, arch: str, image_size: int) -> None:
+    cfg = LibraryConfig(name=library, arch=arch, weights="none")
+    model = build_model(cfg, num_classes=7, image_size=image_size)
+    counts = count_layers(model, image_size)
+    model.eval().to("meta")  # the counter does not know the CPU's fused attention
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, 3, image_size, image_size, device="meta"))
+    assert 2 * sum(c.macs for c in counts) == counter.get_total_flops()
+    assert sum(c.parameters for c in counts) == sum(p.numel() for p in model.parameters())
+
+
+class Attention(nn.Module):
+    """Its products run outside all layers: scores by @, the weighted sum by einsum, the output by functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 5, 2, stride=2, bias=False)
+        self.encoder = nn.TransformerEncoderLayer(4, 2, dim_feedforward=6, batch_first=True)
+        self.up = nn.ConvTranspose2d(5, 4, 2, stride=2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW = self.up(F.conv2d(x_BCHW, self.patches.weight, stride=2))  # 5 x 4 x 4, then 4 x 8 x 8
+        y_BTE = self.encoder(y_BCHW.flatten(2).transpose(1, 2))
+        scores_BTT = y_BTE @ y_BTE.transpose(1, 2)
+        summed_BTE = torch.einsum("btu,bue->bte", scores_BTT, y_BTE)
+        return F.scaled_dot_product_attention(summed_BTE, y_BTE, y_BTE).mean(1)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_products_outside_all_layers_have_rows(compiled: bool) -> None:
+    network = Attention()
+    if compiled:
+        network.forward = torch.compile(network.forward, backend="eager")  # type: ignore[method-assign]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    counts = {c.name: c for c in count_layers(nn.Sequential(network), 8)}
+    assert torch.backends.mha.get_fastpath_enabled() == fast_path
+    convolution, attention = 4 * 4 * 5 * 3 * 2 * 2, 2 * 64 * 64 * 4
+    assert (counts["0"].macs, counts["0"].parameters) == (convolution + 2 * attention, 0)
+    assert (counts["0.patches"].macs, counts["0.patches"].parameters) == (0, 5 * 3 * 2 * 2)
+    assert counts["0.up"].macs == 4 * 4 * 5 * 4 * 2 * 2
+    assert counts["0.encoder.self_attn"].macs == 4 * 64 * 4 * 4 + attention
+    assert counts["0.encoder.linear1"].macs == counts["0.encoder.linear2"].macs == 64 * 4 * 6
+    rows = describe(list(counts.values())).splitlines()
+    assert not any(row.endswith("frozen") for row in rows)
+    assert next(row for row in rows if row.startswith("0  ")).split()[1] == "other"
+
+
 def test_googlenet_costs_what_the_assignment_says_and_so_do_its_cuts() -> None:
     with torch.device("meta"):
         model = build_model(PretrainedConfig(name="googlenet", weights="none"), num_classes=10, image_size=224)
@@ -172,7 +231,8 @@ def test_the_table_tells_layers_totals_and_shares() -> None:
 @pytest.mark.parametrize(
     "words",
     [(), ("model.filters=32", "model.organisation=same", "data.image_size=224"), ("model.residual=true",),
-     ("model=googlenet", "data.image_size=64"), ("model=vit_b_16", "data.image_size=32")],
+     ("model=googlenet", "data.image_size=64"), ("model=vit_b_16", "data.image_size=32"),
+     ("model=torchvision", "model.arch=swin_t", "model.weights=none", "data=synthetic", "data.image_size=32")],
 )  # fmt: skip
 def test_the_formulas_that_count_prints_give_its_numbers(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -155,7 +155,7 @@ def test_torchs_operations_are_seen() -> None:
     import torch
 
     seen: list[str] = []
-    with torch_internals.watch_operations(lambda operation, arguments: seen.append(str(operation))):
+    with torch_internals.watch_operations(lambda operation, arguments, result: seen.append(str(operation))):
         torch.nn.Linear(2, 3)(torch.zeros(1, 2))
     assert "aten.addmm.default" in seen
 
@@ -206,7 +206,7 @@ LOST: dict[str, tuple[Step, ...]] = {
     ),
     "torch.utils._python_dispatch.TorchDispatchMode": (
         lambda patch, study: gone(patch, "torch.utils._python_dispatch", "TorchDispatchMode"),
-        lambda patch, study: torch_internals.watch_operations(lambda operation, arguments: None),
+        lambda patch, study: torch_internals.watch_operations(lambda operation, arguments, result: None),
     ),
     **{
         name: (lambda patch, study, name=name: leave_without(patch, name),)  # type: ignore[misc]

@@ -265,6 +265,7 @@ class MetricEntry:
 
 METRICS: Registry[MetricEntry] = Registry("sweep.objectives", "da6401.metrics.scores")
 OF_VALIDATION = "val_"  # a metric of answers is an objective under its name with this before it
+DECIMALS = 12  # that count: means of shares, and gaps such as 3/60, differ in their last bits by how they were computed
 
 
 def metric(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from da6401.registry import METRICS, OF_VALIDATION
+from da6401.registry import DECIMALS, METRICS, OF_VALIDATION
 
 
 def word(name: str) -> str:
@@ -38,6 +38,7 @@ class Metric:
 
     def cost(self, value: float) -> float:
         """A number by which values are sorted, best first."""
+        value = round(value, DECIMALS)
         return -value if self.maximise else value
 
     def sign_word(self, gap: float) -> str:
@@ -46,7 +47,7 @@ class Metric:
 
     def text(self, value: float) -> str:
         """A value for people, without the metric's name."""
-        return (METRICS[self.name].form if self.name in METRICS else "{:.4g}").format(value)
+        return (METRICS[self.name].form if self.name in METRICS else "{:.4g}").format(round(value, DECIMALS))
 
 
 def chosen_metric(name: str) -> Metric:

@@ -13,8 +13,8 @@ import numpy as np
 
 from da6401.errors import UndefinedMetricError
 from da6401.metrics.intervals import Interval, Values, Z, resampled
-from da6401.metrics.means import DECIMALS, mean
 from da6401.metrics.scores import score
+from da6401.registry import DECIMALS
 from da6401.runs.predictions import Predictions
 
 EXACT = 50  # pairs, up to which the signed-rank test is exact
@@ -113,7 +113,7 @@ def over_folds(gaps: Sequence[float], images: int) -> Difference:
     """The mean of two or more differences, one of each fold: Student's interval, and Wilcoxon's signed-rank test."""
     from scipy.stats import t
 
-    value = mean(gaps)
+    value = statistics.fmean(gaps)
     half = float(t.ppf(0.975, len(gaps) - 1)) * statistics.stdev(gaps) / math.sqrt(len(gaps))
     return Difference(value, (value - half, value + half), signed_rank(gaps), images, "Wilcoxon's signed-rank test")
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import operator
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from da6401.config.metrics import Metric, directions_of, names_of
-from da6401.metrics.means import mean
 from da6401.registry import METRICS, OF_VALIDATION
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Objective:
             if is_complete(trial) and keeps_limits(trial):
                 key = _configuration(trial)
                 groups.setdefault(key, []).append(self._values(trial)[0])
-                means[key] = (mean(groups[key]),)
+                means[key] = (statistics.fmean(groups[key]),)
                 found.append((trial, self.order(means.values(), tuple)[0][0]))
         return found
 
@@ -228,7 +228,7 @@ class Objective:
         rows = [self._values(trial) for trial in trials]
         if len(rows) == 1:  # as nearly always: this is asked after every trial of a sweep
             return Candidate(trials[0], tuple(trials), rows[0], keeps_limits(trials[0]))
-        means = tuple(mean(column) for column in zip(*rows, strict=True))
+        means = tuple(statistics.fmean(column) for column in zip(*rows, strict=True))
         middle = self.median(trials, lambda trial: self._values(trial)[:1])
         return Candidate(middle, tuple(trials), means, all(map(keeps_limits, trials)))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from da6401.errors import RunError
-from da6401.metrics.means import mean
 from da6401.metrics.paired import LEVEL, corrected, least_p, signed_rank
 from da6401.runs.run_folder import read_result
 from da6401.runs.trial_folders import fold_folders
@@ -71,7 +70,7 @@ def folds_json(told: ToldApart) -> dict[str, Any]:
     return {
         "test": "Wilcoxon's signed-rank test against the winner, corrected (Holm)",
         "trials": [
-            {"trial": number, "values": values, "mean": mean(values),
+            {"trial": number, "values": values, "mean": statistics.fmean(values),
              "deviation": statistics.stdev(values) if len(values) > 1 else 0.0, "p": told.p.get(number)}
             for number, values in sorted(told.folds.items())
         ],

@@ -19,7 +19,6 @@ from optuna.trial import FrozenTrial, TrialState
 from da6401.config.schema import SweepConfig
 from da6401.config.search_space import SearchSpace
 from da6401.errors import BusyError, MachineError, OutOfTimeError, RunError
-from da6401.metrics.means import mean
 from da6401.runs.run_folder import read_result
 from da6401.runs.trial_folders import confirmation
 from da6401.study.objective import Objective
@@ -46,7 +45,7 @@ class Confirmed:
     @property
     def mean(self) -> float:
         """Of the fresh seeds' values."""
-        return mean(self.values)
+        return statistics.fmean(self.values)
 
     @property
     def deviation(self) -> float:

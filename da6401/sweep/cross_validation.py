@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import numpy as np
 from da6401.config.schema import RunConfig
 from da6401.config.validate import tree_of
 from da6401.errors import DivergedError, InterruptedRun, PrunedError, RunError
-from da6401.metrics.means import mean
 from da6401.runs.atomic_files import explain_write_errors, write_yaml
 from da6401.runs.predictions import Predictions, read_predictions, write_predictions
 from da6401.runs.run_folder import (
@@ -90,7 +90,7 @@ def cross_validate(cfg: RunConfig, out: Path, watcher: TrialWatcher | None, *, t
 
 def mean_of(values: Sequence[Values]) -> Values:
     """The mean over the folds, of each metric."""
-    return tuple(map(mean, zip(*values, strict=True)))
+    return tuple(map(statistics.fmean, zip(*values, strict=True)))
 
 
 def _train(cfg: RunConfig, fold: str, run: Path, train: Train) -> RunResult:
@@ -119,7 +119,9 @@ def _write(out: Path, runs: Sequence[Path], *, status: Status, reason: str) -> N
 def _mean_line(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """One epoch of all folds: means, but the seconds are those of all together."""
     first, *others = lines
-    means = {name: mean(line[name] for line in lines) for name in first if all(name in line for line in others)}
+    means = {
+        name: statistics.fmean(line[name] for line in lines) for name in first if all(name in line for line in others)
+    }
     return {**means, "epoch": first["epoch"], "seconds": sum(line["seconds"] for line in lines)}
 
 
@@ -152,4 +154,4 @@ def _mean_result(results: Sequence[RunResult], *, status: Status, reason: str) -
 def _mean(values: Sequence[float | None]) -> float | None:
     """None where a fold has no value."""
     known = [value for value in values if value is not None]
-    return mean(known) if len(known) == len(values) else None
+    return statistics.fmean(known) if len(known) == len(values) else None

@@ -99,7 +99,7 @@ def test_a_table_replaces_tables_alone(
     capsys.readouterr()
     assert main(["predict", str(finished), str(b), "--csv", str(a / "answers.csv")]) == 2
     told = capsys.readouterr().err
-    assert told.endswith("; name another file (--csv FILE). What was there before is untouched\n"), told
+    assert told.endswith(", or name another file (--csv FILE). What was there before is untouched\n"), told
 
 
 def test_top_k_are_the_most_probable_classes_best_first(

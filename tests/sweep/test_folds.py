@@ -45,10 +45,10 @@ def test_a_trial_is_the_mean_of_its_folds_and_is_tested_against_the_winner(
         assert [each.name for each in runs] == ["fold-1", "fold-2", "fold-3"]
         assert [read_yaml(each / "config.yaml")["data"]["fold"] for each in runs] == ["1/3", "2/3", "3/3"]
         values[trial.number] = reached(runs)
-        assert trial.value == pytest.approx(statistics.fmean(values[trial.number]), abs=1e-12)
+        assert trial.value == pytest.approx(statistics.fmean(values[trial.number]), abs=1e-15)
         reported = list(trial.intermediate_values.values())
         means = [statistics.fmean(values[trial.number][:count]) for count in (1, 2, 3)]
-        assert reported == pytest.approx(means, abs=1e-12)
+        assert reported == pytest.approx(means, abs=1e-15)
         # Disjoint, and together every image of train and validation; the test split is in none.
         held_out = [names(each) for each in runs]
         assert sum(map(len, held_out)) == len(set.union(*held_out)) == 60 == len(names(folder(trial.number)))

@@ -290,5 +290,5 @@ def mine(cfg, classes, size):
     )
     assert code == 2
     assert f"plugin {tmp_path / 'own.py'}, line 13: raised KeyError: 'only in training'" in err
-    assert "then: the same command with --plugin-changed goes on with the run" in err
+    assert "then: the same da6401 train with --plugin-changed hydra.run.dir=run goes on with the run" in err
     assert not (tmp_path / "run" / "result.json").exists(), "it is unfinished"

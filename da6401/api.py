@@ -105,17 +105,17 @@ def _train(
     checked = check_command_line(typed, files=files, multirun=multirun, as_sweep="train(..., multirun=True)")
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     named = value_of(typed, key) if out is None else str(out)
-    composed, storage = checked.places
-    composed = composed if out is None else str(out)
+    place, storage = checked.places
+    place = place if out is None else str(out)
     words = [*overrides, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
     if not multirun:
-        folder = Path(composed or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+        folder = Path(place or f"outputs/runs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
         if checked.config is not None and checked.config.trainer.resume == "never" and holds_run(folder):
             folder = new_beside(folder)
     elif named:
-        folder, words = Path(composed or named), [*words, "--multirun"]
+        folder, words = Path(place or named), [*words, "--multirun"]
     else:
-        folder = Path(composed or f"outputs/sweeps/{checked.study}")
+        folder = Path(place or f"outputs/sweeps/{checked.study}")
         words = [*words, "--multirun", f"study={checked.study}"]
     with _restore_process_state():
         run_command([*words, f"{key}={quote(str(folder))}"])

@@ -14,7 +14,7 @@ from da6401.report.contents import made
 from da6401.report.disagreements import Pictures, data_url, pictures_of_files
 from da6401.report.page import PAGE, page
 from da6401.report.run_record import RunRecord, read_run
-from da6401.runs.atomic_files import name_elsewhere, write_text
+from da6401.runs.atomic_files import write_text
 from da6401.runs.run_folder import CONFIG
 
 COMPARISON = dataclasses.replace(PAGE, option="--page FILE")
@@ -36,7 +36,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> None:
     sections = compared_sections(read, _pictures)
     parts = [{"id": "compared", "title": "", "sections": sections}]
     title = f"Compared: {', '.join(short_names(folders))}"
-    with name_elsewhere(COMPARISON.elsewhere):
+    with COMPARISON.writing():
         write_text(out, page({"title": title, "parts": parts, "made": made()}, live=False))
     print(f"compare: {safe(out)}")
 

@@ -31,7 +31,7 @@ from da6401.commands.exporting.shipped import (
 )
 from da6401.commands.exporting.target import (
     DIGEST,
-    ELSEWHERE,
+    OTHER_TARGET,
     about_of,
     check_target,
     digest_of,
@@ -161,7 +161,7 @@ class Export:
         weights = sum(each.numel() * each.element_size() for each in self.deployed.state_dict().values())
         if weights > LARGEST and "onnx" in formats:
             raise ModelError(f"{weights / 2**30:.1f} GiB of weights: an ONNX file holds 2 GiB; export a smaller model")
-        with name_elsewhere(ELSEWHERE), explain_write_errors(self.target):
+        with name_elsewhere(OTHER_TARGET), explain_write_errors(self.target):
             self.target.mkdir(parents=True, exist_ok=True)
             # In the target's own file system: once they are checked, they are only renamed.
             with tempfile.TemporaryDirectory(prefix=".export-", dir=self.target) as name, quiet_exporters():

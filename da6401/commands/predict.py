@@ -32,7 +32,7 @@ from da6401.errors import DataError, UserError
 from da6401.machine.terminal import with_progress
 from da6401.plugins.needed import plugins_of
 from da6401.redact import json_text, one_line, safe
-from da6401.runs.atomic_files import name_elsewhere, write_atomic
+from da6401.runs.atomic_files import write_atomic
 from da6401.runs.looks import record_look
 from da6401.runs.named_folders import is_folder_there
 from da6401.runs.user_outputs import OutputKind
@@ -252,5 +252,5 @@ class _Table:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        with name_elsewhere(TABLE.elsewhere):
+        with TABLE.writing():
             write_atomic(path, lambda file: file.write(self.text.getvalue().encode("utf-8", "backslashreplace")))

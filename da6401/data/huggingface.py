@@ -22,8 +22,8 @@ from da6401.data.images import BadImageError
 from da6401.data.labels import names_of_numbers, numbered, refuse_doubled, role_of, split_number
 from da6401.data.layout import given_folder
 from da6401.data.listing import Listing
-from da6401.data.status import status_of
-from da6401.data.table import INSTALL
+from da6401.data.stamp import stamp_of
+from da6401.data.table import INSTALL, unreadable
 from da6401.data.table_columns import LABEL_NAMES
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.errors import DataError
@@ -60,7 +60,7 @@ def list_huggingface(cfg: HuggingFaceConfig) -> Listing:
     if None in roles.values() and any(roles.values()):
         unknown = [str(path.relative_to(root)) for path, role in roles.items() if role is None]
         raise DataError(f"{root}: which split is {listed(unknown, most=5)}? Name files train-..., test-...")
-    stamps = {path: repr(status_of(str(path))) for path in paths}
+    stamps = {path: repr(stamp_of(str(path))) for path in paths}
     schemas = {path: _schema(path) for path in paths}
     # A test file may have no labels: that of train says which columns there are.
     model = min(paths, key=lambda path: (roles[path] != TRAIN, roles[path] == TEST, path))
@@ -119,7 +119,7 @@ def _schema(path: Path) -> Any:
     try:
         return pyarrow.parquet.read_schema(path) if path.suffix == ".parquet" else _mapped(str(path)).schema
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {one_line(str(error).strip().rstrip('.'))}.") from error
+        raise unreadable(path, error) from error
 
 
 def _columns(cfg: HuggingFaceConfig, path: Path, schemas: Mapping[Path, Any]) -> _Columns:
@@ -214,7 +214,7 @@ def _labels(path: Path, columns: _Columns) -> Iterator[tuple[int, int, str | Non
                 missing = value in (None, "") or value != value or (columns.names and value == -1)
                 yield group, row, None if missing else str(value)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {one_line(str(error).strip().rstrip('.'))}.") from error
+        raise unreadable(path, error) from error
 
 
 def _mapped(path: str) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from da6401.data.status import status_of
+from da6401.data.stamp import stamp_of
 from da6401.data.tree import BadFile, LabelledFile
 
 
@@ -44,6 +44,6 @@ class Listing:
         for row in rows:
             path = self.locate(int(row)).location
             if path not in seen:
-                seen[path] = repr(status_of(path))
+                seen[path] = repr(stamp_of(path))
             total.update(f"{self.names[row]!r} {self.labels_N[row]} {self.splits_N[row]} {seen[path]}\n".encode())
         return total.hexdigest()

@@ -21,7 +21,7 @@ from scipy.fft import dctn
 
 from da6401.data.groups import as_line
 from da6401.data.images import read_grey
-from da6401.runs.atomic_files import name_elsewhere, write_atomic
+from da6401.runs.atomic_files import write_atomic
 from da6401.runs.user_outputs import OutputKind
 
 SIDE = 64  # px
@@ -104,6 +104,6 @@ def write_exclude(path: Path, pairs: Sequence[NearPair], distance: int) -> list[
             as_line(name),
         ]
     text = "\n".join(lines) + "\n"
-    with name_elsewhere(EXCLUDE.elsewhere):
+    with EXCLUDE.writing():
         write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
     return sorted(why)

@@ -188,6 +188,11 @@ def _text_rows(path: Path, character: str) -> Iterator[list[str]]:
         raise _no_table(path, error) from error
 
 
+def unreadable(path: Path, error: Exception, form: str = "") -> DataError:
+    """What a library says of a file that it cannot read, as an error of the data."""
+    return DataError(f"{path} cannot be read{form}: {one_line(str(error).strip().rstrip('.'))}.")
+
+
 def _no_table(path: Path, error: csv.Error) -> DataError:
     return DataError(
         f"{path} cannot be read as a table in UTF-8: {error}. A quotation mark that opens and does not close makes one "
@@ -209,7 +214,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...
             cells = ([_text(value) for value in batch.column(name).to_pylist()] for name in columns)
             yield from zip(*cells, strict=True)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {one_line(str(error).strip().rstrip('.'))}.") from error
+        raise unreadable(path, error, " as Parquet") from error
 
 
 def _text(value: object) -> str:
@@ -226,4 +231,4 @@ def _pyarrow_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow, wh
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {one_line(str(error).strip().rstrip('.'))}.") from error
+        raise unreadable(path, error, " as Parquet") from error

@@ -89,7 +89,7 @@ def _check_metrics(metrics: Any) -> None:
     if not isinstance(metrics, Mapping):
         raise UserError(f'metrics={_name(metrics)}: is no dictionary; write metrics={{"name": function}}')
     for name, metric in metrics.items():
-        function, direction = metric if isinstance(metric, tuple) and len(metric) == 2 else (metric, "maximize")
+        function, direction = _directed(metric)
         if not isinstance(name, str) or not callable(function):
             raise UserError(
                 f"metrics[{name!r}]: is no function under a name; write a function (labels, probabilities), or "
@@ -117,8 +117,8 @@ def _are_same(one: Objects, other: Objects) -> bool:
     )
 
 
-def _directed(metric: Metric | tuple[Metric, str]) -> tuple[Metric, str]:
-    return metric if isinstance(metric, tuple) else (metric, "maximize")
+def _directed(metric: Any) -> tuple[Any, Any]:
+    return metric if isinstance(metric, tuple) and len(metric) == 2 else (metric, "maximize")
 
 
 def parts_of(words: str) -> set[str]:

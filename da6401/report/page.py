@@ -21,7 +21,7 @@ from da6401.redact import safe
 from da6401.report.assignment import ASSIGNMENT_PAGE, assignment_data
 from da6401.report.contents import report_data
 from da6401.report.pdf import PDF, find_browser, pdf_of, print_page
-from da6401.runs.atomic_files import name_elsewhere, write_text
+from da6401.runs.atomic_files import write_text
 from da6401.runs.named_folders import folder_of, held_in, is_folder_there, is_one
 from da6401.runs.user_outputs import OutputKind
 
@@ -75,7 +75,7 @@ def report(
 
         return serve(folders, out=out, storage=storage, port=port)
     data = assignment_data(folders, storage) if assignment else report_data(folders, storage)
-    with name_elsewhere(PAGE.elsewhere):
+    with PAGE.writing():
         write_text(path, page(data, live=False))
     print(f"report: {safe(path)}")
     if pdf:

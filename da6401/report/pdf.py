@@ -11,7 +11,7 @@ from pathlib import Path
 
 from da6401.errors import UserError
 from da6401.redact import safe
-from da6401.runs.atomic_files import name_elsewhere, write_atomic
+from da6401.runs.atomic_files import write_atomic
 from da6401.runs.user_outputs import OutputKind
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
@@ -82,6 +82,6 @@ def print_page(page: Path, browser: str) -> Path:
             f"report --pdf: {safe(browser)} did not print {safe(page)} ({safe(why) or 'no reason given'}); open the "
             "page in a browser and print it to a PDF"
         )
-    with name_elsewhere(PDF.elsewhere):
+    with PDF.writing():
         write_atomic(out, lambda file: file.write(content))
     return out

@@ -15,7 +15,7 @@ from da6401.redact import safe
 from da6401.report.collect import signature
 from da6401.report.contents import report_data
 from da6401.report.page import PAGE, as_json, page
-from da6401.runs.atomic_files import name_elsewhere, write_text
+from da6401.runs.atomic_files import write_text
 
 HOST = "127.0.0.1"
 SECONDS = 1.0  # between two checks of the folders, however many browsers ask
@@ -50,7 +50,7 @@ class Source:
 
     def _write(self) -> None:
         if self.out is not None:
-            with name_elsewhere(PAGE.elsewhere):
+            with PAGE.writing():
                 write_text(self.out, page(self.data, live=False))
 
 

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from da6401.errors import BusyError, ChangedDataError, RunError
 from da6401.redact import listed
-from da6401.runs.atomic_files import explain_write_errors
+from da6401.runs.atomic_files import OTHER_RUN, explain_write_errors
 from da6401.runs.renamed_keys import ADDED
 from da6401.runs.run_folder import (
     AVERAGE,
@@ -54,7 +54,7 @@ FILES = (
     CALIBRATION,
     LOOKS,
 )
-ELSEWHERE = "choose another folder (hydra.run.dir=...) or study name"
+OTHER_PLACE = f"{OTHER_RUN} or study name"
 
 
 @contextmanager
@@ -131,13 +131,13 @@ def can_resume(run: Path, config: Mapping[str, Any], *, resume: bool) -> bool:
         RunError: the folder holds a finished run, or one of another configuration.
     """
     if holds_run(run) and not resume:
-        raise RunError(f"{run}: holds a run already, and trainer.resume=never; {ELSEWHERE}")
+        raise RunError(f"{run}: holds a run already, and trainer.resume=never; {OTHER_PLACE}")
     if (run / RESULT).exists() and read_result(run).status != "interrupted":
-        raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {ELSEWHERE}")
+        raise RunError(f"{run}: holds a run already, finished as {read_result(run).status}; {OTHER_PLACE}")
     if (run / CONFIG).exists():
         names = [name for name, _, _ in changed_keys(run, config)]
         if names:
-            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(names)}); {ELSEWHERE}")
+            raise RunError(f"{run}: holds an unfinished run of another config ({', '.join(names)}); {OTHER_PLACE}")
     return (run / LAST).exists() or (run / PREVIOUS).exists()
 
 
@@ -156,5 +156,5 @@ def refuse_other_data(run: Path, fingerprint: str, class_names: Sequence[str]) -
         what = f"the classes were {listed(classes)}, and are {listed(class_names)}"
     raise ChangedDataError(
         f"{run}: the data has changed since this run began: {what}. Put the images back to resume it (a trial with "
-        f"sweep.retry_failed=true), start anew with trainer.resume=never, or {ELSEWHERE}"
+        f"sweep.retry_failed=true), start anew with trainer.resume=never, or {OTHER_PLACE}"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from da6401.errors import UserError
 from da6401.redact import safe
+from da6401.runs.atomic_files import name_elsewhere
 
 LOOKED_AT = 65536  # bytes from a file's beginning
 
@@ -24,6 +26,10 @@ class OutputKind:
     def elsewhere(self) -> str:
         """What to do where the file cannot be written."""
         return f"name another file ({self.option})"
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Within the block a file of this kind is written; a failed write says what to do."""
+        return name_elsewhere(self.elsewhere)
 
     def check(self, path: Path) -> None:
         """Refuse a file that is there and is none of this kind; an empty one has nothing to lose.

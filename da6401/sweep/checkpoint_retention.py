@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from da6401.config.schema import SweepConfig
 from da6401.runs.trial_folders import fold_folders, trial_folder
 from da6401.study.objective import Objective
+from da6401.study.roles import CANDIDATE
 from da6401.sweep.leases import FINISHED, RESUMABLE
-from da6401.sweep.race_trials import CANDIDATE
 
 CHECKPOINTS = "checkpoints"
 

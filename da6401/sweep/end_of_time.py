@@ -18,11 +18,11 @@ from da6401.errors import AllFailedError, RunError
 from da6401.redact import duration, safe
 from da6401.runs.run_folder import CONFIG, read_metrics, read_yaml
 from da6401.runs.trial_folders import MODEL, trial_folder
+from da6401.study.roles import EPOCHS
 from da6401.sweep import worker_pool
 from da6401.sweep.hand_over import keep_best
 from da6401.sweep.model_folder import HandedOver
 from da6401.sweep.race_costs import START_SECONDS
-from da6401.sweep.race_trials import EPOCHS
 from da6401.sweep.run_trials import trained_so_far
 from da6401.sweep.summary import write_summary
 from da6401.sweep.trial_timeout import landing_seconds

@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from da6401.errors import AllFailedError, NoDeviceError, UnreachableError, UserError
 from da6401.runs.trial_folders import FOLDER, folder_name
+from da6401.study.roles import OF_THE_RACE
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.leases import ATTEMPTS, REASON, RESUMABLE, SKIPPED
-from da6401.sweep.race_trials import OF_THE_RACE
 from da6401.training.machine_failures import machine_problem
 
 log = logging.getLogger(__name__)

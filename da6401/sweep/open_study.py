@@ -17,7 +17,7 @@ from da6401.registry import METRICS
 from da6401.runs.run_folder import DATABASE
 from da6401.study.objective import ATTRIBUTE, Objective
 from da6401.study.retrying_storage import reason_of
-from da6401.study.roles import CHOSEN, DEFAULT, GIVEN, ROLE
+from da6401.study.roles import DEFAULT, GIVEN, ROLE, SAMPLED
 from da6401.study.storage import is_in_memory, read_only, sqlite_address
 
 WARM_TRIALS = 3  # of the study that sweep.warm_start names
@@ -148,7 +148,7 @@ def enqueue_first(
     """
     own, *others = space.given_points()
     of_others = [space.inside({key_of(name): value for name, value in trial.params.items()}) for trial in warm]
-    role_of_own = CHOSEN if space.default is None else DEFAULT
+    role_of_own = SAMPLED if space.default is None else DEFAULT
     first = [(role_of_own, own), *((GIVEN, each) for each in [*others, *of_others])]
     if in_order:
         first = [(GIVEN, _completed(space, each)) for each in [*space.first_points(), *of_others]]

@@ -28,7 +28,7 @@ from da6401.runs.run_folder import VALIDATION_CSV, data_fingerprint
 from da6401.runs.trial_folders import trial_folder
 from da6401.study.clock import Clock
 from da6401.study.objective import is_complete
-from da6401.study.roles import CHOSEN, DEFAULT, ENQUEUED, GIVEN, ROLE
+from da6401.study.roles import CANDIDATE, DEFAULT, ENQUEUED, EPOCHS, GIVEN, PHASE, PLANNED, ROLE, SAMPLED
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.jobs import Job, JobComposer
 from da6401.sweep.leases import ATTEMPTS
@@ -39,8 +39,6 @@ from da6401.tune.race import Losses, Race, Step, Tried, image_losses, plan_words
 
 log = logging.getLogger(__name__)
 
-CANDIDATE, EPOCHS, PHASE, PLANNED = "candidate", "epochs", "phase", "planned_seconds"  # user attributes of a trial
-OF_THE_RACE = (CANDIDATE, EPOCHS, PHASE, PLANNED, ROLE)  # what each of its trials has
 TOTAL = "race_seconds"  # user attribute of the study: from the first training to the hand-over
 PLAN = "race_plan"  # and the trainings as they were planned at the start
 LEAST = "race_least_seconds"  # and what the first candidate's least epochs take
@@ -151,8 +149,8 @@ class RaceTrials:
 
     def _role(self, candidate: int) -> str:
         if candidate == 0:
-            return CHOSEN if self.space.default is None else DEFAULT
-        return GIVEN if candidate < self.costs.given else CHOSEN
+            return SAMPLED if self.space.default is None else DEFAULT
+        return GIVEN if candidate < self.costs.given else SAMPLED
 
     @property
     def least_seconds(self) -> float | None:

@@ -31,6 +31,7 @@ from da6401.errors import (
 from da6401.redact import duration
 from da6401.runs.run_folder import holds_run, read_result
 from da6401.runs.trial_folders import trial_folder
+from da6401.study.roles import EPOCHS, PHASE, PLANNED
 from da6401.study.storage import is_shared
 from da6401.sweep.confirm import seconds_to_confirm
 from da6401.sweep.failures import machine_failure, sweep_failure
@@ -39,7 +40,7 @@ from da6401.sweep.jobs import Ended, Job
 from da6401.sweep.leases import FINISHED, REASON, RESUMABLE, SKIPPED, Worker
 from da6401.sweep.model_folder import Trained
 from da6401.sweep.prepare import Sweep
-from da6401.sweep.race_trials import EPOCHS, PHASE, PLANNED, epochs_of
+from da6401.sweep.race_trials import epochs_of
 from da6401.sweep.summary import progress_line
 from da6401.sweep.sweep_folder import choose_folder, move_other_run
 from da6401.sweep.tables import parameters

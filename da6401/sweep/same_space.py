@@ -19,12 +19,11 @@ from da6401.runs.renamed_keys import renamed_text
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME
 from da6401.study.optuna_internals import rewrite_distribution, storage_of, with_cache
 from da6401.study.retrying_storage import RetryingStorage
-from da6401.study.roles import ENQUEUED
+from da6401.study.roles import ENQUEUED, OF_THE_RACE
 from da6401.study.trial_store import TrialStore
 from da6401.sweep.failures import RETRY_OF
 from da6401.sweep.jobs import JobComposer
 from da6401.sweep.leases import ATTEMPTS, REASON, SKIPPED
-from da6401.sweep.race_trials import OF_THE_RACE
 from da6401.sweep.suggest import distribution_of
 
 # User attributes of the study: the distribution of each searched key; and the values of all other keys, those that an

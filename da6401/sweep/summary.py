@@ -6,7 +6,7 @@ import logging
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from da6401.runs.run_folder import CONFIG, SUMMARY, data_fingerprint, read_yaml
 from da6401.runs.trial_folders import MODEL, epochs_run, fold_folders, trial_folder
 from da6401.study.gain import gain_words, longest
 from da6401.study.objective import Candidate, Objective, is_complete
-from da6401.study.roles import DEFAULT, role_of
+from da6401.study.roles import CANDIDATE, DEFAULT, EPOCHS, PHASE, PLANNED, role_of
 from da6401.study.told_apart import told_apart
 from da6401.study.told_apart_folds import folds_json, told_apart_over_folds
 from da6401.sweep.confirm import Confirmed
@@ -145,9 +145,14 @@ def ledger(trials: Sequence[FrozenTrial], folder: Path, seconds: float) -> list[
     """
     rows: list[dict[str, Any]] = []
     for trial in trials:
-        names = ("phase", "candidate", "epochs", "planned_seconds")
         spent = seconds_of(trial, trial_folder(folder, trial)) if trial.duration else None
-        rows.append({"trial": trial.number, **{name: trial.user_attrs.get(name) for name in names}, "seconds": spent})
+        rows.append(
+            {
+                "trial": trial.number,
+                **{name: trial.user_attrs.get(name) for name in (PHASE, CANDIDATE, EPOCHS, PLANNED)},
+                "seconds": spent,
+            }
+        )
     rest = seconds - sum(row["seconds"] or 0.0 for row in rows)
     return [*rows, {"phase": "start, unfinished trainings, hand-over", "seconds": rest}]
 
@@ -166,20 +171,23 @@ def data_lines(trials: Sequence[FrozenTrial], folder: Path) -> list[str]:
     wordings = [dict.fromkeys(_data_words(trial) for trial in mine) for mine in found.values()]
     if not any(words for each in wordings for words in each) and len(found) < 2:
         return []
-    seen = Counter(
-        node for mine in found.values() for node in {_data_keys(trial_folder(folder, each)) for each in mine}
-    )
     lines = [
         f"data {fingerprint[:12]}: trial {', '.join(str(trial.number) for trial in mine)}"
         + (f" ({words})" if (words := ", ".join(filter(None, each))) else "")
         for (fingerprint, mine), each in zip(found.items(), wordings, strict=True)
     ]
-    if max(seen.values()) > 1:
+    if len(found) > 1 and _share_data_keys(found.values(), folder):
         lines.append(
             "The images changed between these trials: their values do not compare. Put the images back as the best "
             "trial saw them, or search on the new ones in a new study (study=...)."
         )
     return lines
+
+
+def _share_data_keys(groups: Iterable[Sequence[FrozenTrial]], folder: Path) -> bool:
+    """Whether trials of two groups were trained with the same keys of data."""
+    keys = [{_data_keys(trial_folder(folder, each)) for each in mine} for mine in groups]
+    return len(set[str]().union(*keys)) < sum(map(len, keys))
 
 
 def _data_keys(run: Path) -> str:

@@ -131,7 +131,7 @@ class Learner:
                 loss = _times(loss, share * ((part.stop - part.start) / size))
             torch.autograd.backward(state.scaler.scale(_times(loss, count)))  # of which the ranks take the mean
             parts_loss.append(loss.detach())
-            parts_correct.append(_times((logits_BK.argmax(1) == targets[0][0][part]).sum(), share > 0))
+            parts_correct.append(_times((logits_BK.argmax(1) == targets[0][0][part]).sum(), int(share > 0)))
         values_2P = torch.stack([*parts_loss, *parts_correct]).double().view(2, -1)
         if ranks is not None:
             ranks.add_up(values_2P)

@@ -51,7 +51,7 @@ class Named(Squares):
         self.names = classes
 
     @property
-    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # as torchvision's sets have it
         return self.names
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
@@ -229,7 +229,7 @@ def test_a_file_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_override_that_is_no_text() -> None:
     with pytest.raises(UserError, match=r"\['seed=1'\]: is no text; .* train\(\*OVERRIDES\)"):
-        train(["seed=1"])  # type: ignore[call-overload]
+        train(["seed=1"])  # type: ignore[call-overload]  # the mistake that is tested
 
 
 def test_labels_that_are_tensors_and_the_note_of_no_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

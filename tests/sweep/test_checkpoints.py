@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import create_trial
 
 from da6401.config.schema import SweepConfig
+from da6401.study.roles import CANDIDATE
 from da6401.sweep.checkpoint_retention import Checkpoints
-from da6401.sweep.race_trials import CANDIDATE
 
 TRIALS = 40
 

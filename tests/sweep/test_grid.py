@@ -16,7 +16,7 @@ from da6401.cli import main
 from da6401.config.domains import Choices
 from da6401.config.search_space import Parameter, SearchSpace
 from da6401.runs.run_folder import read_yaml
-from da6401.study.roles import CHOSEN, GIVEN, role_of
+from da6401.study.roles import GIVEN, SAMPLED, role_of
 from da6401.sweep.suggest import next_point
 from tests.sweep.sweeps import FOLDER, GRID, RANDOM, RATE, SWEEP, N, folder, open_study, states, sweep
 from tests.tiny_runs import SMALL
@@ -176,7 +176,7 @@ def test_a_grid_takes_given_points_first_and_each_of_its_points_once() -> None:
     study = sweep(*words, "hydra.sweeper.first=[{optimizer.lr: 0.001}]", "sweep.warm_start=first")
     tried = [(trial.params["optimizer.lr"], trial.params["model.dropout"]) for trial in study.trials]
     assert tried == [(0.001, 0.0), (0.01, 0.1), (0.01, 0.0), (0.001, 0.1), (0.1, 0.0), (0.1, 0.1)]
-    assert [role_of(trial) for trial in study.trials] == [GIVEN] * 2 + [CHOSEN] * 4
+    assert [role_of(trial) for trial in study.trials] == [GIVEN] * 2 + [SAMPLED] * 4
 
 
 def test_a_slot_of_a_grid_leaves_a_given_point_to_its_trial() -> None:

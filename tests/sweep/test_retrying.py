@@ -13,10 +13,10 @@ from da6401.cli import main
 from da6401.runs.run_folder import read_result, read_yaml
 from da6401.runs.trial_folders import FOLDER as FOLDER_OF
 from da6401.runs.trial_folders import folder_name
+from da6401.study.roles import CANDIDATE, EPOCHS, PHASE, PLANNED
 from da6401.study.storage import open_storage
 from da6401.sweep.failures import RETRY_OF, retry_failed
 from da6401.sweep.leases import ATTEMPTS, REASON, RESUMABLE
-from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE, PLANNED
 from da6401.training.loop import fit
 from tests.sweep.sweeps import FOLDER, RATE, SWEEP, N, states, trials
 

@@ -19,10 +19,9 @@ from da6401.config.read_space import NOT_SEARCHED
 from da6401.config.search_space import Parameter, SearchSpace
 from da6401.config.validate import documented_keys
 from da6401.runs.run_folder import MAY_CHANGE_ON_RESUME, read_yaml
-from da6401.study.roles import ENQUEUED
+from da6401.study.roles import CANDIDATE, ENQUEUED
 from da6401.sweep.failures import RETRY_OF
 from da6401.sweep.leases import ATTEMPTS, OWNER, REASON
-from da6401.sweep.race_trials import CANDIDATE
 from da6401.sweep.same_space import BASE, SPACE, _trim_enqueued
 from tests.sweep.sweeps import FOLDER, SWEEP, N, states, trials
 from tests.sweep.sweeps import open_study as study

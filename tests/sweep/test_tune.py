@@ -26,12 +26,13 @@ from da6401.runs.looks import read_looks
 from da6401.runs.predictions import read_predictions
 from da6401.runs.run_folder import ENSEMBLE, read_result
 from da6401.study.objective import Objective
+from da6401.study.roles import CANDIDATE, EPOCHS, PHASE
 from da6401.sweep import end_of_time, model_folder, race_costs, scheduler
 from da6401.sweep import hand_over as hand_over_module
 from da6401.sweep.hand_over import choose, hand_over, trained_runs
 from da6401.sweep.model_folder import HandedOver, Option, Weights
 from da6401.sweep.prepare import prepare
-from da6401.sweep.race_trials import CANDIDATE, EPOCHS, PHASE, RaceTrials
+from da6401.sweep.race_trials import RaceTrials
 from da6401.sweep.summary import _print_model
 from da6401.training import loop, run_writer
 from da6401.training.trained_model import load_model

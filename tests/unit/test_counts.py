@@ -143,7 +143,7 @@ class Attention(nn.Module):
 def test_products_outside_all_layers_have_rows(compiled: bool) -> None:
     network = Attention()
     if compiled:
-        network.forward = torch.compile(network.forward, backend="eager")  # type: ignore[method-assign]
+        network.forward = torch.compile(network.forward, backend="eager")  # type: ignore[method-assign]  # as users compile one
     fast_path = torch.backends.mha.get_fastpath_enabled()
     counts = {c.name: c for c in count_layers(nn.Sequential(network), 8)}
     assert torch.backends.mha.get_fastpath_enabled() == fast_path

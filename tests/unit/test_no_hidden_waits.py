@@ -204,11 +204,11 @@ def test_a_step_that_waits_is_noticed(
         trained.epoch()
 
 
-class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its decorator has no types
     """Counts the operations that compute something on the device: a view does not."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -27,12 +27,12 @@ from da6401.config.domains import Choices, Interval
 from da6401.config.schema import PretrainedConfig, RunConfig, TrainerConfig
 from da6401.config.search_space import Parameter, Point, SearchSpace
 from da6401.study.clock import Clock
-from da6401.study.roles import CHOSEN, DEFAULT, ENQUEUED, GIVEN, role_of
+from da6401.study.roles import CANDIDATE, DEFAULT, ENQUEUED, EPOCHS, GIVEN, SAMPLED, role_of
 from da6401.sweep import race_costs, race_trials
 from da6401.sweep.open_study import enqueue_first
 from da6401.sweep.pruners import build_pruner
 from da6401.sweep.race_costs import Spent
-from da6401.sweep.race_trials import CANDIDATE, RaceTrials
+from da6401.sweep.race_trials import RaceTrials
 from da6401.training.speed import Speed
 from da6401.tune.candidates import anywhere, near
 from da6401.tune.race import JUDGE_SHARE, LONG_SHARE, ROOM_FOR_ERROR, Candidate, Losses, Race, Step, Tried, is_lower
@@ -287,9 +287,7 @@ def test_what_cannot_fit_is_not_timed(
     space = SearchSpace((Parameter(side, side, Choices((64, 256))),), {}, {side: 64}, first=({side: 256},))
     study = optuna.create_study()
     study.set_user_attr(race_trials.TOTAL, 60.0 * minutes)
-    study.add_trial(
-        create_trial(state=TrialState.COMPLETE, value=0.5, user_attrs={CANDIDATE: 0, race_trials.EPOCHS: 80})
-    )
+    study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.5, user_attrs={CANDIDATE: 0, EPOCHS: 80}))
     race = RaceTrials(study, space, composer, tmp_path, Clock(minutes, began=0, now=lambda: 0.0), seed=0, members=1)
     spent = Spent(candidate=0, epochs=80, seconds=10.0, epoch=0.1)
     monkeypatch.setattr(race, "_spent", lambda trials: [spent])
@@ -326,7 +324,7 @@ def space_of(low: float) -> SearchSpace:
 
 
 def test_what_is_half_drawn_is_not_called_the_default() -> None:
-    for low, role in ((0.0, DEFAULT), (0.1, CHOSEN)):
+    for low, role in ((0.0, DEFAULT), (0.1, SAMPLED)):
         study = optuna.create_study()
         enqueue_first(study, space_of(low), [])
         assert [role_of(trial) for trial in study.trials] == [role, GIVEN]
@@ -336,7 +334,7 @@ def test_what_is_half_drawn_is_not_called_the_default() -> None:
             value=1.0, params={"optimizer.a": 0.05, "optimizer.b": 0.05}, system_attrs={ENQUEUED: given_point},
             distributions={f"optimizer.{name}": FloatDistribution(0, 1) for name in "ab"},
         ))  # fmt: skip
-    assert [role_of(trial) for trial in older.trials] == [CHOSEN, GIVEN]
+    assert [role_of(trial) for trial in older.trials] == [SAMPLED, GIVEN]
 
 
 def test_a_candidate_has_the_same_values_in_all_its_trainings(tmp_path: Path) -> None:
@@ -349,7 +347,7 @@ def test_a_candidate_has_the_same_values_in_all_its_trainings(tmp_path: Path) ->
     assert made[0].points[0].keys() == {"optimizer.a", "optimizer.b"}
     assert made[0].points[0]["optimizer.b"] == 0.05
     assert made[0].points[0]["optimizer.a"] >= 0.1
-    assert [made[0]._role(number) for number in (0, 1, 2)] == [CHOSEN, GIVEN, CHOSEN]
+    assert [made[0]._role(number) for number in (0, 1, 2)] == [SAMPLED, GIVEN, SAMPLED]
 
 
 def test_a_resumed_training_took_the_time_of_all_its_processes(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def exit_code(program: Callable[[], int]) -> int:
             return program()
         finally:
             print(end="", flush=True)  # now, since Python tells what fails at its own end in lines of its own
-    except Exception as error:
+    except Exception as error:  # onnxruntime's errors have no common base; what is none of these goes on
         of_runtime = type(error).__module__.startswith("onnxruntime")
         if not (of_runtime or isinstance(error, (OSError, ValueError))):
             raise

@@ -63,8 +63,9 @@ def write_shipped(folder: Path, about: Mapping[str, Any], answers: Mapping[str, 
     version = ".".join(platform.python_version_tuple()[:2])  # that the requirements are for
     write_text(folder / DOCKERFILE, (SHIPPED / DOCKERFILE).read_text(encoding="utf-8").replace("{python}", version))
     readme = (SHIPPED / README).read_text(encoding="utf-8")
-    eight_bits = {**about["int8"], "accuracy_on": accuracy_on(about["int8"]["split"])} if "int8" in about else None
-    write_text(folder / README, readme + (INT8_README.format(**eight_bits) if eight_bits else ""))
+    if "int8" in about:
+        readme += INT8_README.format(**about["int8"], accuracy_on=accuracy_on(about["int8"]["split"]))
+    write_text(folder / README, readme)
     write_text(folder / REQUIREMENTS, requirements())
     write_pictures(folder, about["image_size"])
     allowed = {name: INT8_TOLERANCE if "int8" in name else TOLERANCE for name in answers}

@@ -19,7 +19,7 @@ from da6401.redact import json_text, safe
 from da6401.runs.run_folder import read_json
 from da6401.training.checkpoint import weights_sha256
 
-ELSEWHERE = "name another folder (--out DIR)"
+OTHER_TARGET = "name another folder (--out DIR)"
 DIGEST = "digest"  # in ABOUT: of the weights and SETTINGS; a folder of an older version has none
 SETTINGS = ("class_names", "image_size", "resize", "model", "mirror_images", "temperature")
 FILES_OF = {  # by format; a folder may lack some
@@ -42,14 +42,14 @@ def check_target(target: Path, formats: Iterable[str]) -> None:
         UserError: it names those files, or that the target is no folder.
     """
     if target.exists() and not target.is_dir():
-        raise UserError(f"{safe(target)}: is a file; {ELSEWHERE}")
+        raise UserError(f"{safe(target)}: is a file; {OTHER_TARGET}")
     replaced = [ABOUT, *(name for each in formats for name in FILES_OF[each])]
     own = _own_files(target)
     lost = [name for name in replaced if name not in own and (target / name).exists()]
     if lost:
         raise UserError(
             f"{safe(target)}: has files of these names that da6401 export did not write: {', '.join(lost)}; "
-            f"{ELSEWHERE}. Nothing was written"
+            f"{OTHER_TARGET}. Nothing was written"
         )
 
 

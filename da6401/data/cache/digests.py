@@ -14,7 +14,7 @@ from pathlib import Path
 from da6401.data.cache.cache_folder import INDEX, cache_folder
 from da6401.data.decode import in_threads
 from da6401.data.images import BadImageError, read_content
-from da6401.data.status import Status, status_of
+from da6401.data.stamp import Stamp, stamp_of
 from da6401.data.tree import BadFile, LabelledFile
 from da6401.runs.atomic_files import WriteError, write_text
 
@@ -22,7 +22,7 @@ SECOND = 10**9  # in ns
 FINE_GRAIN = SECOND // 10  # a file that changed this recently may change again with the same time stamp
 COARSE_GRAIN = 2 * SECOND  # the same on file systems that store whole seconds
 
-Known = dict[str, Status]  # _key -> the status with the sha256 behind it
+Known = dict[str, Stamp]  # _key -> the status with the sha256 behind it
 
 
 def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFile]:
@@ -30,8 +30,8 @@ def digest_files(root: Path, files: Sequence[LabelledFile]) -> list[str | BadFil
     index = cache_folder() / INDEX / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
     known = _load(index)
     now = time.time_ns()
-    status_once = functools.cache(status_of)  # many images may be in one file
-    statuses = [status_once(file.location) for file in files]
+    stamp_once = functools.cache(stamp_of)  # many images may be in one file
+    statuses = [stamp_once(file.location) for file in files]
     outcomes: dict[int, str | BadFile] = {}
     for row, (file, status) in enumerate(zip(files, statuses, strict=True)):
         remembered = known.get(_key(file))
@@ -64,7 +64,7 @@ def _digest(file: LabelledFile) -> str | BadFile:
         return BadFile(file.name, problem.reason)
 
 
-def _may_change_unseen(status: Status, now: int) -> bool:
+def _may_change_unseen(status: Stamp, now: int) -> bool:
     changed = max(int(status[1]), int(status[2]))
     return changed > now - (FINE_GRAIN if changed % SECOND else COARSE_GRAIN)
 

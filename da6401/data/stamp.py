@@ -6,10 +6,10 @@ import hashlib
 import os
 import stat
 
-Status = list[int | str]  # size, modification time, status-change time, inode
+Stamp = list[int | str]  # size, modification time, status-change time, inode
 
 
-def status_of(path: str) -> Status | None:
+def stamp_of(path: str) -> Stamp | None:
     """The status of a file; None: it is not there. The status-change time cannot be set back, as the other can.
 
     Of a folder: the size of all its files, their newest times, and a hash over the name and status of each.

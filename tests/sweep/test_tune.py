@@ -229,7 +229,7 @@ def test_ctrl_c_at_any_moment_hands_over_the_best_so_far(
         else:
             Ctrl(patched, place, name, at=at)
         if place is not race_costs:
-            patched.setattr(RaceTrials, "extend", one_trial(RaceTrials.extend))
+            patched.setattr(RaceTrials, "extend", first_trials(RaceTrials.extend, 1))
         code, said, complained = typed(*RACE, "sweep.minutes=1", cwd=tmp_path)
     assert code == 130, said + complained
     monkeypatch.chdir(tmp_path)
@@ -275,7 +275,7 @@ def test_time_that_is_over_before_a_trial_is_told_with_the_minutes_that_would_do
         assert summary()["model"]["val_accuracy"] == read_result(MODEL).val_accuracy
     minutes = float(complained.split("and sweep.minutes=")[1].split()[0])
     assert 2 < minutes < 8
-    monkeypatch.setattr(RaceTrials, "extend", one_trial(RaceTrials.extend))
+    monkeypatch.setattr(RaceTrials, "extend", first_trials(RaceTrials.extend, 1))
     assert typed(*RACE, f"sweep.minutes={minutes}", cwd=tmp_path)[0] == 0
     assert open_study().trials[0].state.name == "COMPLETE"
     check_model_is_the_best_run()
@@ -303,7 +303,7 @@ def test_a_process_that_hangs_at_the_end_hands_over_all_the_same(
 
     for place, name, value in (
         (scheduler, "prepare", keep), (model_folder, "calibrate", hang), (os, "_exit", codes.append),
-        (end_of_time, "KEEP_SECONDS", 60.0), (RaceTrials, "extend", one_trial(RaceTrials.extend)),
+        (end_of_time, "KEEP_SECONDS", 60.0), (RaceTrials, "extend", first_trials(RaceTrials.extend, 1)),
     ):  # fmt: skip
         monkeypatch.setattr(place, name, value)
     code, said, complained = typed(*RACE, "sweep.minutes=1", cwd=tmp_path)
@@ -312,9 +312,9 @@ def test_a_process_that_hangs_at_the_end_hands_over_all_the_same(
     assert said.count("test it: da6401 evaluate outputs/sweeps/s/model") == 2
 
 
-def one_trial(extend: Callable[[RaceTrials], int]) -> Callable[[RaceTrials], int]:
-    """A race of the first training alone."""
-    return lambda race: extend(race) if not race.study.trials else len(race.study.trials)
+def first_trials(extend: Callable[[RaceTrials], int], count: int) -> Callable[[RaceTrials], int]:
+    """A race of so many trainings, which has time for its hand-over."""
+    return lambda race: extend(race) if len(race.study.trials) < count else len(race.study.trials)
 
 
 def test_candidates_of_one_network_are_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,7 +378,8 @@ def test_what_was_made_of_a_model_stays_with_it(place: Path, tmp_path: Path, mon
     assert read_looks(MODEL) == read_looks(FOLDER / "earlier/model")
 
 
-def test_a_candidate_that_cannot_be_built_is_left_out(tmp_path: Path) -> None:
+def test_a_candidate_that_cannot_be_built_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RaceTrials, "extend", first_trials(RaceTrials.extend, 2))
     words = (*RACE, "data.image_size=32", "model.blocks=choice(5,8)", "hydra.sweeper.first=[{model.blocks: 8}]")
     code, said, complained = typed(*words, cwd=tmp_path)
     assert code == 0, said + complained
